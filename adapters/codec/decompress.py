@@ -1,18 +1,18 @@
 """Decompress bodies by their Content-Encoding: gzip, deflate, zstd, snappy's block format.
 
 A body is decompressed as a whole or refused: truncated, corrupt and trailing bytes are errors. Formats: RFC 1952, RFC 1950,
-RFC 8878, google/snappy's format_description.txt. Deflate is RFC 1950's; RFC 9110 knows senders that leave out its frame, and
-send RFC 1951's.
+RFC 8878, google/snappy's format_description.txt. Deflate is RFC 1950's; RFC 9110 mentions senders that leave out its frame,
+and send RFC 1951's.
 
 Invariants:
-1. Neither output nor memory exceeds the limit, by more than a window or a chunk. A format that announces its size is refused
-   by that; the others are decompressed in chunks (test_a_bomb_costs_no_more_than_the_limit,
+1. Neither output nor memory exceeds the limit by more than a window or a chunk. A body that announces too large a size is
+   refused at once; the other formats are decompressed in chunks (test_a_bomb_costs_no_more_than_the_limit,
    test_what_snappy_announces_is_checked_before_anything_is_allocated,
    test_what_zstd_announces_is_checked_before_anything_is_decompressed).
 2. A truncated body and bytes after the content are refused (test_truncated_bodies_are_refused,
    test_what_follows_the_content_is_refused).
-3. A body has at most 1,000 streams, and in snappy's framed format at most 1,000 chunks of less than 64 bytes: each costs more
-   than its bytes do (test_snappys_short_chunks_are_bounded).
+3. A body has at most 1,000 streams, and in snappy's framed format at most 1,000 chunks of less than 64 bytes, since each costs
+   more than its bytes do (test_snappys_short_chunks_are_bounded).
 """
 
 import sys
@@ -43,20 +43,20 @@ _ZSTD_WINDOW_LOG_MAX: Final = 23
 _ZSTD_HEAD_BYTES_MAX: Final = 18
 # A copy of 64 bytes takes three.
 _SNAPPY_RATIO_MAX: Final = 22
-# A beginning is decompressed twice: only where much more follows.
+# A beginning is decompressed twice, so this is only done if at least this much more follows.
 _SNAPPY_REST_BYTES_MIN: Final = 4 << 20
 _SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
 _SNAPPY_CHUNK_HEAD_BYTES: Final = 4
-# Senders of many chunks fill each. One costs as much as decompressing some hundred bytes, and 14 million fit into a body.
+# Senders of many chunks fill each. A chunk costs as much as decompressing some hundred bytes, and 14 million fit into a body.
 _SNAPPY_SHORT_CHUNK_BYTES: Final = 64
 _SNAPPY_SHORT_CHUNKS_MAX: Final = 1000
-# They become 22 times as many bytes at most, and a chunk more.
+# A slice becomes at most 22 times as many bytes, and a chunk more.
 _SNAPPY_SLICE_BYTES: Final = 64 << 10
 
 
 def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
-    """The content of `body`, at most `bytes_max` bytes. `encoding`: identity, gzip, deflate, zstd, snappy (the block format) or
-    snappy_of_any_format (the framed one too).
+    """Return the content of `body`, at most `bytes_max` bytes. `encoding` is identity, gzip, deflate, zstd, snappy (the block
+    format) or snappy_of_any_format (also the framed format).
 
     Raises RequestRefused: PAYLOAD_TOO_LARGE, INVALID_COMPRESSION.
     """
@@ -66,25 +66,26 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
     return work.content
 
 
-# Yields how many bytes there are so far; returns all of them.
+# Yields the number of bytes so far; returns all of them.
 _Steps = Generator[int, None, bytes]
 _ALL: Final = 1 << 60
 
 
 class Decompression:
-    """As `decompress`, step by step: call `step` until it returns True; then `content` is all of it."""
+    """A `Decompression` does what `decompress` does, in steps: call `step` until it returns True; `content` is complete then."""
 
     def __init__(self, body: bytes, encoding: str, bytes_max: int, beginning_bytes: int = _ALL) -> None:
-        """`beginning_bytes`: so much of the content, and a megabyte, can be looked at before there is more; of snappy, where it
-        is not nearly as long as its content."""
+        """Prepare; nothing is decompressed yet. The first `beginning_bytes` of the content, and a megabyte, can be read before
+        the rest; of snappy's block format only if the content is much longer than that."""
         self.content = b""
-        # So many bytes are in memory, or will be after the next step.
+        # The bytes that are in memory, or will be after the next step.
         self.size_bytes = 0
         self._out: Final = _Output(encoding, bytes_max)
         self._steps: Final = _steps(body, encoding, self._out, beginning_bytes + _CHUNK_BYTES)
 
     def step(self) -> bool:
-        """Go on for about a megabyte, in any thread; of snappy first look only. Raises RequestRefused."""
+        """Decompress about a megabyte more, in any thread. The first step of snappy only reads its announced size. Raises
+        RequestRefused."""
         try:
             self.size_bytes = next(self._steps)
         except StopIteration as done:
@@ -95,11 +96,11 @@ class Decompression:
 
     @property
     def ready_bytes(self) -> int:
-        """So much of the content can be looked at."""
+        """The number of bytes of the content that `piece` can return."""
         return self._out.size_bytes
 
     def piece(self, start: int) -> bytes:
-        """Return the megabyte of it that begins there."""
+        """Return up to a megabyte of the content from `start` on."""
         return self._out.part(start, start + _CHUNK_BYTES)
 
 
@@ -123,7 +124,7 @@ def _steps(body: bytes, encoding: str, out: "_Output", beginning_bytes: int) -> 
 
 
 def _has_zlib_head(body: bytes) -> bool:
-    """Return whether a body begins as RFC 1950 has it. No encoder of RFC 1951 begins so: its padding would not be zeros."""
+    """Return whether a body begins with RFC 1950's header. No RFC 1951 encoder writes that: its padding would not be zeros."""
     return len(body) > 1 and body[0] & 0xF == zlib_ng.DEFLATED and int.from_bytes(body[:2]) % _ZLIB_HEAD_DIVISOR == 0
 
 
@@ -135,7 +136,7 @@ def _identity(body: bytes, bytes_max: int) -> _Steps:
 
 
 def _inflate(body: bytes, encoding: str, window_bits: int, out: "_Output") -> _Steps:
-    """One or more members, one behind the other, as RFC 1952 has it. `window_bits`: zlib's word for the format."""
+    """Decompress one or more consecutive members (RFC 1952). `window_bits` is zlib's number for the format."""
     source = _Source(body, encoding)
     for _ in range(_STREAMS_MAX):
         member = zlib_ng.decompressobj(window_bits)
@@ -156,7 +157,7 @@ def _inflate(body: bytes, encoding: str, window_bits: int, out: "_Output") -> _S
 
 
 def _unzstd(body: bytes, out: "_Output") -> _Steps:
-    """Decompress one or more frames, one behind the other, with skippable ones among them."""
+    """Decompress one or more consecutive frames. Some may be skippable frames."""
     announced = _zstd_announced_bytes(body)
     if announced > out.bytes_max:
         raise _too_large(announced, "zstd", out.bytes_max)
@@ -180,7 +181,7 @@ def _unzstd(body: bytes, out: "_Output") -> _Steps:
 
 
 def _zstd_announced_bytes(body: bytes) -> int:
-    """Return what the first frame announces; 0 where it announces nothing, or is none: decompressing tells."""
+    """Return the size that the first frame announces; 0 if it announces none or is invalid, which decompressing finds out."""
     try:
         return zstd.get_frame_info(body[:_ZSTD_HEAD_BYTES_MAX]).decompressed_size or 0
     except zstd.ZstdError:
@@ -204,7 +205,7 @@ def _unsnappy(body: bytes, out: "_Output", beginning_bytes: int) -> _Steps:
                 out.take(cramjam.snappy.decompress_raw(_varint(size_bytes) + body[start:end]))
                 yield announced
                 out.clear()
-        # Into the buffer that is returned: another takes the memory twice.
+        # Into the buffer that is returned: a second buffer would double the memory.
         out.fill(announced, partial(cramjam.snappy.decompress_raw_into, body))
     except cramjam.DecompressionError as error:
         raise _invalid(body, "snappy", str(error)) from error
@@ -212,7 +213,7 @@ def _unsnappy(body: bytes, out: "_Output", beginning_bytes: int) -> _Steps:
 
 
 def _unsnappy_frames(body: bytes, out: "_Output") -> _Steps:
-    """Decompress the framed format: chunks of at most 64 KiB of content each, some at a time."""
+    """Decompress the framed format, some chunks at a time. Each chunk has at most 64 KiB of content."""
     end = len(body)
     position = start = len(_SNAPPY_FRAMED)
     short_chunks = 0
@@ -243,7 +244,7 @@ def _unsnappy_frames(body: bytes, out: "_Output") -> _Steps:
 
 
 def _snappy_announced_bytes(body: bytes) -> tuple[int, int]:
-    """Return the varint at its head, of 32 bits, and where it ends."""
+    """Return the size that a block announces in a varint of 32 bits, and the position where the varint ends."""
     announced = 0
     for i, byte in enumerate(body[:5]):
         announced |= (byte & 127) << (7 * i)
@@ -264,7 +265,7 @@ def _varint(number: int) -> bytes:
 
 
 class _Source:
-    """A body, read in slices: decompressors copy what they do not use, and copy it again for every stream in the body."""
+    """A `_Source` returns a body in slices: decompressors copy their unused input, again for every stream in the body."""
 
     def __init__(self, body: bytes, encoding: str) -> None:
         self._body: Final = body
@@ -273,7 +274,7 @@ class _Source:
         self._unused = b""
 
     def next(self) -> bytes:
-        """Return what was put back, or else the next slice; empty at the end."""
+        """Return the bytes that were put back, or else the next slice; empty at the end."""
         data = self._unused
         if data:
             self._unused = b""
@@ -293,7 +294,7 @@ class _Source:
 
 
 class _Output(GrowingBytes):
-    """What has been decompressed of one body."""
+    """An `_Output` collects the decompressed bytes of one body, up to its limit."""
 
     def __init__(self, encoding: str, bytes_max: int) -> None:
         super().__init__(bytes_max)
@@ -301,7 +302,7 @@ class _Output(GrowingBytes):
         self._encoding: Final = encoding
 
     def next_bytes(self) -> int:
-        """Return how many to ask for: a chunk, and where the limit is near, one byte beyond it."""
+        """Return how many bytes to request: a chunk, or near the limit only one byte beyond it."""
         return min(self.bytes_max - self.size_bytes + 1, _CHUNK_BYTES)
 
     def take(self, chunk: "bytes | cramjam.Buffer") -> None:
@@ -311,7 +312,7 @@ class _Output(GrowingBytes):
 
 
 def _too_large(size_bytes: int | None, encoding: str, bytes_max: int) -> RequestRefused:
-    """`size_bytes` is None where only decompressing all of it would tell."""
+    """Return the refusal of a body that is too large. `size_bytes` is None if only complete decompression would find it out."""
     size = f"more than {bytes_max}" if size_bytes is None else f"{size_bytes}"
     return RequestRefused(PAYLOAD_TOO_LARGE, f"the {encoding} body holds {size} bytes; at most {bytes_max} are taken")
 

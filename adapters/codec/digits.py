@@ -1,5 +1,5 @@
-"""Eight digits at once, from the eight characters of a little-endian word. No step of it overflows 64 bits, so that interpreted
-code, whose integers are longer, gives the same.
+"""Convert eight digits at once, from the eight characters of a little-endian word. No step overflows 64 bits, so interpreted
+code, whose integers are longer, computes the same.
 
 Source of the method: "SIMD within a register" (Fisher and Dietz, 1998); each byte of the word is a lane.
 """
@@ -9,17 +9,17 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64, u8
 
-# Looked up: a literal of 64 bits with the highest set would be an object.
+# Read from bytes: a literal of 64 bits whose highest bit is set would be an object.
 _HIGH_NIBBLES: Final = b"\xf0" * 8
 _WORD_BYTES: Final = 8
 _INT32_END: Final = 1 << 31
-# The value of a hex digit; 255 where it is none.
+# The value of each hex digit; 255 for any other character.
 _HEX_DIGITS: Final = bytes([int(chr(n), 16) if chr(n) in "0123456789abcdefABCDEF" else 255 for n in range(256)])
 _NO_DIGIT: Final = 255
 
 
 def decimal_of(word: i64) -> i64:
-    """Return the number that eight decimal digits are; -1: they are none."""
+    """Return the number that eight decimal digits write; -1 if any is not a digit."""
     high_nibbles: i64 = read_i64_le(_HIGH_NIBBLES, 0)
     zeros: i64 = 0x3030303030303030
     if word & high_nibbles != zeros or (word + 0x0606060606060606) & high_nibbles != zeros:
@@ -31,11 +31,11 @@ def decimal_of(word: i64) -> i64:
 
 
 def hex_of(word: i64) -> i64:
-    """Return the four bytes, as a little-endian word, that eight hex digits are; -1: they are none. The characters must not be
-    below a space."""
+    """Return the four bytes, as a little-endian word, that eight hex digits write; -1 if any is not a hex digit. No character
+    may be below a space."""
     letters: i64 = word >> 6 & 0x0101010101010101
     digits: i64 = (word & 0x0F0F0F0F0F0F0F0F) + 9 * letters
-    # Each must be a digit's value, and the character of that value, in lower case, must be what is there.
+    # Each must be a digit's value, and the character of that value must be the one in the text, in lower case.
     above_nine: i64 = (digits + 0x7676767676767676) >> 7 & 0x0101010101010101
     if digits & read_i64_le(_HIGH_NIBBLES, 0) or digits + 0x3030303030303030 + 0x27 * above_nine != word | 0x2020202020202020:
         return -1
@@ -45,15 +45,15 @@ def hex_of(word: i64) -> i64:
 
 
 def put_hex(writer: BytesWriter, text: bytes, start: i64, end: i64) -> bool:
-    """Write the bytes that the hex digits at start:end are, an even number of them. Return False where they are none: then some
-    are written. The characters must not be below a space."""
+    """Write the bytes that the hex digits at start:end write, an even number of digits. Return False if any is not a hex digit:
+    then some bytes are written already. No character may be below a space."""
     position: i64 = start
     while end - position >= 2 * _WORD_BYTES:
         first: i64 = hex_of(read_i64_le(text, position))
         second: i64 = hex_of(read_i64_le(text, position + _WORD_BYTES))
         if first < 0 or second < 0:
             return False
-        # Of the second, the highest bit becomes the sign.
+        # The highest bit of the second becomes the sign.
         second -= (second & _INT32_END) << 1
         write_i64_le(writer, second << 32 | first)
         position += 2 * _WORD_BYTES

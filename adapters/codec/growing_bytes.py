@@ -1,7 +1,7 @@
-"""Bytes that come in pieces and become one `bytes`, without a copy at its end.
+"""Collect bytes that arrive in pieces into one `bytes`, without a copy at the end.
 
-What is large is moved once, into memory that the kernel gives only as far as it is written, in pages of 2 MiB where it can:
-in pages of 4 KiB, 60 MiB cost 28 ms of faults, and so 6 ms.
+Large content is moved once, into memory that the kernel provides only as far as it is written, if possible in pages of 2 MiB.
+For 60 MiB, the page faults cost 28 ms in pages of 4 KiB, and 6 ms in pages of 2 MiB.
 """
 
 import ctypes
@@ -12,9 +12,9 @@ from typing import Final
 
 import cramjam
 
-# Up to there memory comes from the heap, and stays with the process (collector/runtime/malloc.py).
+# Up to this size, memory comes from the heap and stays with the process (collector/runtime/malloc.py).
 _MOVED_BYTES: Final = 12 << 20
-# glibc asks the kernel for what is at least as large, and has nothing to clear then.
+# glibc asks the kernel for blocks of at least this size, and need not clear them.
 _MAPPED_BYTES_MIN: Final = 33 << 20
 _GROWTH: Final = 6
 _ZEROS_BYTES: Final = 1 << 20
@@ -22,17 +22,17 @@ _MADV_HUGEPAGE: Final = getattr(mmap, "MADV_HUGEPAGE", 0)
 
 
 class GrowingBytes:
-    """Write pieces, then take `value`."""
+    """A `GrowingBytes` collects pieces: `write` them, then take `value`."""
 
     def __init__(self, bytes_max: int) -> None:
-        """`bytes_max`: they do not become more than that, and a piece."""
+        """Begin empty. All pieces together have at most `bytes_max` bytes, and a piece more."""
         self._bytes_max: Final = bytes_max
         self._content = BytesIO()
         self._moved_at_bytes = _MOVED_BYTES
 
     @property
     def size_bytes(self) -> int:
-        """So many were written."""
+        """The number of bytes written."""
         return self._content.tell()
 
     def write(self, piece: "bytes | cramjam.Buffer") -> None:
@@ -43,7 +43,7 @@ class GrowingBytes:
         self._content.write(piece)
 
     def fill(self, size_bytes: int, write: Callable[[memoryview], object]) -> None:
-        """Let that write so many bytes. They are all that there is."""
+        """Let `write` fill a buffer of `size_bytes` bytes, which becomes the whole content."""
         if not self._move(size_bytes):
             # One write of all of them would keep the interpreter's lock for that time.
             for start in range(0, size_bytes, _ZEROS_BYTES):
@@ -53,22 +53,22 @@ class GrowingBytes:
         self._content.seek(size_bytes)
 
     def clear(self) -> None:
-        """Forget what was written."""
+        """Remove all bytes."""
         self._content = BytesIO()
         self._moved_at_bytes = _MOVED_BYTES
 
     def part(self, start: int, end: int) -> bytes:
-        """Return a copy of a part."""
+        """Return a copy of start:end, as far as it is written."""
         with self._content.getbuffer() as buffer:
             return bytes(buffer[start : min(end, self._content.tell())])
 
     def value(self) -> bytes:
-        """Return all of it. Nothing can be written then."""
+        """Return all bytes. Nothing can be written afterwards."""
         self._content.truncate()
         return self._content.getvalue()
 
     def _move(self, room_bytes: int) -> bool:
-        """Move to memory that is given as it is written. Return whether there is such."""
+        """Move to memory that the kernel provides as it is written. Return False if `room_bytes` is too small for that."""
         if room_bytes < _MAPPED_BYTES_MIN:
             return False
         self._moved_at_bytes = room_bytes
@@ -82,7 +82,7 @@ class GrowingBytes:
 
 
 def _advise_huge_pages(room: memoryview) -> None:
-    """Ask for large pages. Where there are none, nothing changes."""
+    """Ask for large pages. If the system has none, nothing changes."""
     try:
         madvise = ctypes.CDLL(None).madvise
     except (AttributeError, OSError, TypeError):

@@ -1,7 +1,7 @@
 """Find the elements of a JSON array in its text, for the few that have to be kept as they were sent.
 
-A parser has already accepted the text as one JSON array. So strings and brackets alone show where an element ends. The text is
-read once, from the front, and only as far as is needed, with a rest for each 256 KiB.
+A parser has already accepted the text as one JSON array, so strings and brackets alone show where an element ends. The text is
+read once, from the front, only as far as needed, and with a rest for each 256 KiB.
 """
 
 from typing import Final
@@ -22,22 +22,22 @@ _CLOSING_BRACE: Final = 0x7D
 
 
 class Elements:
-    """After `find`, the element is `start:end` of the text, without the space around it."""
+    """An `Elements` finds elements by index: after `find`, the element is `start:end` of the text, without space around it."""
 
     def __init__(self, text: bytes, rules: Rules = NO_RULES) -> None:
-        """Rests by `rules`."""
+        """Prepare to read `text`, which rests as `rules` say."""
         self.text: Final = text
         self.rules: Final = rules
         self.rest_at: i64 = REST_BYTES
         self.start: i64 = 0
         self.end: i64 = 0
-        # Of those found so far: start, end, start, end, …
+        # The bounds of the elements found so far: start, end, start, end, …
         self.bounds: Final[list[int]] = []
-        # The bracket or comma before the next one.
+        # The bracket or comma before the next element.
         self.position: i64 = text.index(b"[")
 
     def find(self, index: i64) -> None:
-        """The element at `index`, which the array has."""
+        """Set `start` and `end` to the element at `index`, which the array must have."""
         bounds = self.bounds
         while len(bounds) <= 2 * index:
             self._read()
@@ -82,6 +82,6 @@ class Elements:
         self.bounds.append(p)
 
     def _rest(self, position: i64) -> None:
-        """Rest, where the text has been read up to that."""
+        """Rest; the text has been read up to `position`."""
         self.rest_at = position + REST_BYTES
         self.rules.rest()

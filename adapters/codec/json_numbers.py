@@ -1,6 +1,8 @@
-"""Numbers of JSON that a parser can't hold, put in quotes: it makes doubles of integers beyond 64 bits, which loses digits, and
-refuses numbers beyond a double, which JSON allows (RFC 8259, 6), and NaN and infinities, which it does not. And -0, which loses
-its sign."""
+"""Rewrite the JSON numbers that a parser can't hold: long ones are put in quotes, and -0, which loses its sign, becomes -0.0.
+
+A parser makes doubles of integers beyond 64 bits, which loses digits. It refuses numbers beyond a double, which JSON allows
+(RFC 8259, 6), and NaN and infinities, which JSON does not.
+"""
 
 from typing import Final
 
@@ -18,16 +20,16 @@ _ZERO: Final = 0x30
 _NINE: Final = 0x39
 _CASE: Final = 0x20
 _SMALL_E: Final = 0x65
-# An integer of so many digits always fits 64 bits.
+# An integer of fewer digits always fits 64 bits.
 _DIGITS_MIN: Final = 19
-# A double ends at 1.8e308: a number beyond it has so many bytes, or an exponent of three digits.
+# A double ends at 1.8e308: a number beyond it has at least this many bytes, or an exponent of three digits.
 _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
 _NUMBER_STARTS: Final = byte_table(b"-0123456789")
 _NUMBER_BYTES: Final = byte_table(b"-+.0123456789Ee")
 _MINUS_ZERO: Final = b"-0"
 _CONSTANT_STARTS: Final = byte_table(b"NI")
-# The largest double has as many. To convert an integer of more takes quadratic time.
+# The largest double has this many digits. Converting an integer takes time quadratic in its digits.
 INTEGER_DIGITS_MAX: Final = 309
 
 
@@ -38,7 +40,7 @@ def is_whole(token: str) -> bool:
 
 
 def is_number(text: bytes, start: i64, end: i64, rules: Rules) -> bool:
-    """Return whether what is at start:end is a number of JSON (RFC 8259, 6), however long. Rests by `rules`."""
+    """Return whether start:end is a JSON number (RFC 8259, 6), of any length. Rest as `rules` say."""
     position: i64 = start
     if position < end and text[position] == _MINUS:
         position += 1
@@ -62,7 +64,7 @@ def is_number(text: bytes, start: i64, end: i64, rules: Rules) -> bool:
 
 
 def _digits_end(text: bytes, start: i64, end: i64, rules: Rules) -> i64:
-    """Return where the digits end that begin there."""
+    """Return where the digits end that begin at `start`."""
     rest_at: i64 = start + REST_BYTES
     position: i64 = start
     while position < end and text[position] >= _ZERO and text[position] <= _NINE:
@@ -106,7 +108,7 @@ def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
 
 
 def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
-    """Return a JSON text with its -0, of which a parser makes the integer 0, as -0.0."""
+    """Return a JSON text with each -0 written as -0.0: a parser makes the integer 0 of -0."""
     if _MINUS_ZERO not in body:
         return body
     writer = BytesWriter()
@@ -134,7 +136,7 @@ def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
 
 
 def quote_constants(body: bytes, rules: Rules, mark: bytes) -> bytes:
-    """Return a text that is JSON but for NaN, Infinity and -Infinity, with these as strings that begin with `mark`."""
+    """Return a text that is JSON except for NaN, Infinity and -Infinity, with these as strings that begin with `mark`."""
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
@@ -157,7 +159,7 @@ def quote_constants(body: bytes, rules: Rules, mark: bytes) -> bytes:
 
 
 def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64, mark: bytes) -> None:
-    """Write what is at keep:start of the body, and what is at start:end in quotes, behind `mark`."""
+    """Write keep:start of the body, and then start:end in quotes, behind `mark`."""
     writer.write(body[keep:start])
     writer.append(_QUOTE)
     writer.write(mark)

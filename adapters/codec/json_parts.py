@@ -1,8 +1,8 @@
-"""How many objects, arrays and commas JSON has outside of its strings: what is too dense to read is refused before.
+"""Count the objects, arrays and commas of JSON outside of its strings, so that too dense JSON is refused before it is read.
 
 Invariants:
-1. Wherever a text is cut into pieces, they have as many parts as the whole (tests/unit/adapters/codec/test_json_parts.py,
-   test_pieces_have_the_parts_of_the_whole).
+1. Wherever a text is cut into pieces, the pieces together have as many parts as the whole
+   (tests/unit/adapters/codec/test_json_parts.py, test_pieces_have_the_parts_of_the_whole).
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ _OPENING_BRACKET: Final = 0x5B
 _BACKSLASH: Final = 0x5C
 _OPENING_BRACE: Final = 0x7B
 _WORD_BYTES: Final = 8
-# Looked up: mypyc shifts a literal as a C int, of 32 bits.
+# Read from bytes: mypyc shifts a literal as a C int, of 32 bits.
 _LOW_BITS: Final = b"\x7f" * 8
 _ONES: Final = b"\x01" * 8
 _QUOTES: Final = b'"' * 8
@@ -33,8 +33,8 @@ _BRACE_BITS: Final = b"\x20" * 8
 
 
 def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> None:
-    """Refuse JSON that has more objects, arrays and commas than that, outside of its strings: an empty object takes two bytes,
-    and once parsed 64. Raises RequestRefused."""
+    """Refuse JSON that has more than `parts_max` objects, arrays and commas outside of its strings, since an empty object takes
+    two bytes, but 64 when parsed. Raises RequestRefused."""
     if len(body) <= parts_max or body is rules.counted_body:
         return
     if count_json_parts(body, parts_max, rules) > parts_max:
@@ -42,20 +42,20 @@ def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> No
 
 
 def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -> bool:
-    """Return whether JSON has more objects, arrays and members than that, outside of its strings. Rests by `rules`."""
+    """Return whether JSON has more than `objects_max` objects, arrays and members. Rest as `rules` say."""
     if len(text) <= objects_max or text.count(b"{") + text.count(b"[") + text.count(b":") <= objects_max:
         return False
     return count_json_parts(text, objects_max, rules, separator=_COLON) > objects_max
 
 
 def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, separator: i64 = _COMMA) -> i64:
-    """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than that; then some
-    more may be counted. Rests by `rules`."""
+    """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than `parts_max`; then
+    some more may be counted. Rest as `rules` say."""
     return _PartsScan(rules, separator).parts_of(text, parts_max)
 
 
 class JsonPartsCount(PiecesCount):
-    """Counts as `check_json_parts` does, in the pieces of a text."""
+    """A `JsonPartsCount` counts like `check_json_parts`, in the pieces of a text."""
 
     def __init__(self, parts_max: i64) -> None:
         # A list of empty objects has two parts in three bytes, and a list of digits one in two.
@@ -73,7 +73,7 @@ class JsonPartsCount(PiecesCount):
 
 
 class _PartsScan:
-    """Where a text was left: in a string, or not."""
+    """A `_PartsScan` counts parts piece by piece, and remembers whether the last piece ended in a string."""
 
     def __init__(self, rules: Rules, separator: i64) -> None:
         self._rules: Final = rules
@@ -81,10 +81,10 @@ class _PartsScan:
         self._separators: Final = bytes([separator]) * _WORD_BYTES
         self._parts: i64 = 0  # of the piece
         self._is_in_string: bool = False
-        self._is_escaped: bool = False  # the next byte, in a string
+        self._is_escaped: bool = False  # whether the next byte is escaped, in a string
 
     def parts_of(self, piece: bytes, parts_max: i64) -> i64:
-        """Count the parts of the next piece, until there are more than that; then some more may be counted."""
+        """Count the parts of the next piece, until there are more than `parts_max`; then some more may be counted."""
         low_bits: i64 = read_i64_le(_LOW_BITS, 0)
         ones: i64 = read_i64_le(_ONES, 0)
         quotes: i64 = read_i64_le(_QUOTES, 0)
@@ -116,7 +116,7 @@ class _PartsScan:
                     position = self._behind_string(piece, position)
                     in_string = 0
                 else:
-                    # Within a string is what has an odd number of quotes before it.
+                    # A byte is within a string if it has an odd number of quotes before it.
                     quote ^= quote << 8
                     quote ^= quote << 16
                     inside: i64 = quote ^ quote << 32 ^ in_string
@@ -134,7 +134,8 @@ class _PartsScan:
         return self._parts
 
     def _bytes(self, piece: bytes, start: i64, stop: i64) -> i64:
-        """Count the parts at start:stop, outside of a string at first. Return where it goes on: a string is read to its end."""
+        """Count the parts at start:stop, which begins outside of a string. Return where reading continues: strings are read
+        to their ends."""
         separator: i64 = self._separator
         position: i64 = start
         while position < stop:
@@ -147,14 +148,14 @@ class _PartsScan:
         return position
 
     def _behind_string(self, piece: bytes, start: i64) -> i64:
-        """Return where the string ends whose content goes on at `start`, and note whether it does."""
+        """Return where the string ends whose content continues at `start`, and note whether it ends in this piece."""
         end: i64 = len(piece)
         self._is_in_string = False
         self._is_escaped = False
         behind: i64 = end_of_string(piece, start, end, self._rules) if start < end else end
         if behind < end:
             return behind
-        # Its last byte ends the string, unless it is another, or behind an odd number of backslashes.
+        # The last byte ends the string if it is a quote that an even number of backslashes precedes.
         last: i64 = end - 1
         is_quote: bool = last >= start and piece[last] == _QUOTE
         if is_quote:

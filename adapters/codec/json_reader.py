@@ -1,17 +1,17 @@
-"""Large JSON texts, read piece by piece: a parser makes objects of a whole text at once, and nothing else runs meanwhile.
+"""Read large JSON texts piece by piece: a parser makes objects of a whole text at once, and nothing else runs meanwhile.
 
-What is read here is only where values begin and end. Each piece of up to about a megabyte goes to the parser, which says
-whether it is JSON. So what is between the pieces (braces, brackets, commas, colons) is all that is checked here.
+This module only finds where values begin and end. Each piece of up to about a megabyte goes to the parser, which decides
+whether it is JSON. So only the bytes between the pieces (braces, brackets, commas, colons) are checked here.
 
 Invariants:
-1. Pieces of one array, one behind the other, are its elements, each once, in order
+1. The pieces of one array have its elements, each once, in order
    (tests/unit/adapters/codec/test_json_reader.py, test_pieces_are_the_elements_of_the_array).
-2. A text that is not JSON is refused, whatever its pieces are (test_json_reader.py, test_damaged_texts_are_refused).
+2. A text that is not JSON is refused, however it is cut (test_json_reader.py, test_damaged_texts_are_refused).
 3. Pieces of one string, joined, are the string (test_json_reader.py, test_pieces_are_the_string).
 4. `rest` is called at least once for each 256 KiB (test_json_reader.py, test_it_rests).
 5. A piece has at most CONTAINERS_MAX objects and arrays (test_json_reader.py, test_pieces_have_few_containers).
-6. A text that is nested too deep is refused where it is, and read once (test_json_reader.py, test_a_deep_text_is_read_once).
-7. `shallow_json` changes nothing but what is nested too deep, and that only if it is JSON (test_json_reader.py,
+6. A text that is nested too deep is refused at that depth, and read once (test_json_reader.py, test_a_deep_text_is_read_once).
+7. `shallow_json` changes only values that are nested too deep, and only if they are JSON (test_json_reader.py,
    test_what_is_nested_too_deep_is_emptied).
 """
 
@@ -26,18 +26,18 @@ from adapters.codec.json_numbers import is_number
 from adapters.codec.text import REST_BYTES, byte_table, end_of_string, find_outside_strings
 from adapters.rules import Rules
 
-# What is given to the parser at once: it takes up to 20 ms for it.
+# The most bytes that the parser gets at once: it takes up to 20 ms for them.
 SLICE_BYTES: Final = 1 << 20
-# And how many objects and arrays: they cost more than anything else, since each is one more for the garbage collector.
+# The most objects and arrays that it gets: they cost more than other values, since the garbage collector tracks each.
 CONTAINERS_MAX: Final = 1 << 16
-# And how deep they may be in each other: orjson reads no more.
+# How deep they may be nested: orjson reads no deeper.
 _DEPTH_MAX: Final = 1024
-# What is nested deeper is emptied by `shallow_json`. An attribute may nest 64 deep, and in OTLP/JSON each of those takes up to
-# four objects and arrays.
+# `shallow_json` empties objects and arrays that are nested deeper. An attribute may nest 64 deep, and in OTLP/JSON each level
+# takes up to four objects and arrays.
 SHALLOW_DEPTH_MAX: Final = 300
 _EMPTY_BYTES: Final = 2
 _BRACKETS: Final = byte_table(b"{}[]")
-# How the parser refuses a number that JSON allows.
+# The parser's message for a number that JSON allows, and a double can't hold.
 BEYOND_A_DOUBLE: Final = "number is infinity"
 # Numbers that some senders write, and JSON does not have.
 CONSTANTS: Final = (b"NaN", b"Infinity", b"-Infinity")
@@ -47,7 +47,7 @@ _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _SMALL_D: Final = 0x64
 _SMALL_U: Final = 0x75
-# In hex digits, as JSON may write a surrogate: 32 makes a capital letter a small one.
+# For the hex digits of a surrogate's escape: this bit makes a capital letter a small one.
 _CASE: Final = 0x20
 _COMMA: Final = 0x2C
 _COLON: Final = 0x3A
@@ -60,12 +60,12 @@ _WORD_BYTES: Final = 8
 
 
 def may_hold_many_containers(text: bytes) -> bool:
-    """Return whether a text may have more objects and arrays than a slice may. Those in its strings count too."""
+    """Return whether a text may have more objects and arrays than a slice may. Brackets in its strings count too."""
     return len(text) > CONTAINERS_MAX and text.count(b"{") + text.count(b"[") > CONTAINERS_MAX
 
 
 class NotJson(Exception):
-    """The text is not JSON from this byte on, or `why` it can't be read further."""
+    """The text can't be read from `position` on; `why` is the reason."""
 
     def __init__(self, position: int, why: str = "not JSON") -> None:
         super().__init__(position)
@@ -74,19 +74,19 @@ class NotJson(Exception):
 
 
 class JsonSlices:
-    """A cursor over `text`. Where a method says that it moves, it does so behind what it has read."""
+    """A `JsonSlices` is a cursor over `text`. A method that says that it moves, moves behind the part that it has read."""
 
     def __init__(self, text: bytes, rules: Rules, *, allows_constants: bool = False) -> None:
-        """`allows_constants`: what `check_value` checks may have NaN and infinities, which are not JSON."""
+        """Begin at the start. With `allows_constants`, `check_value` accepts NaN and infinities, which are not JSON."""
         self.allows_constants: Final = allows_constants
         self.text: Final = text
         self.rules: Final = rules
         self.size: i64 = len(text)
         self.position: i64 = 0
         self.rest_at: i64 = REST_BYTES
-        # After `next_elements`: how many they are.
+        # The number of elements that `next_elements` returned.
         self.elements: i64 = 0
-        # Since `skip_value` or `next_elements` began: how many objects and arrays there were.
+        # The number of objects and arrays since `skip_value` or `next_elements` began.
         self.containers: i64 = 0
         # Whether the cursor is in a string; `next_text` returns more of it.
         self.is_in_string: bool = False
@@ -108,18 +108,18 @@ class JsonSlices:
         return _END
 
     def expect(self, byte: i64) -> None:
-        """Move behind that byte, which is next. Raises NotJson."""
+        """Move behind `byte`, which must be next. Raises NotJson."""
         if self.peek() != byte:
             raise NotJson(self.position)
         self.position += 1
 
     def end(self) -> None:
-        """Raise NotJson where anything follows."""
+        """Raise NotJson if anything but white space follows."""
         if self.peek() != _END:
             raise NotJson(self.position)
 
     def name(self) -> bytes:
-        """The name of the next member, in quotes. Moves behind its colon. Raises NotJson."""
+        """Return the name of the next member, in quotes. Moves behind its colon. Raises NotJson."""
         if self.peek() != _QUOTE:
             raise NotJson(self.position)
         start: i64 = self.position
@@ -137,13 +137,13 @@ class JsonSlices:
         return byte == _COMMA
 
     def skip_value(self, bytes_max: i64, containers_max: i64 = CONTAINERS_MAX) -> bool:
-        """Move behind the next value, if it has at most so many bytes, objects and arrays, and return True; else move nowhere.
-        Raises NotJson."""
+        """Move behind the next value and return True, if it has at most `bytes_max` bytes, and `containers_max` objects and
+        arrays. Else return False, and do not move. Raises NotJson."""
         self.containers = 0
         return self._skip_value(bytes_max, containers_max)
 
     def _skip_value(self, bytes_max: i64, containers_max: i64) -> bool:
-        """As `skip_value`; `containers_max` is for what was counted before, too."""
+        """Do what `skip_value` does; `containers_max` includes the objects and arrays that were counted before."""
         first: i64 = self.peek()
         start: i64 = self.position
         if first == _QUOTE:
@@ -160,8 +160,8 @@ class JsonSlices:
         return True
 
     def check_value(self) -> None:
-        """Move behind the next value, however large and deep, and check that it is JSON. Raises NotJson."""
-        closings = BytesWriter()  # of the objects and arrays that are open
+        """Move behind the next value, of any size and depth, and check that it is JSON. Raises NotJson."""
+        closings = BytesWriter()  # the closing brackets of the open objects and arrays
         while True:
             opening: i64 = self.peek()
             if opening == _OPENING_BRACE or opening == _OPENING_BRACKET:
@@ -189,7 +189,7 @@ class JsonSlices:
                 closings.truncate(depth - 1)
 
     def check_name(self) -> None:
-        """Move behind the name of the next member and its colon, however long it is. Raises NotJson."""
+        """Move behind the name of the next member, of any length, and its colon. Raises NotJson."""
         if self.peek() != _QUOTE:
             raise NotJson(self.position)
         self._check_string()
@@ -217,8 +217,8 @@ class JsonSlices:
                 raise NotJson(position) from None
 
     def next_elements(self) -> bytes:
-        """The next elements of the array in which the cursor is, as an array: as many as fit a slice. Moves behind the comma
-        that follows them, or up to the closing bracket. Empty where the next one is larger than a slice. Raises NotJson."""
+        """Return the next elements of the array in which the cursor is, as an array: as many as fit a slice, or empty if the
+        next element is larger. Moves behind the comma that follows them, or up to the closing bracket. Raises NotJson."""
         if self.peek() == _CLOSING_BRACKET:
             raise NotJson(self.position)
         start: i64 = self.position
@@ -246,13 +246,13 @@ class JsonSlices:
         return b"[" + self.text[start:end] + b"]"
 
     def open_string(self) -> None:
-        """Move into the string that is next. Raises NotJson."""
+        """Move into the string that must be next. Raises NotJson."""
         self.expect(_QUOTE)
         self.is_in_string = True
 
     def next_text(self) -> bytes:
-        """The next piece of the string in which the cursor is, as a string of JSON: whole characters, whole escapes, and both
-        of a pair of surrogates. Moves behind it, and at the end behind the quote. Raises NotJson."""
+        """Return the next piece of the string in which the cursor is, as a JSON string of whole characters, escapes, and
+        surrogate pairs. Moves behind it, and at the end behind the quote. Raises NotJson."""
         text = self.text
         size: i64 = self.size
         start: i64 = self.position
@@ -278,7 +278,7 @@ class JsonSlices:
         return b'"' + text[start:position] + b'"'
 
     def _escape_bytes(self, at: i64) -> i64:
-        """Of the escape that begins there; and the next, where both are one character."""
+        """Return the size of the escape that begins at `at`, including the next escape if both are one character."""
         text = self.text
         if at + 7 >= self.size or text[at + 1] != _SMALL_U:
             return 2
@@ -287,7 +287,7 @@ class JsonSlices:
         return 12 if is_high and text[at + 6] == _BACKSLASH and text[at + 7] == _SMALL_U else 6
 
     def go_back(self, position: i64) -> None:
-        """Move back there. What follows is read once more, and rests once more."""
+        """Move back to `position`. The bytes that follow are read once more, and rest once more."""
         self.position = position
         self.rest_at = min(self.rest_at, position + REST_BYTES)
 
@@ -304,7 +304,7 @@ class JsonSlices:
         while position < last:
             byte: i64 = text[position]
             if byte == _QUOTE:
-                # Not beyond `last`: a long string would be read again for each of the containers that it is in.
+                # Not beyond `last`: a long string would be read again for each container around it.
                 position = end_of_string(text, position + 1, last, self.rules)
                 self._rest(position)
                 continue
@@ -315,7 +315,7 @@ class JsonSlices:
                 if self.containers > containers_max:
                     return False
                 if depth > _DEPTH_MAX:
-                    # Else each of its objects would be read as far as this one.
+                    # Else the reading of each inner object would get as far as this one.
                     raise NotJson(position, "nested too deep")
                 self._rest(position)
             elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
@@ -350,9 +350,10 @@ class JsonSlices:
 
 
 def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -> bytes:
-    """Return a JSON text with each object and array that is nested deeper than `SHALLOW_DEPTH_MAX` emptied. A parser reads it.
+    """Return a JSON text with each object and array emptied that is nested deeper than `SHALLOW_DEPTH_MAX`. A parser reads it.
 
-    Return the text itself where there is none, or where one of them is not JSON. `allows_constants`: as `JsonSlices`.
+    Return the text itself if no value is nested that deep, or one of these is not JSON. `allows_constants` is as in
+    `JsonSlices`.
     """
     size: i64 = len(body)
     shallow = BytesIO()  # its buffer becomes the result without a copy

@@ -1,11 +1,11 @@
-"""Strings of a JSON text that are not UTF-8 or have half of a surrogate pair, repaired: U+FFFD takes the place of each.
+"""Repair JSON strings that are not UTF-8 or have half of a surrogate pair: U+FFFD takes the place of each invalid part.
 
 A body comes here only after its adapter has met such a string, so a clean body costs nothing.
 
 Invariants:
 1. Nothing but strings changes, and the parser reads the result (tests/unit/adapters/codec/test_text_repair.py,
    test_lone_surrogates_are_repaired).
-2. It rests at least once for each 256 KiB, and between two copies of a long string (test_text_repair.py,
+2. A repair rests at least once for each 256 KiB, and between two copies of a long string (test_text_repair.py,
    test_repairing_rests).
 """
 
@@ -29,7 +29,7 @@ _REPLACEMENT_ESCAPE: Final = b"\\ufffd"
 
 
 def repaired_json(body: bytes, rules: Rules) -> bytes:
-    """Return a JSON text with its strings repaired, and count them in `rules`; the body itself where nothing is to be done."""
+    """Return a JSON text with its strings repaired, and count the repairs in `rules`. Return `body` itself if all are valid."""
     if not _may_hold_surrogates(body, rules) and is_utf8(body, 0, len(body), rules):
         return body
     writer = BytesWriter()
@@ -85,8 +85,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
 
 
 def _end_of_plain_string(text: bytes, start: i64, rules: Rules) -> i64:
-    """Return where the string that begins at `start` has its first byte that is a quote, a backslash or not ASCII, or its text
-    ends."""
+    """Return the position, from `start` on, of the first byte that is a quote, a backslash or not ASCII, or the text's end."""
     size: i64 = len(text)
     position: i64 = start
     while position < size:
@@ -101,9 +100,9 @@ def _end_of_plain_string(text: bytes, start: i64, rules: Rules) -> i64:
 
 
 def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:
-    """Return whether any escape in it may be of half of a pair."""
+    """Return whether any escape in the text may be half of a surrogate pair."""
     size: i64 = len(text)
-    # One byte is found at 10 GB/s, and more than one at 1 GB/s.
+    # A single byte is found at 10 GB/s, a longer sequence at 1 GB/s.
     position: i64 = text.find(b"\\")
     if position < 0:
         return False
@@ -118,7 +117,7 @@ def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:
 
 
 def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
-    """Return what is between the quotes of a string, with an escape of U+FFFD for each half of a pair."""
+    """Return a string's content with an escape of U+FFFD in the place of each half of a surrogate pair."""
     writer = BytesWriter()
     keep: i64 = 0
     size: i64 = len(text)
@@ -155,7 +154,7 @@ def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
 
 
 def _unit(text: bytes, at: i64) -> i64:
-    """Return the code unit of the escape there; -1 where it is none."""
+    """Return the code unit of the escape at `at`; -1 if it is invalid."""
     unit: i64 = 0
     n: i64 = at + 2
     while n < at + _ESCAPE_BYTES:

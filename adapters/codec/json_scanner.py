@@ -1,12 +1,12 @@
 """Read plain JSON from its bytes, without an object for each value: strings, numbers, names, and where a value ends.
 
-What is plain is nearly all JSON that senders write. Anything else, legal or not, raises `NonPlain`, and the caller lets the
-reader that makes Python objects decide. So what is accepted, repaired or refused is said in one place.
+Nearly all JSON that senders write is plain. Anything else, legal or not, raises `NonPlain`, and the caller lets the reader
+that makes Python objects decide. So one place decides what is accepted, repaired or refused.
 
 Invariants:
-1. A string, a number or a value that is skipped is JSON, or raises NonPlain (tests/unit/adapters/codec/test_json_scanner.py,
+1. A string, number or skipped value that is not JSON raises NonPlain (tests/unit/adapters/codec/test_json_scanner.py,
    test_values_are_read_as_orjson_reads_them).
-2. It rests at least once for each 256 KiB (test_json_scanner.py, test_it_rests).
+2. The scanner rests at least once for each 256 KiB (test_json_scanner.py, test_it_rests).
 """
 
 from struct import pack
@@ -43,23 +43,23 @@ _CASE: Final = 0x20
 _ASCII_END: Final = 0x80
 _WORD_BYTES: Final = 8
 
-# A value that a parser reads has at most so many bytes, a string of it so many: it makes objects of them, and does not rest.
+# The most bytes of a value, and of a string, that the parser gets: it makes objects of them, and does not rest meanwhile.
 PARSED_BYTES_MAX: Final = 64 << 10
 PARSED_STRING_BYTES_MAX: Final = 1 << 20
-# A longer string is copied at once, a shorter one by words.
+# The most bytes that are copied word by word; a longer string is copied at once.
 _COPIED_AT_ONCE: Final = 96
-# So many digits always fit 64 bits.
+# A number of this many digits always fits 64 bits.
 _PLAIN_DIGITS_MAX: Final = 18
-# Eight digits are below it.
+# Every number of eight digits is below this.
 _WORD_DIGITS_END: Final = 100_000_000
-# Of 19 digits, the first 18 and the last of the largest int64.
+# The first 18 digits of the largest int64, which has 19, and the last one.
 _TOP_DIGITS: Final = 922_337_203_685_477_580
 _TOP_LAST_DIGIT: Final = 7
-# A double holds every integer up to this, and every power of ten up to that: one division or product is correctly rounded.
+# A double holds every integer up to the first, and every power of ten up to the second: one division is correctly rounded.
 _EXACT_MAX: Final = 1 << 53
 _POWER_MAX: Final = 22
 
-# Looked up: a literal of 64 bits with the highest set would be an object.
+# Read from bytes: a literal of 64 bits whose highest bit is set would be an object.
 _QUOTES: Final = b'"' * 8
 _BACKSLASHES: Final = b"\\" * 8
 _SPACES: Final = b" " * 8
@@ -71,11 +71,11 @@ _POWERS: Final = pack(f"<{_POWER_MAX + 1}d", *[float(10**exponent) for exponent 
 
 
 class NonPlain(Exception):
-    """Not what nearly all senders write: an escape that is none, a lone surrogate, a number of many digits, a name twice."""
+    """The text is not plain JSON: it has an invalid escape, a lone surrogate, a number of many digits, or a name twice."""
 
 
 class JsonName:
-    """A member's name with its quotes and its colon, as words to compare a text with."""
+    """A `JsonName` holds a member's name, with its quotes and its colon, as words to compare a text with."""
 
     def __init__(self, name: str) -> None:
         token = f'"{name}":'.encode()
@@ -87,24 +87,24 @@ class JsonName:
 
 
 class JsonScanner:
-    """Reads `text`. `rules`: by which it rests."""
+    """A `JsonScanner` reads `text`, and rests as `rules` say."""
 
     def __init__(self, text: bytes, rules: Rules) -> None:
         self.text: Final = text
         self.rules: Final = rules
         self.size: i64 = len(text)
         self.rest_at: i64 = REST_BYTES
-        # After `string_end`: whether the string is ASCII without escapes. Any other is read by `unescaped`.
+        # After `string_end`: whether the string is ASCII without escapes. `unescaped` reads any other string.
         self.is_plain: bool = True
-        # After `integer_end` or `double_end`.
+        # The numbers that `integer_end` and `double_end` read last.
         self.integer: i64 = 0
         self.double: float = 0.0
 
     def skip_space(self, position: i64) -> i64:
-        """Return where the white space ends that may begin there."""
+        """Return where the white space ends that may begin at `position`."""
         text = self.text
         byte: i64 = text[position]
-        if byte == SPACE:  # one of them is the most usual
+        if byte == SPACE:  # a single space is the most usual
             position += 1
             byte = text[position]
         if byte > SPACE:
@@ -125,7 +125,7 @@ class JsonScanner:
         return position
 
     def is_name(self, name: JsonName, position: i64) -> bool:
-        """Return whether the text has that name there, with its colon behind it."""
+        """Return whether the text has `name`, with its colon, at `position`."""
         text = self.text
         words = name.words
         masks = name.masks
@@ -151,8 +151,8 @@ class JsonScanner:
         rest_at: i64 = start + REST_BYTES
         position: i64 = start
         while position <= last:
-            # Of a byte of ASCII: the high bit becomes set where it is below a space, or nothing is left of it. A borrow
-            # reaches only what is behind such a byte.
+            # For an ASCII byte, a subtraction sets the high bit if the byte is below a space, or if the exclusive-or left
+            # zero. A borrow reaches only the bytes behind such a byte.
             word: i64 = read_i64_le(text, position)
             quote: i64 = word ^ quotes
             backslash: i64 = word ^ backslashes
@@ -172,7 +172,7 @@ class JsonScanner:
         return self._string_end_slow(start, position)
 
     def _string_end_slow(self, start: i64, position: i64) -> i64:
-        """As `string_end`; from `position` on it is not known yet what the string has."""
+        """Return what `string_end` returns, for a string that is plain up to `position`."""
         text = self.text
         size: i64 = self.size
         is_plain = True
@@ -187,7 +187,7 @@ class JsonScanner:
                 raise NonPlain
             if byte == _BACKSLASH or byte >= _ASCII_END:
                 is_plain = False
-                # It may be long: what it is, is decided by `unescaped`.
+                # The string may be long; `unescaped` decides whether it is valid.
                 position = end_of_string(text, position, size, self.rules) - 1
                 if position + 1 >= size:
                     raise NonPlain
@@ -196,7 +196,7 @@ class JsonScanner:
         raise NonPlain
 
     def unescaped(self, start: i64, end: i64) -> bytes:
-        """The string whose content is at start:end, in UTF-8."""
+        """Return the string whose content is at start:end, in UTF-8."""
         try:
             text: object = orjson.loads(self.text[start - 1 : end + 1])
         except orjson.JSONDecodeError:
@@ -205,7 +205,7 @@ class JsonScanner:
         return text.encode()
 
     def put_string(self, writer: BytesWriter, tag: i64, start: i64, end: i64) -> None:
-        """Write the string whose content is at start:end as a field. It is the one that `string_end` was asked for last."""
+        """Write the string whose content is at start:end as a field. It must be the last that `string_end` found."""
         if not self.is_plain:
             content = self.unescaped(start, end)
             put_varint(writer, tag)
@@ -239,7 +239,7 @@ class JsonScanner:
         writer.truncate(whole)
 
     def integer_end(self, position: i64) -> i64:
-        """Return where the integer ends that begins there, and is `integer` then. 0: it is none, or has too many digits."""
+        """Read the integer at `position` into `integer`. Return its end, or 0 if there is none or it has too many digits."""
         is_negative = self.text[position] == _MINUS
         end: i64 = self._first_digits_end(position + 1 if is_negative else position)
         if end == 0:
@@ -259,7 +259,7 @@ class JsonScanner:
         return end
 
     def double_end(self, position: i64) -> i64:
-        """Return where the number ends that begins there, and is `double` then. 0: it is none, or not simply converted."""
+        """Read the number at `position` into `double`. Return its end, or 0 if it is none or not simple to convert."""
         text = self.text
         is_negative = text[position] == _MINUS
         start: i64 = position + 1 if is_negative else position
@@ -287,14 +287,14 @@ class JsonScanner:
         return position
 
     def _first_digits_end(self, position: i64) -> i64:
-        """Return where the digits end that begin there, of which `integer` has as many as always fit. 0: there is none, or they
-        begin with a zero too many."""
+        """Read the digits at `position` into `integer`, as many as always fit 64 bits. Return their end, or 0 if there are none
+        or the first is a superfluous zero."""
         self.integer = 0
         end: i64 = self._digits_end(position, _PLAIN_DIGITS_MAX)
         return 0 if end == position or (self.text[position] == _ZERO and end > position + 1) else end
 
     def _digits_end(self, position: i64, digits_max: i64) -> i64:
-        """Return where the digits end that begin there, at most so many. They are put behind those that `integer` has."""
+        """Append up to `digits_max` digits from `position` on to `integer`. Return their end."""
         text = self.text
         stop: i64 = position + digits_max
         number: i64 = self.integer
@@ -314,12 +314,12 @@ class JsonScanner:
         return position
 
     def is_number_end(self, position: i64) -> bool:
-        """Return whether a number ends there."""
+        """Return whether the byte at `position` may follow a number."""
         byte: i64 = self.text[position]
         return byte == COMMA or byte == CLOSING_BRACE or byte == CLOSING_BRACKET or byte <= SPACE
 
     def finish(self, position: i64) -> None:
-        """Raise NonPlain where anything but white space is from there on."""
+        """Raise NonPlain if anything but white space follows from `position` on."""
         while position < self.size:
             byte: i64 = self.text[position]
             if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
@@ -329,7 +329,7 @@ class JsonScanner:
                 self.rest(position)
 
     def scalar_end(self, position: i64) -> i64:
-        """Return where a string, a number or a literal ends, of which only a string is checked."""
+        """Return where a string, a number or a literal ends. Only a string is checked."""
         text = self.text
         if text[position] == QUOTE:
             return self.string_end(position + 1) + 1
@@ -343,21 +343,21 @@ class JsonScanner:
         return position
 
     def null_end(self, position: i64) -> i64:
-        """Return where the null ends that begins there with an n."""
+        """Return where the null ends whose n is at `position`."""
         text = self.text
         if text[position + 1] != 0x75 or text[position + 2] != 0x6C or text[position + 3] != 0x6C:
             raise NonPlain
         return position + 4
 
     def true_end(self, position: i64) -> i64:
-        """Return where a true ends that may begin there; 0: none does."""
+        """Return the end of a true that begins at `position`, or 0 if none does."""
         text = self.text
         if text[position] != 0x74 or text[position + 1] != 0x72 or text[position + 2] != 0x75 or text[position + 3] != 0x65:
             return 0
         return position + 4
 
     def value_end(self, position: i64, bytes_max: i64 = PARSED_BYTES_MAX) -> i64:
-        """Return where the value ends that begins there, of any kind and of about so many bytes at most. It is JSON."""
+        """Return the end of the value at `position`, of any kind and about `bytes_max` bytes at most; check that it is JSON."""
         text = self.text
         start: i64 = position
         depth: i64 = 0
@@ -383,7 +383,7 @@ class JsonScanner:
         return position
 
     def loaded(self, start: i64, end: i64) -> object:
-        """The value at start:end, as an object."""
+        """Return the value at start:end, as an object."""
         if end - start > PARSED_STRING_BYTES_MAX:
             raise NonPlain
         try:
@@ -393,6 +393,6 @@ class JsonScanner:
         return value
 
     def rest(self, position: i64) -> None:
-        """Rest, where the text has been read up to that."""
+        """Rest; the text has been read up to `position`."""
         self.rest_at = position + REST_BYTES
         self.rules.rest()

@@ -1,4 +1,4 @@
-"""Bodies that are counted while they come: what holds too much is known before all of it is decompressed."""
+"""Count bodies while they arrive, so that one that holds too much is refused before all of it is decompressed."""
 
 from typing import Final
 
@@ -8,23 +8,23 @@ from adapters.errors import RequestRefused
 
 
 class PiecesCount:
-    """Counts what the pieces of one body hold. One of no more than `free_bytes` can't hold too much."""
+    """A `PiecesCount` counts the contents of one body's pieces. A body of at most `free_bytes` can't hold too much."""
 
     def __init__(self, free_bytes: i64, telling_bytes: i64) -> None:
         self.free_bytes: Final[i64] = free_bytes
         self.telling_bytes: Final[i64] = telling_bytes
-        """So many tell of most of those that hold too much."""
+        """After this many bytes, most of the bodies that hold too much are recognized."""
         self.size_bytes: i64 = 0
-        """Of the pieces so far."""
+        """The size of the pieces so far."""
         self.beginning: bytes = b""
-        """The first of them."""
+        """The first piece."""
         self.is_exceeded: bool = False
-        """Whether they hold too much."""
+        """Whether the pieces hold too much."""
         self.is_sure: bool = True
-        """Whether all that came was counted."""
+        """Whether all pieces so far were counted completely."""
 
     def take(self, piece: bytes) -> None:
-        """Count the next piece. Raises RequestRefused where there is too much."""
+        """Count the next piece. Raises RequestRefused if the body holds too much."""
         if self.size_bytes == 0:
             self.beginning = piece
         self.size_bytes += len(piece)
@@ -33,19 +33,19 @@ class PiecesCount:
             raise self._refusal()
 
     def pass_over(self, size_bytes: i64) -> bool:
-        """Pass over so many bytes that come next, where nothing in them counts whatever they are. Return whether that is so;
-        else they are the next piece."""
+        """Pass over the next `size_bytes` bytes if nothing in them can count. Return whether that was done; if not, the caller
+        passes them to `take`."""
         if self.size_bytes == 0 or not self._passes_over(size_bytes):
             return False
         self.size_bytes += size_bytes
         return True
 
     def _passes_over(self, size_bytes: i64) -> bool:  # noqa: ARG002  # for those that know
-        """Do so where that can be known."""
+        """Pass over the next bytes if it is known that nothing in them counts; return whether that was done."""
         return False
 
     def _exceeds(self, piece: bytes) -> bool:
-        """Count the next piece. Return whether there is too much."""
+        """Count the next piece. Return whether the body holds too much."""
         raise NotImplementedError
 
     def _refusal(self) -> RequestRefused:

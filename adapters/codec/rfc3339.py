@@ -2,7 +2,7 @@
 
 Invariants:
 1. The grammar is that of section 5.6, with three forms that other programs print: a space for the T, a space before the
-   offset, and an offset of `+hhmm` or `+hh`. A time without an offset is none (test_timestamps_are_read_as_the_twin_does,
+   offset, and an offset of `+hhmm` or `+hh`. A time without an offset is invalid (test_timestamps_are_read_as_the_twin_does,
    test_times_as_other_programs_print_them).
 2. A number is returned in every case, and no exception is raised (test_any_text_is_a_timestamp_or_not).
 """
@@ -25,7 +25,7 @@ _DAYS_OF_MONTH: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def _two_digits(text: bytes, at: i64) -> i64:
-    """-1 where they are none."""
+    """Return the number of two digits; -1 if either is not a digit."""
     tens: i64 = text[at]
     ones: i64 = text[at + 1]
     if tens < 48 or tens > 57 or ones < 48 or ones > 57:
@@ -34,10 +34,10 @@ def _two_digits(text: bytes, at: i64) -> i64:
 
 
 def parse_time(text: bytes) -> i64:
-    """Nanoseconds; INVALID, BEFORE or BEYOND where there are none.
+    """Return nanoseconds since the epoch, or INVALID, BEFORE or BEYOND.
 
-    Digits beyond the ninth are dropped. The leap second 23:59:60Z is the second after it. A lower-case t and z are taken, and
-    what is in the first invariant.
+    Digits beyond the ninth are dropped. The leap second 23:59:60Z is read as the second after it. A lower-case t and z are
+    accepted, and the forms of the first invariant.
     """
     end: i64 = len(text)
     if end < 20 or text[4] != 45 or text[7] != 45 or text[13] != 58 or text[16] != 58:

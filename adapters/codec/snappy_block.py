@@ -1,6 +1,6 @@
-"""The beginning of a snappy block: what a part of the block's elements becomes, a block of its own.
+"""Find the first elements of a snappy block, which can be decompressed as a block of their own.
 
-A block is decompressed at once, and becomes up to 22 times as much. So what it begins with is looked at before.
+A block is decompressed at once, and becomes up to 22 times as large. So its beginning is examined before.
 Format: google/snappy's format_description.txt.
 """
 
@@ -8,18 +8,18 @@ from typing import Final
 
 from mypy_extensions import i64
 
-# More elements are not passed over: what they become is little more than they are.
+# More elements are not passed over: elements that short become little more than they are.
 _ELEMENTS_MAX: Final = 500_000
 _LITERAL: Final = 0
 _COPY_OF_ONE_BYTE: Final = 1
 _COPY_OF_TWO_BYTES: Final = 2
-# A literal of so many bytes has its size behind its tag.
+# A literal of more bytes has its size behind its tag.
 _LITERAL_BYTES_MAX: Final = 60
 
 
 def first_elements(block: bytes, start: i64, content_bytes: i64) -> tuple[int, int]:
-    """Pass over elements from `start` until they become so much. Return where they end, and what they become; (0, 0) where
-    they are too many, or the block is at its end or malformed."""
+    """Pass over elements from `start` on until they become at least `content_bytes`. Return where they end and how many bytes
+    they become; (0, 0) if the elements are too many, or the block ends before or is malformed."""
     end: i64 = len(block)
     position: i64 = start
     content: i64 = 0

@@ -1,6 +1,6 @@
-"""Text from senders: ids in hex, where strings of JSON end, and how sent text is shown in a message.
+"""Read text from senders: ids in hex, the ends of JSON strings, and sent text as it is shown in a message.
 
-Text that is shown is short and printable ASCII, so it can forge neither a line of a log nor a colour of a terminal.
+Shown text is short and printable ASCII, so it can forge neither a log line nor a terminal colour.
 """
 
 from binascii import unhexlify
@@ -14,20 +14,20 @@ from mypy_extensions import i64
 from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
-# Of a trace's id, the longest, in hex.
+# A trace's id is the longest, in hex.
 _ID_DIGITS_MAX: Final = 32
 _SHOWN_BYTES_MAX: Final = 4 * SHOWN_CHARACTERS_MAX
-# A name is shortened to so many bytes at least: its beginning must be seen beside the digest.
+# The least bytes that a name may be shortened to: its beginning must be seen next to the digest.
 SHORTENED_BYTES_MIN: Final = 32
 _DIGEST_DIGITS: Final = 16
-# From one rest to the next, where text is only looked through.
+# Bytes from one rest to the next, if text is only scanned.
 REST_BYTES: Final = 256 << 10
 
 _BOM: Final = b"\xef\xbb\xbf"
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _WORD_BYTES: Final = 8
-# Looked up: mypyc shifts a literal as a C int, of 32 bits.
+# Read from bytes: mypyc shifts a literal as a C int, of 32 bits.
 _LOW_BITS: Final = b"\x7f" * 8
 _QUOTES: Final = b'"' * 8
 _BACKSLASHES: Final = b"\\" * 8
@@ -44,16 +44,16 @@ def without_bom(text: bytes, rules: Rules) -> bytes:
 
 
 def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> i64:
-    """Behind the quote that closes the string whose content begins at `start`; the end of the text, where none does. Rests by
-    `rules`."""
+    """Return the position behind the quote that closes the string whose content begins at `start`, or `end` if none does. Rest
+    as `rules` say."""
     rest_at: i64 = start + REST_BYTES
     position: i64 = start
     low_bits: i64 = read_i64_le(_LOW_BITS, 0)
     quotes: i64 = read_i64_le(_QUOTES, 0)
     backslashes: i64 = read_i64_le(_BACKSLASHES, 0)
     while position < end:
-        # Eight bytes at a time, as long as there is neither a quote nor a backslash among them: of such a byte, exclusive-or
-        # leaves zero, and only of zero this leaves no high bit set.
+        # Eight bytes at a time, as long as there is neither a quote nor a backslash among them: exclusive-or makes such a byte
+        # zero, and only a zero byte ends up without its high bit.
         words_end: i64 = min(end, rest_at)
         while position + _WORD_BYTES <= words_end:
             word: i64 = read_i64_le(text, position)
@@ -88,9 +88,9 @@ def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) ->
 
 
 def find_outside_strings(text: bytes, position: i64, wanted: bytes, rules: Rules) -> i64:
-    """Return where the next wanted byte is, outside of the strings of a JSON text; the text's size, where there is none.
+    """Return the position of the next wanted byte outside of the strings of a JSON text, or the text's size if there is none.
 
-    `wanted`: from `byte_table`. Rests by `rules`.
+    `wanted` is a table from `byte_table`. Rest as `rules` say.
     """
     size: i64 = len(text)
     start: i64 = position
@@ -111,12 +111,12 @@ def find_outside_strings(text: bytes, position: i64, wanted: bytes, rules: Rules
 
 
 def byte_table(wanted: bytes) -> bytes:
-    """Return 256 bytes, of which those at the wanted ones are not 0."""
+    """Return a table of 256 bytes that is not 0 at each wanted byte."""
     return bytes([byte in wanted for byte in range(256)])
 
 
 def hex_id(text: str, size: int) -> bytes:
-    """The `size` bytes of an id written in hex, in any case. Nothing, where it is anything else, or all zero."""
+    """Return the `size` bytes of an id written in hex, in any case; empty if `text` is anything else, or all zero."""
     if len(text) != 2 * size:
         return b""
     try:
@@ -132,7 +132,7 @@ def is_no_id(text: bytes) -> bool:
 
 
 def text_within(text: bytes, bytes_max: i64) -> bytes:
-    """The beginning of a text: at most so many bytes, and whole characters."""
+    """Return the beginning of a text: at most `bytes_max` bytes, and whole characters."""
     end: i64 = bytes_max
     while end > 0 and text[end] & 0xC0 == 0x80:
         end -= 1
@@ -140,8 +140,8 @@ def text_within(text: bytes, bytes_max: i64) -> bytes:
 
 
 def shortened_name(name: bytes, bytes_max: i64, rules: Rules) -> bytes:
-    """A name of more bytes than that: its beginning, whole characters of it, then `~` and 16 digits of its SHA-256, so that two
-    names stay two. `bytes_max`: at least `SHORTENED_BYTES_MIN`. Rests by `rules`."""
+    """Return a name of more than `bytes_max` bytes shortened: its first whole characters, `~`, and 16 digits of its SHA-256, so
+    that two names stay different. `bytes_max` is at least `SHORTENED_BYTES_MIN`. Rest as `rules` say."""
     digest = sha256()
     position: i64 = 0
     size: i64 = len(name)
@@ -154,20 +154,20 @@ def shortened_name(name: bytes, bytes_max: i64, rules: Rules) -> bytes:
 
 
 def quoted(text: str) -> str:
-    """In double quotes, as JSON escapes it."""
+    """Return a text, or its beginning, in double quotes and escaped as in JSON."""
     shown = encode_basestring_ascii(text[:SHOWN_CHARACTERS_MAX]).replace("\x7f", "\\u007f")
     return shown if len(text) <= SHOWN_CHARACTERS_MAX else f"{shown}... of {len(text)} characters"
 
 
 def quoted_utf8(text: bytes) -> str:
-    """`quoted`, of UTF-8. Of a long text only the beginning is decoded."""
+    """Return what `quoted` returns, for UTF-8. Only the beginning of a long text is decoded."""
     if len(text) <= _SHOWN_BYTES_MAX:
         return quoted(text.decode())
     return f"{quoted(text_within(text, _SHOWN_BYTES_MAX).decode()[:SHOWN_CHARACTERS_MAX])}... of {len(text)} bytes"
 
 
 def shortened(token: str) -> str:
-    """A token that is printable ASCII anyway."""
+    """Return a token, or its beginning. It must be printable ASCII."""
     if len(token) <= SHOWN_CHARACTERS_MAX:
         return token
     return f"{token[:SHOWN_CHARACTERS_MAX]}... of {len(token)} characters"

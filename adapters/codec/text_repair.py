@@ -1,18 +1,18 @@
-"""Text that is not UTF-8, repaired in a body: U+FFFD takes the place of each invalid sequence, as Unicode recommends.
+"""Repair text that is not UTF-8 in a protobuf body: U+FFFD takes the place of each invalid sequence, as Unicode recommends.
 
 A body comes here only after its adapter has met such a text, so a clean body costs nothing.
 
 Invariants:
 1. Nothing but texts changes, and the lengths of the messages around them (tests/unit/adapters/codec/test_text_repair.py,
    test_only_the_texts_change).
-2. Every text that protobuf's own parser would refuse is repaired, however oddly the body is written
+2. Every text that protobuf's own parser would refuse is repaired, however unusually the body is written
    (test_text_repair.py, test_oddly_written_bodies_are_repaired).
-3. A body that cannot be read is copied from where it stumbles: the adapter says that it is malformed
+3. A body that cannot be read is copied unchanged from the unreadable field on: the adapter reports that it is malformed
    (test_text_repair.py, test_malformed_bodies_stay_malformed).
-4. A repaired body is at most an eighth larger than it was, or 64 MiB: a byte that is no text becomes three
+4. A repaired body is at most an eighth larger than it was, or 64 MiB: an invalid byte becomes three
    (test_text_repair.py, test_a_body_that_grows_too_much_is_refused).
-5. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests), and for 16,000 fields. More fields than
-   `request_elements_max` are refused (test_text_repair.py, test_fields_that_are_no_texts_have_a_price).
+5. A repair rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests), and for 16,000 fields. More
+   fields than `request_elements_max` are refused (test_text_repair.py, test_fields_that_are_no_texts_have_a_price).
 """
 
 from codecs import getincrementaldecoder
@@ -28,7 +28,7 @@ from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_elements
 from adapters.repairs import INVALID_TEXT
 from adapters.rules import Rules
 
-# What a field of bytes holds.
+# What a field of bytes may contain.
 _OTHER: Final = 0
 _TEXT: Final = 1
 _MESSAGE: Final = 2
@@ -39,20 +39,20 @@ _DEPTH_MAX: Final = 256
 _START_GROUP: Final = 3
 _END_GROUP: Final = 4
 _VARINT_BYTES_MAX: Final = 10
-# How much text is decoded at once.
+# The bytes of text that are decoded at once.
 SLICE_BYTES: Final = 256 << 10
-# What it takes to repair a short text, as bytes of a body that are read meanwhile.
+# The time to repair a short text, as the bytes of a body that could be read meanwhile.
 REPAIR_BYTES: Final = 128
-# Each in `_Texts.changes`.
+# The size of each number in `_Texts.changes`.
 _NUMBER_BYTES: Final = 4
 
-# A repaired body may have so many bytes, or this part more than it had.
+# A repaired body may have this many bytes, or be larger than it was by this part of its size: an eighth.
 _REPAIRED_BYTES_MAX: Final = 64 << 20
 _GROWTH_SHIFT: Final = 3
 
 
 class _Shape:
-    """Which fields of a message type are texts, and which messages, by number."""
+    """A `_Shape` records which fields of a message type are texts, and which are messages, by field number."""
 
     def __init__(self) -> None:
         self.kinds: bytes = bytes(_NUMBERS)
@@ -79,8 +79,8 @@ def _shape_of(descriptor: Descriptor) -> _Shape:
 
 
 def repaired_text(raw: bytes, rules: Rules, repaired_bytes_max: i64 = _REPAIRED_BYTES_MAX) -> bytes:
-    """Return the text, with U+FFFD in the place of each invalid sequence. Raises RequestRefused where it has more bytes than
-    that."""
+    """Return the text with U+FFFD in the place of each invalid sequence. Raises RequestRefused if a long text becomes more
+    than `repaired_bytes_max` bytes."""
     if len(raw) <= SLICE_BYTES:
         return raw.decode("utf-8", "replace").encode()
     writer = BytesWriter()
@@ -91,8 +91,8 @@ def repaired_text(raw: bytes, rules: Rules, repaired_bytes_max: i64 = _REPAIRED_
 
 
 def _repair(writer: BytesWriter | None, buffer: bytes, start: i64, end: i64, rules: Rules, repaired_bytes_max: i64) -> i64:
-    """Write the text at start:end, repaired; None: nowhere. Return how many bytes that is. Raises RequestRefused where it is
-    more than that."""
+    """Write the repaired text of start:end to `writer`, if it is not None. Return its size. Raises RequestRefused if that is
+    more than `repaired_bytes_max`."""
     decoder = getincrementaldecoder("utf-8")("replace")
     total: i64 = 0
     while start < end:
@@ -109,12 +109,12 @@ def _repair(writer: BytesWriter | None, buffer: bytes, start: i64, end: i64, rul
 
 
 def repaired_bytes_max_of(size_bytes: i64) -> i64:
-    """Return how many bytes a body of that size may have when it is repaired."""
+    """Return how many bytes a body of `size_bytes` may have when it is repaired."""
     return max(_REPAIRED_BYTES_MAX, size_bytes + (size_bytes >> _GROWTH_SHIFT))
 
 
 def grows_too_much(size_bytes: int, repaired_bytes_max: int) -> RequestRefused:
-    """Return the refusal of a body that becomes larger than that when its texts are repaired."""
+    """Return the refusal of a body that exceeds `repaired_bytes_max` when its texts are repaired."""
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
         f"texts of {size_bytes} bytes are not UTF-8 and become more than {repaired_bytes_max} bytes, since U+FFFD takes three"
@@ -123,8 +123,8 @@ def grows_too_much(size_bytes: int, repaired_bytes_max: int) -> RequestRefused:
 
 
 def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> bytes:
-    """Return a serialized message with its texts repaired, and count them in `rules`; the body itself where all are UTF-8.
-    Raises RequestRefused."""
+    """Return a serialized message with its texts repaired, and count the repairs in `rules`. Return `body` itself if all texts
+    are UTF-8. Raises RequestRefused."""
     texts = _Texts(body, rules)
     texts.find(_shape_of(cast("Descriptor", message_class.DESCRIPTOR)), 0, len(body), 0)
     if texts.count == 0:
@@ -138,7 +138,7 @@ def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> by
 
 
 class _Texts:
-    """Repairs the texts of one body: first it finds what changes, then it copies the body with these changes."""
+    """A `_Texts` repairs the texts of one body: it first finds the changes, then copies the body with them."""
 
     def __init__(self, buffer: bytes, rules: Rules) -> None:
         self.buffer: Final = buffer
@@ -146,19 +146,19 @@ class _Texts:
         self.count: i64 = 0
         self.elements: i64 = 0
         self.repaired_bytes_max: i64 = repaired_bytes_max_of(len(buffer))
-        self.repaired_bytes: i64 = len(buffer)  # of all that is found
-        # Two numbers for each length that changes, in the order of the body: where it is, and what it becomes. That of a
-        # message is written as -1 - length, since what follows it stays.
+        self.repaired_bytes: i64 = len(buffer)  # the body's size with the changes found so far
+        # Two numbers for each length that changes, in the order of the body: its position and its new value. A message's
+        # new length is written as -1 - length, since its content is not replaced as a whole.
         self.changes: Final = BytesWriter()
         self.writer: Final = BytesWriter()
-        # After `_field`: its tag, where its length and its payload begin, and where it ends.
+        # After `_field`: the field's tag, where its length and its payload begin, and where it ends.
         self.tag: i64 = 0
         self.length_at: i64 = 0
         self.first: i64 = 0
         self.after: i64 = 0
 
     def find(self, shape: _Shape, start: i64, end: i64, depth: i64) -> i64:
-        """Find what changes in the message at start:end, and return how many bytes it grows. Raises RequestRefused."""
+        """Find the changes in the message at start:end, and return by how many bytes it grows. Raises RequestRefused."""
         buffer = self.buffer
         changes = self.changes
         grown: i64 = 0
@@ -193,7 +193,7 @@ class _Texts:
         return grown
 
     def write(self) -> None:
-        """Write the body, after all of it was looked through."""
+        """Write the body with the changes that `find` found."""
         buffer = self.buffer
         writer = self.writer
         changes = self.changes.getvalue()
@@ -219,7 +219,7 @@ class _Texts:
         self._copy(keep, len(buffer))
 
     def _copy(self, start: i64, end: i64) -> None:
-        """Write start:end as it is."""
+        """Write start:end unchanged."""
         while start < end:
             stop: i64 = min(end, start + SLICE_BYTES)
             self.writer.write(self.buffer[start:stop])
@@ -227,7 +227,7 @@ class _Texts:
             start = stop
 
     def _count(self) -> None:
-        """Count the last field as adapters/price.py does, which stops where a body is odd. Raises RequestRefused."""
+        """Count the last field as adapters/price.py does, which stops at an unusual field. Raises RequestRefused."""
         rules = self.rules
         kind: i64 = self.tag & 7
         if kind != FIXED64 and kind != FIXED32:
@@ -237,7 +237,7 @@ class _Texts:
         rules.read(0)
 
     def _repaired(self, start: i64, end: i64) -> i64:
-        """Return how many bytes the text at start:end becomes. Raises RequestRefused."""
+        """Return the size of the repaired text of start:end. Raises RequestRefused."""
         if end - start <= SLICE_BYTES:
             return len(repaired_text(self.buffer[start:end], self.rules))
         return _repair(None, self.buffer, start, end, self.rules, self.repaired_bytes_max)
@@ -250,14 +250,14 @@ class _Texts:
         changes[at + 3] = u8(value >> 24 & 0xFF)
 
     def _kind(self, shape: _Shape) -> i64:
-        """Return what the payload of the last field is."""
+        """Return the kind of the last field's payload."""
         number: i64 = self.tag >> 3
         if self.tag & 7 != BYTES or number >= _NUMBERS:
             return _OTHER
         return shape.kinds[number]
 
     def _field(self, position: i64, end: i64) -> bool:
-        """Read the field at `position`. False where it cannot be read. Groups are read as the fields that they hold."""
+        """Read the field at `position`. Return False if it cannot be read. Groups are read as the fields in them."""
         at: i64 = self._varint(position, end)
         if at < 0:
             return False
@@ -288,7 +288,7 @@ class _Texts:
         return self.after <= end
 
     def _varint(self, position: i64, end: i64) -> i64:
-        """Return where the varint ends, or -1."""
+        """Return where the varint at `position` ends, or -1."""
         buffer = self.buffer
         stop: i64 = min(end, position + _VARINT_BYTES_MAX)
         while position < stop:
@@ -298,7 +298,7 @@ class _Texts:
         return -1
 
     def _value(self, start: i64, end: i64) -> i64:
-        """Return the value of the varint at start:end; -1 where it is beyond 63 bits."""
+        """Return the value of the varint at start:end; -1 if it has more than 63 bits."""
         buffer = self.buffer
         value: i64 = 0
         shift: i64 = 0

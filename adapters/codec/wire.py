@@ -1,7 +1,7 @@
-"""Protobuf's wire format, as far as adapters need it: read a field, write a field, skip, check bounds.
+"""Read and write protobuf's wire format, as far as adapters need it: fields, skipping, checks of bounds.
 
-A cursor accepts only what is plainly well-formed. Anything unusual, legal or not, raises `NonCanonical`. The caller then lets
-protobuf's own parser decide, so its verdict on malformed bodies is always ours. Source: protobuf.dev, "Encoding".
+A cursor accepts only plainly well-formed fields. Anything unusual, legal or not, raises `NonCanonical`. The caller then lets
+protobuf's own parser decide, so we always agree with it on malformed bodies. Source: protobuf.dev, "Encoding".
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ _VARINT32_BYTES_MAX: Final = 5
 
 
 class NonCanonical(Exception):
-    """Not what a plain encoder writes: truncated, overlong, a group, a wire type that does not fit. Carries the position."""
+    """At `position`, the bytes are not as a plain encoder writes them: truncated, overlong, a group, or a wrong wire type."""
 
     def __init__(self, position: int) -> None:
         super().__init__(position)
@@ -29,8 +29,8 @@ class NonCanonical(Exception):
 
 
 class Cursor:
-    """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value; of a
-    length-delimited field, the length is at `length_at:start`."""
+    """A `Cursor` reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value. The
+    length of a length-delimited field is at `length_at:start`."""
 
     def __init__(self, buffer: bytes, rules: Rules = NO_RULES) -> None:
         self.buffer: Final = buffer
@@ -41,7 +41,7 @@ class Cursor:
         self.value: i64 = 0
 
     def varint(self, end: i64) -> i64:
-        """An unsigned 64-bit varint, as the signed integer of the same bits."""
+        """Read an unsigned 64-bit varint, and return it as the signed integer of the same bits."""
         buffer = self.buffer
         p: i64 = self.position
         if p >= end:
@@ -63,8 +63,8 @@ class Cursor:
                 self.position = p
                 return result
             shift += 7
-        # The tenth byte holds the sign bit alone. Without it the number is padded, which protobuf allows, and ClickHouse does
-        # not. Subtracted in two steps, since uncompiled integers have no 64th bit to shift into.
+        # The tenth byte holds the sign bit alone. Without it the number is padded, which protobuf allows, but ClickHouse does
+        # not. The bit is subtracted in two steps, since uncompiled integers have no 64th bit to shift into.
         if p >= end or buffer[p] != 1:
             raise NonCanonical(p)
         result -= 0x7FFFFFFFFFFFFFFF
@@ -73,8 +73,8 @@ class Cursor:
         return result
 
     def skip_fields(self, tag: i64, end: i64) -> i64:
-        """Move past fields of bytes with that tag, of one byte, as long as their lengths are of at most two. Return how many
-        there were."""
+        """Move past fields of bytes with this tag, which has one byte, as long as their lengths take at most two bytes. Return
+        the number of fields."""
         buffer = self.buffer
         p: i64 = self.position
         skipped: i64 = 0
@@ -98,7 +98,7 @@ class Cursor:
         """Return the next field's tag (number << 3 | wire type), and move past its payload."""
         first: i64 = self.position
         if first + 2 < end:
-            # What nearly every field of bytes is, by hand: one byte of tag, and one or two of length.
+            # Nearly every field of bytes has one byte of tag, and one or two of length: such fields are read here.
             buffer = self.buffer
             short_tag: i64 = buffer[first]
             if short_tag & 7 == BYTES and 7 < short_tag < 128:
@@ -145,7 +145,7 @@ class Cursor:
 
 
 def divides(message: bytes) -> bool:
-    """Return whether a message is a sequence of whole fields: then nothing that follows it is read as a part of it."""
+    """Return whether a message is a sequence of whole fields: then no bytes that follow it are read as a part of it."""
     cursor = Cursor(message)
     end: i64 = len(message)
     try:
@@ -156,21 +156,21 @@ def divides(message: bytes) -> bool:
     return True
 
 
-# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7. Looked up: a literal of 64 bits would be an
-# object, converted at every use.
+# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7. A literal of 64 bits would be an object,
+# converted at every use.
 _HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
 
 
-# A decoder puts it in the place of what is invalid; a text may also have it.
+# A decoder puts this in the place of invalid bytes; a text may also contain it.
 _REPLACEMENT: Final = "\ufffd"
-# How much of a text is looked at between two rests.
+# How much of a text is read between two rests.
 _TEXT_SLICE_BYTES: Final = 256 << 10
 # A character has at most three bytes behind its first.
 _CONTINUATIONS_MAX: Final = 3
 
 
 def is_ascii(buffer: bytes, start: i64, end: i64) -> bool:
-    """Return whether these bytes, which are eight at least, are ASCII: a text, and no less one with lengths below 128 in it."""
+    """Return whether start:end, at least eight bytes, is ASCII. Such bytes are text, even if some are lengths below 128."""
     half: i64 = 0x80808080
     high_bits: i64 = half << 32 | half
     last: i64 = end - 8
@@ -183,7 +183,7 @@ def is_ascii(buffer: bytes, start: i64, end: i64) -> bool:
 
 
 def is_utf8(buffer: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> bool:
-    """Return whether these bytes are text, as protobuf has it for strings."""
+    """Return whether start:end is text as protobuf requires it of strings."""
     if end - start > _TEXT_SLICE_BYTES:
         return _is_long_utf8(buffer, start, end, rules)
     if end - start >= 8:
@@ -201,13 +201,13 @@ def is_utf8(buffer: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> boo
 
 
 def _is_long_utf8(buffer: bytes, start: i64, end: i64, rules: Rules) -> bool:
-    """As `is_utf8`, slice by slice: a text of 60 MB takes 0.1 s, and 240 MB where it is decoded at once."""
+    """Return what `is_utf8` returns, slice by slice: a text of 60 MB takes 0.1 s, and 240 MB if it is decoded at once."""
     position: i64 = start
     while position < end:
         stop: i64 = end
         if end - position > _TEXT_SLICE_BYTES:
             stop = position + _TEXT_SLICE_BYTES
-            # A slice ends before a character. Where none begins near, the text is none, and a slice of it says so.
+            # A slice ends before a character. If none begins near, the text is invalid, and so is a slice of it.
             first: i64 = stop - _CONTINUATIONS_MAX
             while stop > first and buffer[stop] & 0xC0 == 0x80:
                 stop -= 1
@@ -219,7 +219,7 @@ def _is_long_utf8(buffer: bytes, start: i64, end: i64, rules: Rules) -> bool:
 
 
 def _is_utf8_slow(text: bytes) -> bool:
-    # Without an exception, which takes 1 us, for each of a million texts.
+    # "replace" raises no exception, which would take 1 us for each of a million texts.
     decoded = text.decode("utf-8", "replace")
     return _REPLACEMENT not in decoded or decoded.encode() == text
 
@@ -234,7 +234,7 @@ def varint_size(n: i64) -> i64:
 
 
 def length_of(size_bytes: i64) -> bytes:
-    """The varint of a length."""
+    """Return a length as a varint."""
     if size_bytes < _LENGTHS_KEPT:
         return _lengths[size_bytes]
     writer = BytesWriter()
@@ -243,7 +243,7 @@ def length_of(size_bytes: i64) -> bytes:
 
 
 def with_length(buffer: bytes, start: i64, end: i64, rules: Rules) -> bytes:
-    """What is at start:end, its length before it. It may be most of a body, so each copy is a stretch of its own."""
+    """Return start:end with its length before it. It may be most of a body, so each of the two copies counts as read."""
     size: i64 = end - start
     content = buffer[start:end]
     rules.read(size)
@@ -258,7 +258,7 @@ def field_size(payload_bytes: i64) -> i64:
 
 
 def put_varint(writer: BytesWriter, n: i64) -> None:
-    """A number that is not negative."""
+    """Write a number that is not negative."""
     while n > 127:
         writer.append(int((n & 127) | 128))
         n >>= 7
@@ -266,7 +266,7 @@ def put_varint(writer: BytesWriter, n: i64) -> None:
 
 
 def put_signed_varint(writer: BytesWriter, n: i64) -> None:
-    """Any int64 or uint64, given as the signed integer of the same bits: ten bytes where it is negative."""
+    """Write any int64 or uint64, passed as the signed integer of the same bits. A negative number takes ten bytes."""
     if n >= 0:
         put_varint(writer, n)
         return
@@ -279,7 +279,7 @@ def put_signed_varint(writer: BytesWriter, n: i64) -> None:
 
 
 def put_bytes(writer: BytesWriter, tag: i64, payload: bytes) -> None:
-    """A length-delimited field."""
+    """Write a length-delimited field."""
     put_varint(writer, tag)
     put_varint(writer, len(payload))
     writer.write(payload)
