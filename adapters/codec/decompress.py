@@ -72,7 +72,7 @@ _ALL: Final = 1 << 60
 
 
 class Decompression:
-    """A `Decompression` does what `decompress` does, in steps: call `step` until it returns True; `content` is complete then."""
+    """A `Decompression` decompresses in steps: call `step` until it returns True; `content` is complete then."""
 
     def __init__(self, body: bytes, encoding: str, bytes_max: int, beginning_bytes: int = _ALL) -> None:
         """Prepare; nothing is decompressed yet. The first `beginning_bytes` of the content, and a megabyte, can be read before
