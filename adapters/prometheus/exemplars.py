@@ -1,8 +1,8 @@
 """Convert remote write's exemplars to OTLP's.
 
-The labels trace_id and span_id become the ids if they are ids in hex, and are left out if they are zeros alone. The other
-labels, and ids of another form, become filtered attributes; of a repeated name the last wins. An exemplar belongs to the item
-of its series that is nearest in time, and to the first of several nearest ones.
+The labels trace_id and span_id become the ids if they are ids in hex, and are left out if they are only zeros. The other
+labels, and ids of another form, become filtered attributes; the last value of a repeated name counts. An exemplar belongs to
+the item of its series that is nearest in time, and to the first of several nearest items.
 
 An exemplar's time is kept if the record can hold it, and left out otherwise. It is no reason to reject anything.
 """
@@ -19,29 +19,29 @@ from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
 from adapters.rules import ENTRY_WORK_BYTES, Rules
 
-# The labels trace_id and span_id may become ids, which are no attributes.
+# The labels trace_id and span_id may become ids, which are not attributes.
 _IDS: Final = 2
 MILLISECONDS_MAX: Final = 9_223_372_036_854
 NANOSECONDS_A_MILLISECOND: Final = 1_000_000
 
 
 class Exemplar:
-    """An exemplar, encoded as opentelemetry.proto.metrics.v1.Exemplar. It was sent as start:end of the body."""
+    """An `Exemplar` is encoded as opentelemetry.proto.metrics.v1.Exemplar. It was sent as start:end of the body."""
 
     def __init__(self, start: i64, end: i64) -> None:
         self.start: i64 = start
         self.end: i64 = end
-        # Why it can't be taken, and in words, where the rules have none; 0 where it can.
+        # Why it can't be accepted, or 0; and a message, if the rules have none.
         self.reason: i64 = 0
         self.message: str = ""
         self.time_ms: i64 = 0
         self.payload: bytes = b""
-        # What is repaired of it, if it is stored.
+        # Its repairs, which count if it is stored.
         self.repairs: dict[int, int] | None = None
 
 
 def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
-    """1.0's Exemplar at start:end. Moves the cursor. Raises NonCanonical."""
+    """Return the Exemplar of 1.0 at start:end. Moves the cursor. Raises NonCanonical."""
     label = Label()
     attributes: dict[bytes, bytes] = {}
     attributes_max: i64 = rules.attributes_max
@@ -60,7 +60,7 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
                 rules.read(position - cursor.start)
             else:
                 label.read(cursor, cursor.start, position, rules.key_bytes_max, rules.value_bytes_max)
-            # With more attributes than are allowed, no other makes a difference.
+            # Attributes beyond the limit do not change the result.
             if len(attributes) <= attributes_max + _IDS:
                 set_label(attributes, label.name, label.value)
         elif tag == 0x11:
@@ -73,7 +73,7 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
 
 
 def set_label(attributes: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    """Of a repeated name the last one wins, in its own place. A label without a value is a label that is not there."""
+    """Set a label. The last label of a repeated name counts, in its own place. A label without a value is ignored."""
     if value:
         attributes.pop(name, None)
         attributes[name] = value
@@ -82,7 +82,7 @@ def set_label(attributes: dict[bytes, bytes], name: bytes, value: bytes) -> None
 def make_exemplar(
     start: i64, end: i64, attributes: dict[bytes, bytes], value_bits: i64, time_ms: i64, rules: Rules
 ) -> Exemplar:
-    """The one at start:end, of these labels, which are changed."""
+    """Return the exemplar at start:end, made of `attributes`, which are changed."""
     exemplar = Exemplar(start, end)
     exemplar.time_ms = time_ms
     trace_id = b""
@@ -109,7 +109,7 @@ def make_exemplar(
     if trace_id:
         put_bytes(writer, 0x2A, trace_id)
     exemplar.reason = rules.check_attribute_count(len(attributes))
-    if attributes and exemplar.reason == 0:  # else nothing of it is written
+    if attributes and exemplar.reason == 0:  # the payload of an exemplar with a reason is not used
         written = CheckedAttributes(rules)
         written.begin(writer, 0x3A)
         for key, value in attributes.items():
@@ -122,14 +122,14 @@ def make_exemplar(
 
 
 def _id_of(text: bytes, size: int) -> bytes:
-    """`hex_id`, of UTF-8. A longer text is not decoded: it may be of 60 MB."""
+    """Return what `hex_id` returns, for UTF-8. A longer text is not decoded: it may have 60 MB."""
     return hex_id(text.decode(), size) if len(text) == 2 * size else b""
 
 
 def share_out(exemplars: list[Exemplar], firsts: dict[int, int], rules: Rules) -> dict[int, list[Exemplar]]:
-    """The exemplars of each item that has some, by its number.
+    """Return the exemplars of each item that has some, by the item's number.
 
-    `firsts`: by each time of items, in milliseconds, the number of the first that has it. There is at least one.
+    `firsts` has for each time of an item, in milliseconds, the number of the first item of that time. It is not empty.
     """
     shares: dict[int, list[Exemplar]] = {}
     moments = sorted(firsts)

@@ -1,10 +1,10 @@
-"""Remote write's native histograms as OTLP's: exponential ones as exponential histogram points, those with custom buckets
-(schema -53) as histogram points.
+"""Convert remote write's native histograms to OTLP's: exponential ones to exponential histogram points, and those with custom
+buckets (schema -53) to histogram points.
 
-Sparse buckets become dense ones, and the gaps between them zeros. A bucket's index is OTLP's: Prometheus's less one. A gauge
-histogram has no temporality (it is left unspecified), and any other is cumulative. The sender's reset hint is kept in the
-metric's metadata, prometheus.reset_hint, since an attribute would make another series of it. OTLP's counts are integers: a
-float histogram's counts are rounded if they are not, and then the attribute infrasage.float_histogram has them exactly, as JSON
+Sparse buckets become dense ones, and the gaps between them zeros. A bucket's index in OTLP is Prometheus's index less one. A
+gauge histogram has no temporality (it is left unspecified), and any other is cumulative. The sender's reset hint is kept in the
+metric's metadata, prometheus.reset_hint, since an attribute would make another series of it. OTLP's counts are integers, so a
+float histogram's counts are rounded if they are not. Then the attribute infrasage.float_histogram has the exact counts, as JSON
 by OTLP's bucket index. A stale marker is a point flagged as having no recorded value.
 
 A count that is not the sum of the buckets is kept, as in OTLP (adapters/otlp/histograms.py).
@@ -30,11 +30,11 @@ from adapters.record import put_attribute
 SCHEMA_MIN: Final = -4
 SCHEMA_MAX: Final = 8
 SCHEMA_CUSTOM: Final = -53
-# Dense buckets of one side of one histogram. At schema 8, the finest, these cover 77 powers of ten.
+# The most dense buckets of one side of one histogram. At schema 8, the finest, these cover 77 powers of ten.
 BUCKETS_MAX: Final = 65_536
-# Empty buckets in the gaps of all of a request's histograms: some bytes of a span can ask for many.
+# The most empty buckets in the gaps of all of a request's histograms: a few bytes of a span can make many.
 GAP_BUCKETS_MAX: Final = 4 << 20
-# How far, relatively, a float histogram's count may be from the sum of its buckets.
+# The largest relative difference between a float histogram's count and the sum of its buckets.
 FLOAT_COUNT_TOLERANCE: Final = 1e-6
 
 STALE_BITS: Final = 0x7FF0000000000002
@@ -48,10 +48,10 @@ _RESET_HINT_GAUGE: Final = 3
 _LOW_32_BITS: Final = 0xFFFFFFFF
 _INT64_MAX: Final = 0x7FFFFFFFFFFFFFFF
 _INT32_MIN: Final = -0x80000000
-# Doubles below are integers that int64 holds.
+# Rounded doubles below this fit int64.
 _COUNT_END: Final = 9.2e18
 _NO_GAP: Final = bytes(BUCKETS_MAX)
-# A member of a JSON object costs as much as so many bytes of a body.
+# The cost of a member of a JSON object, as bytes of a body.
 _MEMBER_BYTES: Final = 80
 
 
@@ -66,12 +66,12 @@ _WAS_NOT_RESET: Final = _hint(b"no")
 
 
 def unzigzag(n: i64) -> i64:
-    """Return the number that protobuf writes as this varint in a field of type sint64."""
+    """Return the number that protobuf writes as the varint `n` in a field of type sint64."""
     return ((n >> 1) & _INT64_MAX) ^ -(n & 1)
 
 
 class NativeBuckets:
-    """One side's buckets, as they came: spans, and counts as packed deltas or doubles at start:end."""
+    """A `NativeBuckets` holds one side's buckets as sent: spans, and counts as packed deltas or doubles."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
@@ -81,7 +81,7 @@ class NativeBuckets:
         self.deltas: i64 = 0
         self.counts_start: i64 = 0
         self.counts_end: i64 = 0
-        # Dense, after `NativeHistogram.prepare`: the first one's index, and how they are encoded.
+        # After `NativeHistogram.prepare`: the first dense bucket's index, the number of dense buckets, and their encoding.
         self.first: i64 = 0
         self.dense: i64 = 0
         self.payload = BytesWriter()
@@ -97,17 +97,17 @@ class NativeBuckets:
 
 
 class NativeHistogram:
-    """Reads a histogram, says whether it can be taken, and encodes it. One serves all of a request's, one after another."""
+    """A `NativeHistogram` reads a histogram, checks and encodes it. One object serves all histograms of a request in turn."""
 
     def __init__(self, cursor: Cursor, *, has_start: bool) -> None:
-        """`has_start`: 2.0's, which has a start timestamp."""
+        """Prepare to read. With `has_start`, histograms are those of 2.0, which have a start timestamp."""
         self.field_max: i64 = 17 if has_start else 16
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
         self.positive: Final = NativeBuckets()
         self.negative: Final = NativeBuckets()
         self.gap_buckets_left: i64 = GAP_BUCKETS_MAX
-        # After `read`: the fields as they came.
+        # After `read`: the fields as they were sent.
         self.is_float: bool = False
         self.has_other_zero_count: bool = False
         self.count_bits: i64 = 0
@@ -120,7 +120,7 @@ class NativeHistogram:
         self.start_ms: i64 = 0
         self.bounds_start: i64 = 0
         self.bounds_end: i64 = 0
-        # After `prepare`: what is wrong, or OTLP's counts.
+        # After `prepare`: the fault in words, or OTLP's counts.
         self.message: str = ""
         self.count: i64 = 0
         self.zero_count: i64 = 0
@@ -130,7 +130,7 @@ class NativeHistogram:
         self.float_total: float = 0.0
 
     def read(self, start: i64, end: i64) -> None:
-        """The Histogram at start:end. Moves the cursor. Raises NonCanonical."""
+        """Read the Histogram at start:end. Moves the cursor. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
         positive = self.positive
@@ -209,7 +209,7 @@ class NativeHistogram:
                     raise NonCanonical(cursor.start)
             elif tag >> 3 <= 2:
                 raise NonCanonical(cursor.start)
-        # Of more spans than there may be buckets, the histogram is refused by those that were read.
+        # If there are more spans than buckets may be, the spans that were read suffice to reject the histogram.
         if len(side.offsets) <= BUCKETS_MAX:
             side.offsets.append(int(offset))
             side.lengths.append(int(length))
@@ -233,12 +233,12 @@ class NativeHistogram:
         side.counts_end = end
 
     def prepare(self) -> i64:
-        """Check what was read, and make its buckets dense: 0, or INVALID_HISTOGRAM with `message`. Moves the cursor."""
+        """Check the histogram, and make its buckets dense. Return 0, or INVALID_HISTOGRAM with `message`. Moves the cursor."""
         self.message = self._fault()
         return INVALID_HISTOGRAM if self.message else 0
 
     def _fault(self) -> str:
-        """Return what does not fit; nothing if all does. Sets `adds_up`."""
+        """Return the fault in words; empty if there is none. Set `adds_up`."""
         schema: i64 = self.schema
         is_custom = schema == SCHEMA_CUSTOM
         positive = self.positive
@@ -277,7 +277,7 @@ class NativeHistogram:
         return fault
 
     def _bounds_fault(self) -> str:
-        """Bounds ascend strictly and are finite; the bucket up to infinity is not named."""
+        """Return the fault of the bounds, or empty. They must ascend strictly and be finite: infinity is not among them."""
         rules = self.cursor.rules
         position: i64 = self.bounds_start
         before = float("-inf")
@@ -291,7 +291,7 @@ class NativeHistogram:
         return ""
 
     def _float_count(self, bits: i64) -> i64:
-        """A float count as an integer, rounded to even where it is none; -1 where it can't be."""
+        """Return a float count as an integer, if necessary rounded half to even; -1 if int64 can't hold it."""
         value = _as_double(bits)
         if not (0.0 <= value < _COUNT_END):
             return -1
@@ -301,7 +301,7 @@ class NativeHistogram:
         return count
 
     def _densify(self, side: NativeBuckets, is_custom: bool) -> str:
-        """Fill in `first`, `dense` and `payload`, and add to the totals."""
+        """Set `first`, `dense` and `payload`, and add to the totals. Return the fault, or empty."""
         cursor = self.cursor
         rules = cursor.rules
         payload = side.payload
@@ -357,7 +357,7 @@ class NativeHistogram:
         return ""
 
     def _put_gap(self, side: NativeBuckets, index: i64, is_custom: bool) -> str:
-        """Empty buckets up to the one at `index`, Prometheus's."""
+        """Write empty buckets up to the bucket at Prometheus's `index`. Return the fault, or empty."""
         payload = side.payload
         if is_custom:
             bounds: i64 = (self.bounds_end - self.bounds_start) // 8
@@ -385,7 +385,7 @@ class NativeHistogram:
         return ""
 
     def _has_other_count(self) -> bool:
-        """Whether the count is not what the buckets add up to. Where the sum is NaN some observations were, and are in none."""
+        """Return whether the count differs from the buckets' total. If the sum is NaN, some observations are in no bucket."""
         total_sum = _as_double(self.sum_bits)
         if self.is_float:
             count = _as_double(self.count_bits)
@@ -395,7 +395,7 @@ class NativeHistogram:
         return self.total > self.count or (total_sum == total_sum and self.total != self.count)
 
     def point_bytes_min(self) -> i64:
-        """Return what `point` has at least, of what `prepare` has passed. A request can have 40 MB of custom bounds."""
+        """Return the least bytes of `point`, after `prepare`. A request can have 40 MB of custom bounds."""
         return len(self.positive.payload) + len(self.negative.payload) + self.bounds_end - self.bounds_start
 
     def metric_tag(self) -> i64:
@@ -403,17 +403,17 @@ class NativeHistogram:
         return 0x4A if self.schema == SCHEMA_CUSTOM else 0x52
 
     def tail(self) -> bytes:
-        """Return what follows the points in that field: the temporality, unless it has none."""
+        """Return the bytes that follow the points in that field: the temporality, unless it has none."""
         return b"" if self.reset_hint == _RESET_HINT_GAUGE else CUMULATIVE
 
     def hint(self) -> bytes:
-        """Field 12 of Metric: whether it was reset, where the sender says so."""
+        """Return field 12 of Metric, which contains the sender's reset hint; empty if there is none."""
         if self.reset_hint == _RESET_HINT_YES:
             return _WAS_RESET
         return _WAS_NOT_RESET if self.reset_hint == _RESET_HINT_NO else b""
 
     def point(self, time_unix_nano: i64, start_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
-        """A HistogramDataPoint or ExponentialHistogramDataPoint of what `prepare` has passed. `attributes`: the series'."""
+        """Return a HistogramDataPoint or ExponentialHistogramDataPoint, after `prepare`. `attributes` are the series'."""
         if self.schema == SCHEMA_CUSTOM:
             return self._custom_point(time_unix_nano, start_unix_nano, attributes, exemplars)
         writer = BytesWriter()
@@ -461,7 +461,7 @@ class NativeHistogram:
             writer.append(FLAG_NO_RECORDED_VALUE)
 
     def _put_attributes(self, writer: BytesWriter, tag: i64, attributes: bytes) -> None:
-        """The series' attributes, which are under NumberDataPoint's tag, under `tag`; and what integers can't hold."""
+        """Write the series' attributes under `tag` instead of NumberDataPoint's, and the counts that integers can't hold."""
         cursor = Cursor(attributes)
         end: i64 = len(attributes)
         while cursor.position < end:
@@ -475,7 +475,7 @@ class NativeHistogram:
             put_attribute(writer, tag, b"infrasage.float_histogram", exact.encode())
 
     def _exact(self, side: NativeBuckets) -> str:
-        """A side's float counts by OTLP's index, as a JSON object."""
+        """Return a side's float counts by OTLP's index, as a JSON object."""
         members: list[str] = []
         index: i64 = 0 if self.schema == SCHEMA_CUSTOM else -1
         position: i64 = side.counts_start
@@ -495,7 +495,7 @@ def _put_fixed64(writer: BytesWriter, tag: i64, bits: i64) -> None:
 
 
 def _put_side(writer: BytesWriter, tag: i64, side: NativeBuckets) -> None:
-    """ExponentialHistogramDataPoint.Buckets; nothing where there are none."""
+    """Write ExponentialHistogramDataPoint.Buckets, unless the side has none."""
     if side.dense == 0:
         return
     buckets = BytesWriter()
@@ -507,7 +507,7 @@ def _put_side(writer: BytesWriter, tag: i64, side: NativeBuckets) -> None:
 
 
 def _as_double(bits: i64) -> float:
-    """The double of these bits."""
+    """Return the double of these bits."""
     writer = BytesWriter()
     write_i64_le(writer, bits)
     return read_f64_le(writer.getvalue(), 0)

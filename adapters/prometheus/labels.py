@@ -1,11 +1,11 @@
 """Read labels of remote write 1.0 in place.
 
-Most series have the labels of the series before, but for one or two. Labels that are the same, byte by byte and at the same
-place, are not read again: what was made of them is copied. Nothing is remembered beyond the request.
+Most series have the labels of the series before, except for one or two. Labels that are the same, byte by byte and at the same
+place, are not read again: their encoded attributes are copied. Nothing is remembered beyond the request.
 
-Labels that are not written plainly (one name and one value each, neither empty, lengths of at most two bytes), that break a
-rule of their own, that are too near the end of the body to be read eight bytes at a time, or whose series is so large that
-reading it must rest, are left to `read_series`.
+`read_series` reads labels that are not written plainly: plain labels have one name and one value each, neither empty, and
+lengths of at most two bytes. It also reads labels that break a rule, that are too near the end of the body to be read eight
+bytes at a time, or whose series is so large that reading it must rest.
 
 Invariants:
 1. The result for any labels is that of `read_series`, which defines it (test_a_series_is_read_as_it_would_be_alone,
@@ -28,12 +28,12 @@ _VALUE: Final = 0x12
 _ATTRIBUTES: Final = 0x3A  # of a NumberDataPoint
 _TEXT: Final = 0x0A  # of an AnyValue
 
-# What a label is for.
+# The uses of a label.
 _ATTRIBUTE: Final = 0
 _METRIC_NAME: Final = 1
 _JOB: Final = 2
 _INSTANCE: Final = 3
-# Attributes that also take the place of a job, or an instance, that is not there.
+# Attributes that also replace a missing job or instance.
 _SERVICE_NAME: Final = 4
 _SERVICE_INSTANCE: Final = 5
 
@@ -47,52 +47,53 @@ _LABELS_MAX: Final = 66_000
 
 
 class _Label:
-    """One that was read: where it lies in the buffer, with its tag and length, and what has become of it."""
+    """A `_Label` is a label that was read: its place in the buffer, with its tag and length, and its use."""
 
     def __init__(self) -> None:
         self.at: i64 = 0
         self.size: i64 = 0
-        self.key_at: i64 = 0  # from `at`, as the next
+        self.key_at: i64 = 0  # counted from `at`, like `value_at`
         self.key_bytes: i64 = 0
         self.value_at: i64 = 0
         self.value_bytes: i64 = 0
         self.role: i64 = _ATTRIBUTE
-        # How many bytes of the series' attributes are its.
+        # The bytes that it takes of the series' attributes.
         self.made_bytes: i64 = 0
 
 
 class LabelReader:
-    """Reads the series of one request, one by one. After `read`, `series` holds what the labels say, until the next."""
+    """A `LabelReader` reads the series of one request, one by one. After `read`, `series` has the labels' meaning, until the
+    next `read`."""
 
     def __init__(self, buffer: bytes, rules: Rules) -> None:
         self.buffer: Final = buffer
         self.rules: Final = rules
-        self.series: Final = Series()  # whose `is_part` nobody asks for
-        # Those of the series before, which lie one behind the other, and how many of these objects are in use.
+        self.series: Final = Series()  # its `is_part` is not used
+        # The labels of the series before, in their order, and how many of these objects are in use.
         self.labels: Final[list[_Label]] = []
         self.count: i64 = 0
-        # What the series' resource was made of.
+        # The job and instance of the series' resource.
         self.job: bytes = b""
         self.instance: bytes = b""
         self.writer: Final = BytesWriter()
 
     def read(self, start: i64, end: i64) -> i64:
-        """The labels at the beginning of start:end, a TimeSeries: where they end, or -1: `read_series` is to read them."""
+        """Read the first labels of start:end, a TimeSeries. Return their end, or -1 if `read_series` must read them."""
         buffer = self.buffer
         writer = self.writer
         labels = self.labels
         series = self.series
         made = series.attributes
         count_before: i64 = self.count
-        self.count = 0  # until all is known to be well
+        self.count = 0  # until all labels are known to be plain
         writer.truncate(0)
         if end - start > LARGE_BYTES:
             return -1
-        # Whatever begins before this can be read eight bytes at a time.
+        # A word that begins before this is within the buffer.
         last: i64 = min(end, len(buffer) - _WORD_BYTES)
         # Up to here the labels are known to be those of the series before.
         same_to: i64 = start
-        # How much of `made` has been passed, and how much of that has been copied, if need be.
+        # How much of `made` has been passed, and how much of that has been copied.
         made_at: i64 = 0
         copied_to: i64 = 0
         has_new_names = False
@@ -186,8 +187,8 @@ class LabelReader:
         return position
 
     def _read_label(self, label: _Label, position: i64, last: i64) -> i64:
-        """The Label whose tag is at `position`: where it ends, or -1, also where that is beyond `last`. Eight bytes more than
-        that can be read."""
+        """Read the Label whose tag is at `position`. Return its end, or -1 if it is not plain or ends beyond `last`. At least
+        eight bytes behind `last` can be read."""
         buffer = self.buffer
         at: i64 = position + 2
         length: i64 = buffer[position + 1]
@@ -239,7 +240,7 @@ class LabelReader:
         return end
 
     def _make(self, label: _Label) -> None:
-        """A KeyValue, as `put_attribute` writes it, of a label: name and value are there already, each behind its length."""
+        """Write a label's KeyValue as `put_attribute` does: its name and value are copied from the body with their lengths."""
         writer = self.writer
         buffer = self.buffer
         made_at: i64 = len(writer)
@@ -256,7 +257,7 @@ class LabelReader:
         label.made_bytes = len(writer) - made_at
 
     def _is_each_name_once(self, count: i64) -> bool:
-        """Of the first labels, so many."""
+        """Return whether no name occurs twice among the first `count` labels."""
         labels = self.labels
         n: i64 = 1
         while n < count and self._is_before(labels[n - 1], labels[n]):
@@ -273,7 +274,7 @@ class LabelReader:
         return len(names) == count
 
     def _is_before(self, label: _Label, next_: _Label) -> bool:
-        """By name."""
+        """Return whether the name of `label` sorts before that of `next_`."""
         buffer = self.buffer
         at: i64 = label.at + label.key_at
         next_at: i64 = next_.at + next_.key_at
@@ -287,7 +288,7 @@ class LabelReader:
         return label.key_bytes < next_.key_bytes
 
     def _value(self, n: i64) -> bytes:
-        """Return the value of the label of that number; nothing if the number is negative."""
+        """Return the value of label `n`; empty if `n` is negative."""
         if n < 0:
             return b""
         label = self.labels[n]
@@ -303,7 +304,7 @@ class LabelReader:
 
 
 def _copy(writer: BytesWriter, source: bytes, start: i64, end: i64) -> None:
-    """start:end of the source, eight bytes at a time."""
+    """Write start:end of the source, eight bytes at a time."""
     position: i64 = start
     last: i64 = len(source) - _WORD_BYTES
     while position < end and position <= last:
@@ -317,7 +318,7 @@ def _copy(writer: BytesWriter, source: bytes, start: i64, end: i64) -> None:
 
 
 def _is_same(buffer: bytes, one: i64, other: i64, size: i64) -> bool:
-    """Return whether as many bytes are the same at both places."""
+    """Return whether `size` bytes are the same at both places."""
     n: i64 = 0
     while n + _WORD_BYTES <= size:
         if read_i64_le(buffer, one + n) != read_i64_le(buffer, other + n):
@@ -334,7 +335,7 @@ def _is_same(buffer: bytes, one: i64, other: i64, size: i64) -> bool:
 
 
 def _is_key(buffer: bytes, at: i64, key: bytes) -> bool:
-    """Return whether the key, of 8 to 24 bytes, is there."""
+    """Return whether the key, of 8 to 24 bytes, is at `at`."""
     last: i64 = len(key) - _WORD_BYTES
     middle: i64 = min(_WORD_BYTES, last)
     return (
@@ -345,8 +346,8 @@ def _is_key(buffer: bytes, at: i64, key: bytes) -> bool:
 
 
 def _same_to(buffer: bytes, one: i64, other: i64, enough: i64, last: i64) -> i64:
-    """Up to where, from `one` on, the bytes are known to be the same as from `other` on: exactly, if that is before `enough`;
-    and behind that, some more. What begins before `last` can be read eight bytes at a time."""
+    """Return up to where the bytes from `one` on are known to be the same as from `other` on: exactly, if that is before
+    `enough`, or else at least up to there. A word that begins before `last` is within the buffer."""
     position: i64 = one
     shift: i64 = other - one
     while position < last and read_i64_le(buffer, position) == read_i64_le(buffer, position + shift):

@@ -1,7 +1,7 @@
-"""A metric's type, help and unit from its sender, as OTLP's Metric has them.
+"""Convert a metric's type, help and unit from its sender to fields of OTLP's Metric.
 
-Help is the description, and unit the unit. The type, in Prometheus's own word, is kept in the metric's metadata as
-prometheus.type, which is where OpenTelemetry's receivers put it. 1.0 and 2.0 number the types alike.
+The help becomes the description, and the unit stays the unit. The type, as Prometheus's own word, becomes the metric's
+metadata prometheus.type, as in OpenTelemetry's receivers. 1.0 and 2.0 use the same numbers for the types.
 """
 
 from typing import Final
@@ -23,17 +23,17 @@ _TYPE_NAMES: Final = (b"", b"counter", b"gauge", b"histogram", b"gaugehistogram"
 
 
 class Description:
-    """A metric's type, and fields 2, 3 and 12 of Metric, encoded: nothing, where nothing is known. It was sent as start:end of
-    the body."""
+    """A `Description` holds a metric's type, and the encoded fields 2, 3 and 12 of Metric; empty if none is known. It was sent
+    as start:end of the body."""
 
     def __init__(self, type_: i64, help_: bytes, unit: bytes, start: i64, end: i64) -> None:
-        """A type that has no name here, of a later version, is as good as none."""
+        """Encode the fields. A type that has no name here, from a later version, is ignored."""
         self.start: i64 = start
         self.end: i64 = end
         self.type: i64 = type_
-        # How many of its texts are not in the table of 2.0, and are left out.
+        # The number of its texts that are not in the table of 2.0, and are left out.
         self.lost: i64 = 0
-        # An item has it, taken or rejected.
+        # Whether an item, accepted or rejected, has this description.
         self.has_item: bool = False
         fields = BytesWriter()
         if help_:

@@ -1,4 +1,4 @@
-"""Counts what a remote write request costs beyond the bytes of its body: in the store, each sample repeats its labels.
+"""Count the bytes that a remote write request takes beyond those of its body: in the store, each sample repeats its labels.
 
 Invariants:
 1. If every item is accepted, at least as many bytes of labels are counted here as in BatchBuilder
@@ -34,9 +34,9 @@ _METADATA_V1: Final = 0x1A
 _EXEMPLARS_V2: Final = 0x22
 # Labels, descriptions and exemplars that are made in memory while a request is read may take `row_bytes_max >> MADE_SHIFT`.
 MADE_SHIFT: Final = 1
-# What each description takes in memory, beside its text.
+# The bytes that each description takes in memory, without its text.
 DESCRIPTION_BYTES: Final = 1_000
-# A series of at most so many bytes has no name, so it has no row. It counts as if it were full of items.
+# A series of at most this size has no name, so it has no row. It counts as if it were full of items.
 _TINY_SERIES_BYTES: Final = 8
 # The most symbols of a request. It has one for each different text: some thousands for 10,000 series.
 SYMBOLS_MAX: Final = 1 << 20
@@ -47,8 +47,8 @@ _LONG_SERIES_BYTES: Final = 1 << 16
 def check_rows_v1(
     body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX, rules: Rules = NO_RULES
 ) -> None:
-    """Refuse a WriteRequest of 1.0 whose rows have more than `row_bytes_max` bytes, or more than the plan allows. Pauses where
-    `rules` say so. Raises RequestRefused."""
+    """Refuse a WriteRequest of 1.0 whose rows have more than `row_bytes_max` bytes, or more than the plan allows. Rest as
+    `rules` say. Raises RequestRefused."""
     limit: i64 = min(row_bytes_max, plan_row_bytes_max)
     rows = _SeriesRows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V1, _HISTOGRAMS_V1, rules)
     try:
@@ -64,8 +64,8 @@ def check_rows_v1(
 def check_rows_v2(
     body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX, rules: Rules = NO_RULES
 ) -> None:
-    """Refuse a Request of 2.0 whose rows have more than `row_bytes_max` bytes, or more than the plan allows. Pauses where
-    `rules` say so. Raises RequestRefused."""
+    """Refuse a Request of 2.0 whose rows have more than `row_bytes_max` bytes, or more than the plan allows. Rest as `rules`
+    say. Raises RequestRefused."""
     limit: i64 = min(row_bytes_max, plan_row_bytes_max)
     rows = _SeriesRows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V2, _HISTOGRAMS_V2, rules)
     try:
@@ -92,12 +92,12 @@ def too_many_symbols() -> RequestRefused:
 
 
 class _SeriesRows:
-    """Counts the bytes of the rows of one request."""
+    """A `_SeriesRows` counts the bytes of the rows of one request."""
 
     def __init__(
         self, buffer: bytes, row_bytes_max: i64, made_bytes_max: i64, series_tag: i64, histograms_tag: i64, rules: Rules
     ) -> None:
-        """`made_bytes_max`: see too_many_made_bytes."""
+        """Begin with empty counts. `made_bytes_max` is the limit that too_many_made_bytes describes."""
         self.buffer: Final = buffer
         self.rules: Final = rules
         self.made_bytes_max: i64 = made_bytes_max
@@ -107,7 +107,7 @@ class _SeriesRows:
         self.series_tag: i64 = series_tag
         self.histograms_tag: i64 = histograms_tag
         self.row_bytes: i64 = 0
-        # The length of each symbol of a 2.0 request, in eight bytes each.
+        # The length of each symbol of a 2.0 request, as eight bytes each.
         self.symbols: Final = BytesWriter()
         # Whether one of the labels that were checked last is so long that its series is not stored.
         self.is_refused: bool = False

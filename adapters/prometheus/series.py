@@ -1,12 +1,12 @@
-"""What a series' labels mean: `__name__` is the metric's name, `job` the service, `instance` the resource's
-service.instance.id. The rest are the points' attributes. Where there is no `job`, the attribute `service_name` is the service
-too; where there is no `instance`, `service_instance_id` is it: OpenTelemetry's exporter sends these.
+"""Interpret a series' labels: `__name__` is the metric's name, `job` the service, `instance` the resource's
+service.instance.id. The rest are the points' attributes. If there is no `job`, the attribute `service_name` is also the
+service; if there is no `instance`, `service_instance_id` is also the instance. OpenTelemetry's exporter sends these.
 
-2.0 remembers a series from one request to the next, by the numbers of its symbols (symbol_interner.py). 1.0 reads the labels
-each time (labels.py), which costs no more and holds no memory.
+2.0 caches a series from one request to the next, by the numbers of its symbols (symbol_interner.py). 1.0 reads the labels
+each time (labels.py), which costs no more and needs no memory.
 
 Invariants:
-1. A `Series` depends on the labels' bytes alone, on no tenant, clock or setting
+1. A `Series` depends only on the labels' bytes, not on a tenant, clock or setting
    (test_rules_are_asked_anew_of_remembered_series).
 2. Memory is bounded, in entries and in bytes (test_the_cache_is_bounded_and_keeps_what_is_used).
 """
@@ -23,11 +23,11 @@ from adapters.record import UNKNOWN_SERVICE, put_attribute
 from adapters.record_tags import RESOURCE
 from adapters.rules import Rules
 
-# Two generations, each of half of this; a series used since the last change of generation is never forgotten.
+# There are two generations of half this size; a series used since the last change of generation is never forgotten.
 CACHE_ENTRIES_MAX: Final = 131_072
 CACHE_BYTES_MAX: Final = 64 << 20
 
-# What an entry takes beside its key and its labels: the objects, and its share of the dictionary.
+# The bytes that an entry takes without its key and its labels: the objects, and its share of the dictionary.
 _ENTRY_BYTES: Final = 400
 
 # OpenMetrics: bucket, count and sum of a histogram or summary are counters.
@@ -37,15 +37,15 @@ _NAME: Final = 0x0A
 _VALUE: Final = 0x12
 
 
-# Of a text of any length, all is read.
+# A limit that no text exceeds.
 WHOLE: Final = 1 << 60
-# What a character of UTF-8 takes at most.
+# The most bytes of a character in UTF-8.
 _CHARACTER_BYTES_MAX: Final = 4
 
 
 def beginning(buffer: bytes, start: i64, end: i64, size_max: i64) -> bytes:
-    """Return the text at start:end; of a text of more than `size_max` bytes a beginning that has more, too, and ends with a
-    whole character. So a rule refuses the beginning as it would the text, which is not copied."""
+    """Return the text at start:end. If it has more than `size_max` bytes, return a beginning of whole characters that also has
+    more. So a rule refuses the beginning as it would refuse the text, which is not copied."""
     if end - start > size_max + _CHARACTER_BYTES_MAX:
         end = start + size_max + _CHARACTER_BYTES_MAX
         while buffer[end] & 0xC0 == 0x80:
@@ -54,15 +54,15 @@ def beginning(buffer: bytes, start: i64, end: i64, size_max: i64) -> bytes:
 
 
 class Label:
-    """Reads a label: after `read`, `name` and `value`."""
+    """A `Label` reads labels: after `read`, `name` and `value` are those of the label."""
 
     def __init__(self) -> None:
         self.name: bytes = b""
         self.value: bytes = b""
 
     def read(self, cursor: Cursor, start: i64, end: i64, key_bytes_max: i64 = WHOLE, value_bytes_max: i64 = WHOLE) -> None:
-        """The Label at start:end; of a longer name or value than so many bytes, a beginning that is longer still. Moves the
-        cursor. Raises NonCanonical, also where protobuf would want UTF-8."""
+        """Read the Label at start:end. Of a name or value over its limit, only a beginning that is over the limit is kept.
+        Moves the cursor. Raises NonCanonical, also if a text is not UTF-8."""
         buffer = cursor.buffer
         rules = cursor.rules
         self.name = b""
@@ -83,29 +83,29 @@ class Label:
 
 
 class Series:
-    """What labels say."""
+    """A `Series` holds the meaning of a series' labels."""
 
     def __init__(self) -> None:
-        # Why none of its samples can be taken, and in words; 0 where they can.
+        # Why none of its samples can be accepted, as a reason and in words; 0 if they can.
         self.reason: i64 = 0
         self.message: str = ""
         self.name: bytes = b""
         self.service_id: bytes = UNKNOWN_SERVICE
-        # The resource of a TelemetryRecord, as its field.
+        # The resource of a TelemetryRecord, as a field.
         self.resource: bytes = b""
-        # Fields 7 of NumberDataPoint, encoded.
+        # The encoded fields 7 of NumberDataPoint.
         self.attributes: bytes = b""
         self.attribute_count: i64 = 0
-        # Of the longest label name and value, whatever they have become.
+        # The sizes of the longest label name and value, also of labels that are not attributes.
         self.key_bytes_max: i64 = 0
         self.value_bytes_max: i64 = 0
-        # Whether it is named as the counters of a classic histogram or summary are.
+        # Whether its name ends like those of the counters of a classic histogram or summary.
         self.is_part: bool = False
-        # Of the labels that it was read from.
+        # The size of the labels that it was read from.
         self.labels_bytes: i64 = 0
 
     def check(self, rules: Rules) -> i64:
-        """0, or why none of its samples can be taken."""
+        """Return 0, or the reason why none of its samples can be accepted."""
         if self.reason:
             return self.reason
         reason: i64 = rules.check_name(len(self.service_id))
@@ -118,12 +118,12 @@ class Series:
         return reason
 
 
-# Each copy of longer labels, which may be all of the body, is a stretch of its own.
+# Longer labels may be most of the body, so each copy of them rests.
 LARGE_BYTES: Final = 256 << 10
 
 
 def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
-    """The labels, fields 1 of a TimeSeries, at start:end. Moves the cursor. Raises NonCanonical."""
+    """Return the series of the labels, fields 1 of a TimeSeries, at start:end. Moves the cursor. Raises NonCanonical."""
     series = Series()
     label = Label()
     seen: set[bytes] = set()
@@ -145,7 +145,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
         name = label.name
         value = label.value
         if name and not value:
-            continue  # a label that is not there
+            continue  # an empty label is the same as no label
         key_bytes: i64 = len(name)
         value_bytes: i64 = len(value)
         series.key_bytes_max = max(series.key_bytes_max, key_bytes)
@@ -185,7 +185,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
 
 
 def refused_series(reason: i64, message: str) -> Series:
-    """Return a series that can't be taken; only the reason is known."""
+    """Return a series that can't be accepted; only the reason is known."""
     series = Series()
     series.reason = reason
     series.message = message
@@ -199,7 +199,7 @@ def _refuse(series: Series, message: str) -> None:
 
 
 def resource_of(job: bytes, instance: bytes, rules: Rules) -> bytes:
-    """The resource of a TelemetryRecord, as its field; nothing, where both are empty."""
+    """Return the resource of a TelemetryRecord as a field, or empty if job and instance are empty."""
     if not job and not instance:
         return b""
     attributes = BytesWriter()
@@ -220,7 +220,7 @@ def resource_of(job: bytes, instance: bytes, rules: Rules) -> bytes:
 
 
 class SeriesCache:
-    """Series by bytes that identify their labels."""
+    """A `SeriesCache` holds series by bytes that identify their labels."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max: Final[int] = entries_max // 2

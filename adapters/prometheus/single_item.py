@@ -1,11 +1,11 @@
-"""Build the remote write 2.0 request of a single item: its series' labels, metadata and start, and of its items only this one.
+"""Build the remote write 2.0 request of a single item: its series' labels, metadata and start, and only this item.
 
-Its table of symbols has the first symbol, the empty text, and those that the item refers to, in the order of its references. A
-reference that leads out of the table leads out of this one too, which has no more symbols. Everything else is copied. The
-request's size is known before it is built, and no text is read before that.
+Its table of symbols has the first symbol, the empty text, and the symbols that the item refers to, in the order of its
+references. A reference that leads out of the sent table also leads out of this table, which has no more symbols. Everything
+else is copied. The request's size is known before it is built, and no text is read before that.
 
 Invariants:
-1. The request, adapted, is what the item would have been by itself (test_any_rejected_remote_write_item_can_be_replayed).
+1. The request is adapted as the item would have been by itself (test_any_rejected_remote_write_item_can_be_replayed).
 """
 
 from typing import Final
@@ -28,33 +28,33 @@ _LOW_32_BITS: Final = 0xFFFFFFFF
 
 
 class SingleItemWrite:
-    """Makes requests of one item each, of those in `buffer`, which have been read before.
+    """A `SingleItemWrite` makes requests of one item each. The items are in `buffer`, and have been read before.
 
     Use: `stand` for the series, `add` for the item's exemplars, `size`, and, if there is room for it, `request`.
     """
 
     def __init__(self, buffer: bytes, symbols: list[bytes], rules: Rules) -> None:
-        """Rests by `rules`."""
+        """Prepare to make requests. Rest as `rules` say."""
         self.buffer: Final = buffer
         self.rules: Final = rules
         self.cursor: Final = Cursor(buffer)
         self.symbols: Final = symbols
-        # The table: which symbols follow the first, the number that each has now, and what all take, encoded.
+        # The table: the symbols that follow the first, the new number of each, and the encoded size of all.
         self.table: Final[list[int]] = []
         self.numbers: Final[dict[int, int]] = {}
         self.table_bytes: i64 = 0
-        # The current series: where it begins, what comes before and after its items, to how many symbols these refer.
+        # The current series: where it begins, its fields before and after its items, and how many symbols these refer to.
         self.series_at: i64 = -1
         self.before: bytes = b""
         self.behind: bytes = b""
         self.series_symbols: i64 = 0
-        # Those of the current item, encoded.
+        # The exemplars of the current item, encoded.
         self.exemplars: Final = BytesWriter()
 
     def stand(
         self, series_at: i64, labels_start: i64, labels_end: i64, metadata_start: i64, metadata_end: i64, created_ms: i64
     ) -> None:
-        """Of which series the next item is: where it begins, its packed references, its Metadata, its created timestamp."""
+        """Set the next item's series: where it begins, its packed references, its Metadata, its created timestamp."""
         self.exemplars.truncate(0)
         if series_at == self.series_at:
             while len(self.table) > self.series_symbols:
@@ -79,7 +79,7 @@ class SingleItemWrite:
         self.series_symbols = len(self.table)
 
     def add(self, start: i64, end: i64) -> None:
-        """The Exemplar at start:end."""
+        """Add the Exemplar at start:end to the current item."""
         cursor = self.cursor
         exemplar = BytesWriter()
         position: i64 = start
@@ -96,11 +96,12 @@ class SingleItemWrite:
         put_bytes(self.exemplars, _EXEMPLARS, exemplar.getvalue())
 
     def size(self, tag: i64, item_bytes: i64) -> i64:
-        """Return the size of the request that `request` makes of an item of so many bytes."""
+        """Return the size of the request that `request` makes of an item of `item_bytes`."""
         return self.table_bytes + field_size(self._series_bytes(tag, item_bytes))
 
     def request(self, tag: i64, start: i64, end: i64) -> bytes:
-        """`tag`: which field of the series the item at start:end is; 0: it has none but its exemplars, or nothing at all."""
+        """Return the request of the item at start:end, field `tag` of its series. If `tag` is 0, the series has only exemplars,
+        or nothing at all."""
         writer = BytesWriter()
         if self.symbols:
             put_bytes(writer, _SYMBOLS, b"")
@@ -127,7 +128,7 @@ class SingleItemWrite:
         return size + field_size(item_bytes) if tag else size
 
     def _number(self, ref: i64) -> i64:
-        """What refers in the new table to what `ref` refers to in the old."""
+        """Return the reference in the new table to the symbol of `ref` in the sent table."""
         if ref == 0 or ref >= len(self.symbols):
             return ref
         number = self.numbers.get(ref, 0)
@@ -138,7 +139,7 @@ class SingleItemWrite:
         return number
 
     def _labels(self, start: i64, end: i64) -> bytes:
-        """The packed references at start:end."""
+        """Return the packed references at start:end, as references into the new table."""
         cursor = self.cursor
         numbers = BytesWriter()
         cursor.position = start

@@ -1,10 +1,10 @@
 """Number the symbols of remote write 2.0 across requests: each text has a number in this process.
 
-So eight bytes a reference identify a series' labels, and what was read of them once is found again without putting the labels
-together.
+So eight bytes per reference identify a series' labels, and a series that was read once is found again without assembling its
+labels.
 
 Invariants:
-1. A number belongs to one text for ever, and is not reused when its text has been forgotten. The worst effect of forgetting is
+1. A number belongs to one text forever, and is not reused when its text has been forgotten. The worst effect of forgetting is
    that a series is read again (test_numbers_of_symbols_stand_for_one_text_for_ever).
 2. Memory is bounded, in entries and in bytes (test_symbols_are_bounded).
 """
@@ -14,16 +14,16 @@ from typing import Final
 
 from mypy_extensions import i64
 
-# Two generations, each of half of this; a text used since the last change of generation is never forgotten.
+# There are two generations of half this size; a text used since the last change of generation is never forgotten.
 NUMBERS_ENTRIES_MAX: Final = 262_144
 NUMBERS_BYTES_MAX: Final = 32 << 20
 
-# What an entry takes beside its text: the objects, and its share of the dictionary.
+# The bytes that an entry takes without its text: the objects, and its share of the dictionary.
 _ENTRY_BYTES: Final = 160
 
 
 class SymbolNumbers:
-    """Numbers of texts, from 1."""
+    """A `SymbolNumbers` assigns numbers to texts, from 1."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max: Final[int] = entries_max // 2
@@ -31,11 +31,11 @@ class SymbolNumbers:
         self.young: dict[bytes, int] = {}
         self.old: dict[bytes, int] = {}
         self.young_bytes: i64 = 0
-        # Counted so, since two threads may read requests at a time, and what is not compiled changes between them anywhere.
+        # `count` is atomic: two threads may read requests at a time, and switch anywhere in code that is not compiled.
         self._numbers: Final = count(1)
 
     def get(self, text: bytes) -> i64:
-        """0 where it has none."""
+        """Return the number of a text; 0 if it has none."""
         number = self.young.get(text, 0)
         if number == 0:
             number = self.old.get(text, 0)
@@ -44,7 +44,7 @@ class SymbolNumbers:
         return number
 
     def add(self, text: bytes) -> i64:
-        """A new number for a text that has none."""
+        """Assign a new number to a text that has none, and return it."""
         number = next(self._numbers)
         self._put(text, number)
         return number

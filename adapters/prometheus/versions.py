@@ -1,4 +1,4 @@
-"""Refuse a body of remote write that has unknown fields alone: most often, its Content-Type names the other version."""
+"""Refuse a body of remote write that has only unknown fields: most often, its Content-Type names the other version."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ _OTHERS: Final = {
 
 
 def refuse_unknown(adapted: Adapted) -> None:
-    """Raises RequestRefused where nothing was taken of a body that has something."""
+    """Raise RequestRefused if no item was found in a body that has unknown fields."""
     unknown = adapted.unknown_fields
     if not unknown:
         return

@@ -1,18 +1,18 @@
-"""What remote write 1.0 and 2.0 have in common: the conversion of series, samples, histograms, exemplars and metadata.
+"""The common part of remote write 1.0 and 2.0: the conversion of series, samples, histograms, exemplars and metadata.
 
 The body is read in place. If it is unusual, protobuf decides (adapters/canonical.py). Items are accepted or rejected in the
 order in which they were sent.
 
 An item is a sample or a native histogram. An exemplar is part of the sample or histogram of its series that is nearest in
-time. It is accepted or rejected with it; if it breaks a rule itself, it is left out, which is counted as a repair. A series
-that has exemplars alone (as Prometheus sends them) is one item: a point at its last exemplar's time that holds them, whose
-value is NaN and flagged as not recorded. It is rejected where each of them breaks a rule.
+time. It is accepted or rejected with that item; if it breaks a rule itself, it is left out, which is counted as a repair. A
+series that has only exemplars (as Prometheus sends them) is one item: a point at its last exemplar's time that holds them. The
+point's value is NaN, and flagged as not recorded. The item is rejected if all its exemplars break a rule.
 
-Metadata alone is an item too: a point at the time of receipt, flagged as not recorded. It is a summary's whatever the type,
-since no series is kept there: among gauges it would show in their charts.
+Metadata alone is also an item: a point at the time of receipt, flagged as not recorded. It is a summary's point for every type,
+since remote write has no other summaries: among gauges it would show in their charts.
 
 Invariants:
-1. What is made of a body is bounded, since labels that the body has once are repeated in every point
+1. The bytes that are made of a body are bounded, since labels that the body has once are repeated in every point
    (test_what_becomes_of_a_request_is_bounded).
 """
 
@@ -35,40 +35,40 @@ from adapters.rules import Rules
 
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
-# Half of the limit of row bytes is the limit of all points, and of texts and objects on the way to them. Usual bodies become as
-# many bytes as they have, or a few times as many.
+# Half of the limit of row bytes is the limit of all points, and of the texts and objects that are made for them. Usual bodies
+# become as many bytes as they have, or a few times as many.
 _GROUP_BYTES: Final = 1_000
 _METRIC_BYTES: Final = 200
-# Their objects take 500, and are freed in one go. No sender has as many exemplars in a request as fit its limit.
+# An exemplar's objects take 500 bytes, and all are freed at once. No sender has as many exemplars in a request as this allows.
 _EXEMPLAR_BYTES: Final = 2_000
-_MOMENT_BYTES: Final = 200  # an item's time, where it may have exemplars
+_MOMENT_BYTES: Final = 200  # an item's time, if the series has exemplars
 
-_NAN_BITS: Final = 0x7FF8000000000001  # Prometheus's ordinary NaN, which is no stale marker
+_NAN_BITS: Final = 0x7FF8000000000001  # Prometheus's ordinary NaN, which is not a stale marker
 # Fields of Metric.
 GAUGE: Final = 0x2A
 SUMMARY: Final = 0x5A
-# Of a TimeSeries, in both versions.
+# A field of a TimeSeries, in both versions.
 SAMPLES: Final = 0x12
 NO_EXEMPLARS: Final[list[Exemplar]] = []
 
 
 class _SeriesGroup:
-    """What goes into one record: the metrics of one job and instance."""
+    """A `_SeriesGroup` holds the metrics of one job and instance, which become one record."""
 
     def __init__(self, service_id: bytes, resource: bytes, builder: BatchBuilder, description: Description) -> None:
-        """`builder` has the group open."""
+        """Take the group's limits from `builder`, in which it is open."""
         self.service_id: Final = service_id
         self.resource: Final = resource
         self.capacity: i64 = builder.capacity()
         self.item_capacity: i64 = builder.item_capacity()
         self.row_bytes: i64 = builder.group_row_bytes
-        # Metrics, encoded, each in three pieces: what comes before its points, the points, and what comes after. And
-        # how many items each holds.
+        # The encoded metrics, each in three pieces: the bytes before its points, the points, and the bytes behind them. And
+        # the number of items in each.
         self.heads: Final[list[bytes]] = []
         self.bodies: Final[list[bytes]] = []
         self.tails: Final[list[bytes]] = []
         self.counts: Final[list[int]] = []
-        # The current metric: what it is, how many bytes say so, its points, and what comes after those.
+        # The current metric: its own fields and their size, its points, and the bytes behind those.
         self.name: bytes = b""
         self.kind: i64 = 0
         self.description: Description = description
@@ -82,7 +82,8 @@ class _SeriesGroup:
 
 
 class WriteRequestScan:
-    """One request on its way from body to messages. A version reads its series, and makes the payloads of rejected items."""
+    """A `WriteRequestScan` converts one request to messages. A version's subclass reads its series, and makes the payloads of
+    rejected items."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class WriteRequestScan:
         histograms_tag: i64,
         has_start: bool,
     ) -> None:
-        """`exemplars_tag`, `histograms_tag`: in a TimeSeries. `has_start`: samples and histograms have a start timestamp."""
+        """Prepare for a version with these tags of a TimeSeries. With `has_start`, items have a start timestamp."""
         self.buffer: Final = body
         self.cursor: Final = Cursor(body, rules)
         self.rules: Final = rules
@@ -112,45 +113,45 @@ class WriteRequestScan:
         self.group: _SeriesGroup | None = None
         self.head: Final = BytesWriter()
         self.index: i64 = 0
-        # How many of each were taken.
+        # The number of accepted items of each kind.
         self.samples: i64 = 0
         self.histograms: i64 = 0
         self.exemplars: i64 = 0
-        # Of the current series: its description, which field of Metric its samples are for, what comes after them there, and
+        # The current series: its description, the field of Metric for its samples, the bytes behind them there, and the time
         # since when it counts.
         self.description: Description = self.no_description
         self.kind: i64 = GAUGE
         self.tail: bytes = b""
         self.created_ms: i64 = 0
-        # Of the current item.
+        # The current item.
         self.value_bits: i64 = 0
         self.time_ms: i64 = 0
         self.start_ms: i64 = 0
         self.time_unix_nano: i64 = 0
-        # Why the current item or series can't be taken, if the rules can't say it.
+        # The message for the rejection of the current item or series, if the rules have none.
         self.message: str = ""
 
     def run(self) -> Adapted:
-        """Raises NonCanonical, RequestRefused."""
+        """Convert the request. Raises NonCanonical, RequestRefused."""
         raise NotImplementedError
 
     def read_exemplar(self, start: i64, end: i64) -> Exemplar:
-        """The Exemplar at start:end. Moves the cursor. Raises NonCanonical."""
+        """Return the Exemplar at start:end. Moves the cursor. Raises NonCanonical."""
         raise NotImplementedError
 
     def payload(self, tag: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> bytes:
-        """Return the request of one item, if there is room for it: field `tag` of the current series with the payload
-        start:end, and its exemplars; those alone if `tag` is 0; the series' description if there are none either."""
+        """Return the request of one item, or empty if the budget has no room for it. The item is field `tag` of the current
+        series, at start:end, and its exemplars; only the exemplars if `tag` is 0; or else only the series' description."""
         raise NotImplementedError
 
     def spend(self, size_bytes: i64) -> None:
-        """Before so many bytes are made of the body. Raises RequestRefused where that were too many."""
+        """Count bytes before they are made of the body. Raises RequestRefused if they become too many."""
         self.made_bytes += size_bytes
         if self.made_bytes > self.made_bytes_max:
             raise too_many_made_bytes(len(self.buffer), self.made_bytes_max)
 
     def take_items(self, series: Series, reason: i64, start: i64, end: i64) -> None:
-        """The samples and histograms of a series without exemplars, at start:end. `reason`: why none can be taken, or 0."""
+        """Accept or reject the samples and histograms at start:end, of a series without exemplars. A `reason` rejects all."""
         cursor = self.cursor
         position: i64 = start
         while position < end:
@@ -163,12 +164,12 @@ class WriteRequestScan:
                 self._take_histogram(series, reason, cursor.start, position, NO_EXEMPLARS)
 
     def take_with_exemplars(self, series: Series, reason: i64, start: i64, end: i64, items: i64, count: i64) -> None:
-        """The items of a series that has `count` exemplars too, at start:end."""
+        """Accept or reject the items at start:end, of a series that also has `count` exemplars."""
         self.spend(_MOMENT_BYTES * items + _EXEMPLAR_BYTES * count)
         cursor = self.cursor
         message = self.message
         exemplars: list[Exemplar] = []
-        # By each time, in milliseconds, the first item that has it.
+        # The first item of each time, by the time in milliseconds.
         firsts: dict[int, int] = {}
         n = 0
         position: i64 = start
@@ -209,7 +210,7 @@ class WriteRequestScan:
                     self._take_histogram(series, reason, cursor.start, position, share)
 
     def _note_exemplars(self, sent: list[Exemplar], taken: list[Exemplar]) -> None:
-        """Count the exemplars of an item that was taken, and what was repaired of them."""
+        """Count the exemplars of an accepted item, and their repairs."""
         self.exemplars += len(taken)
         for exemplar in taken:
             if exemplar.repairs is not None:
@@ -233,7 +234,7 @@ class WriteRequestScan:
             self._reject(reason, series, 0, 0, 0, exemplars)
 
     def take_description(self, series: Series, reason: i64) -> None:
-        """Take a series if only its description is known."""
+        """Accept or reject a series of which only the description is known."""
         if reason == 0:
             size: i64 = 11 + len(series.attributes)
             group = self._metric(series, SUMMARY, b"", b"", field_size(size))
@@ -294,10 +295,10 @@ class WriteRequestScan:
         self._reject(reason, series, self.histograms_tag, start, end, exemplars)
 
     def _read_sample(self, start: i64, end: i64) -> None:
-        """Into `value_bits`, `time_ms` and `start_ms`."""
+        """Read the sample at start:end into `value_bits`, `time_ms` and `start_ms`."""
         cursor = self.cursor
         if end - start > 10 and self.buffer[start] == 0x09 and self.buffer[start + 9] == 0x10:
-            # A value and a time, as nearly every sample has them.
+            # Nearly every sample has a value and a time, in this order.
             cursor.position = start + 10
             self.time_ms = cursor.varint(end)
             if cursor.position == end:
@@ -321,17 +322,17 @@ class WriteRequestScan:
                 raise NonCanonical(cursor.start)
 
     def _start_unix_nano(self) -> i64:
-        """Since when the item counts; 0 if no start is given, or one that the record can't hold."""
+        """Return since when the item counts; 0 if it has no start, or one that the record can't hold."""
         start_ms: i64 = self.start_ms
         if start_ms == 0:
             start_ms = self.created_ms
-        # No conditional expression: compiled, it would make an object of the number.
+        # Not a conditional expression, which would make an object of the number when compiled.
         if start_ms <= 0 or start_ms > MILLISECONDS_MAX:
             return 0
         return start_ms * NANOSECONDS_A_MILLISECOND
 
     def _check_time(self) -> i64:
-        """Of `time_ms`, into `time_unix_nano`: 0, or why it can't be taken."""
+        """Convert `time_ms` to `time_unix_nano`. Return 0, or the reason why the time is rejected."""
         self.message = ""
         time_ms = self.time_ms
         if time_ms > MILLISECONDS_MAX:
@@ -356,7 +357,7 @@ class WriteRequestScan:
         self.index += 1
 
     def _put_sample(self, series: Series, flags: i64, exemplars: list[Exemplar]) -> bool:
-        """A NumberDataPoint of `value_bits` at `time_unix_nano`. False: more than fits a message."""
+        """Add a NumberDataPoint of `value_bits` at `time_unix_nano`. Return False if it does not fit a message."""
         attributes = series.attributes
         start_unix_nano: i64 = self._start_unix_nano()
         size: i64 = 18 + len(attributes)
@@ -391,9 +392,9 @@ class WriteRequestScan:
 
     def _metric(self, series: Series, kind: i64, tail: bytes, hint: bytes, point_bytes: i64) -> _SeriesGroup | None:
         """Return the group whose current metric is this series' and has room for one more point, and count that point.
-        None: it is more than fits a message, even alone.
+        Return None if the point does not fit a message, even alone.
 
-        `kind`: which field of Metric the point is for. `tail`: what follows the points there. `hint`: fields of Metric.
+        `kind` is the field of Metric for the point, `tail` the bytes behind the points there, and `hint` more fields of Metric.
         """
         self.spend(point_bytes)
         description = self.description
@@ -470,7 +471,7 @@ class WriteRequestScan:
                 tail = group.tails[n]
                 own_bytes: i64 = len(head) + len(tail)
                 taken = builder.begin(own_bytes + len(body), group.counts[n], own_bytes)
-                assert taken  # `_metric` has seen to it
+                assert taken  # `_metric` has checked that it fits
                 builder.message.write(head)
                 builder.message.write(body)
                 builder.message.write(tail)
@@ -483,7 +484,7 @@ class WriteRequestScan:
 
 
 def _taken_of(exemplars: list[Exemplar]) -> list[Exemplar]:
-    """Return those that break no rule."""
+    """Return the exemplars that break no rule."""
     for exemplar in exemplars:
         if exemplar.reason:
             return [each for each in exemplars if each.reason == 0]

@@ -1,4 +1,4 @@
-"""Prometheus remote write 1.0: WriteRequest, as it is after decompression.
+"""Adapt Prometheus remote write 1.0: a WriteRequest after decompression.
 
 The conversion is that of adapters/prometheus/write_request.py. Samples are gauge points with their values' bits; a stale
 marker's point is also flagged as having no recorded value. Metadata of the same request describes its family's metrics, before
@@ -6,10 +6,10 @@ or after them. If no item of the request is of that family (as Prometheus sends 
 
 A rejected item's payload is a serialized WriteRequest of one series: the labels, the sample or histogram and its exemplars, as
 they were sent (in their plain form if the body was unusual), and its family's metadata, if the request had it. The payload of
-metadata is a WriteRequest of nothing else.
+rejected metadata is a WriteRequest that has only this metadata.
 
 Invariants:
-1. Any body is adapted as the reference in the tests does it (test_any_request_is_adapted_as_the_twin_does,
+1. Any body is adapted like the reference in the tests does (test_any_request_is_adapted_as_the_twin_does,
    test_spoilt_bytes_are_adapted_as_the_twin_does).
 """
 
@@ -36,18 +36,18 @@ from adapters.rules import ENTRY_WORK_BYTES, Rules
 SHAPE: Final = shape_of(write_pb2.WriteRequest)
 _TIMESERIES: Final = 0x0A
 _METADATA: Final = 0x1A
-# Of a TimeSeries.
+# Fields of a TimeSeries.
 _LABELS: Final = 0x0A
 _EXEMPLARS: Final = 0x1A
 _HISTOGRAMS: Final = 0x22
 _LABELS_BEYOND: Final = 1024
-# What may follow a family's name in the names of its series.
+# The suffixes that a series' name may have behind its family's name.
 _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info")
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """A WriteRequest. Raises Malformed where protobuf can't parse it or knows nothing of it, RequestRefused where far too much
-    would become of it."""
+    """Adapt a WriteRequest. Raises Malformed if protobuf can't parse it or all its fields are unknown, and RequestRefused if it
+    exceeds a limit of the request, or is of the other version."""
     adapted = adapt_plainly(
         lambda plain: _WriteRequest(plain, header, rules, message_bytes_max).run(), body, write_pb2.WriteRequest, rules
     )
@@ -60,12 +60,12 @@ class _WriteRequest(WriteRequestScan):
         super().__init__(
             body, header, rules, message_bytes_max, exemplars_tag=_EXEMPLARS, histograms_tag=_HISTOGRAMS, has_start=False
         )
-        # Metadata by its family's name, the last of each; and all of it.
+        # The last metadata of each family, by the family's name; and all metadata.
         self.families: Final[dict[bytes, Description]] = {}
         self.descriptions: Final[list[tuple[bytes, Description]]] = []
         self.reader: Final = LabelReader(body, rules)
-        # Where the labels of the current series are.
-        self.labels: i64 = 0  # how many, where they were counted; beyond this none is read
+        # The labels of the current series: how many, if they were counted (more than `labels_max` are not read), and where.
+        self.labels: i64 = 0
         self.labels_max: i64 = rules.attributes_max + _LABELS_BEYOND
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
@@ -136,7 +136,7 @@ class _WriteRequest(WriteRequestScan):
         self.descriptions.append((family, described))
 
     def _description_of(self, name: bytes) -> Description:
-        """Return the description of a series' family."""
+        """Return the description of the family of a series named `name`."""
         families = self.families
         described = families.get(name)
         if described is None:
@@ -147,7 +147,7 @@ class _WriteRequest(WriteRequestScan):
         return described
 
     def _take_family(self, family: bytes, description: Description) -> None:
-        """Take metadata that no item belongs to."""
+        """Accept or reject metadata that no item belongs to."""
         self.rules.read(ENTRY_WORK_BYTES)
         series = Series()
         series.name = family
@@ -159,7 +159,7 @@ class _WriteRequest(WriteRequestScan):
         self.take_description(series, series.check(self.rules))
 
     def _take_series(self, start: i64, end: i64) -> None:
-        """The TimeSeries at start:end: labels, samples, exemplars, histograms, as every encoder has them."""
+        """Read the TimeSeries at start:end: labels, samples, exemplars, histograms, in the order of every encoder."""
         cursor = self.cursor
         series = self.reader.series
         labels_end: i64 = self.reader.read(start, end)
@@ -179,7 +179,7 @@ class _WriteRequest(WriteRequestScan):
         reason: i64 = series.check(self.rules)
         sample_start: i64 = labels_end + 2
         if sample_start <= end and buffer[labels_end] == SAMPLES and buffer[labels_end + 1] == end - sample_start:
-            # One sample and nothing else, as nearly every series has it: shorter than 128 bytes, as its length is one byte.
+            # Nearly every series has one sample and nothing else. It is shorter than 128 bytes, as its length is one byte.
             self.take_sample(series, reason, sample_start, end, NO_EXEMPLARS)
             return
         cursor.position = labels_end
@@ -239,7 +239,7 @@ class _WriteRequest(WriteRequestScan):
         buffer = self.buffer
         rules = self.rules
         writer = BytesWriter()
-        # Each copy may be of 60 MB, so it is a stretch of its own.
+        # Each copy may have 60 MB, so each counts as read.
         if has_series:
             writer.append(_TIMESERIES)
             put_varint(writer, series_bytes)

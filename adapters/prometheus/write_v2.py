@@ -1,14 +1,14 @@
-"""Prometheus remote write 2.0: io.prometheus.write.v2.Request, as it is after decompression.
+"""Adapt Prometheus remote write 2.0: an io.prometheus.write.v2.Request after decompression.
 
 The conversion is that of adapters/prometheus/write_request.py, and the texts of a request are in its table of symbols.
 
-A series is what its metadata says. A counter is a monotonic cumulative sum, as are bucket, count and sum of a classic
+A series' metadata decides its kind. A counter is a monotonic cumulative sum, as are bucket, count and sum of a classic
 histogram or summary, each under its own name. Any other series' samples are a gauge's. A point counts since the start
-timestamp of its sample, else since the created timestamp of its series. A series that has metadata alone is one item.
+timestamp of its sample, or else since the created timestamp of its series. A series that has only metadata is one item.
 
 A rejected item's payload is a serialized Request of one series: its labels, metadata and created timestamp, the sample or
-histogram and its exemplars, as they were sent (in their plain form if the body was unusual), but for a table of their own and
-references into it. Items of a series that has both samples and histograms can be accepted, each alone.
+histogram and its exemplars, as they were sent (in their plain form if the body was unusual), but with a table of their own and
+references into it. Items of a series that has both samples and histograms can be accepted, each in a request of its own.
 
 Source: prometheus.io/docs/specs/prw/remote_write_spec_2_0.
 
@@ -18,7 +18,7 @@ Invariants:
    that is not in the table is left out (test_a_help_or_unit_out_of_the_table_is_left_out).
 2. A table that does not begin with the empty text is invalid, and the request is refused
    (test_a_table_without_the_empty_text_is_refused).
-3. Any body is adapted as the reference in the tests does it (test_any_request_is_adapted_as_the_twin_does).
+3. Any body is adapted like the reference in the tests does (test_any_request_is_adapted_as_the_twin_does).
 """
 
 from typing import Final
@@ -53,13 +53,13 @@ from adapters.record import Adapted, Header
 from adapters.repairs import METADATA_DROPPED
 from adapters.rules import Rules
 
-# Metadata that is remembered while a request is read, by its bytes.
+# The most descriptions that are cached while a request is read, by the bytes of their metadata.
 DESCRIPTIONS_KEPT_MAX: Final = 10_000
 
 _SYMBOLS: Final = 0x22
 SHAPE: Final = shape_of(write_pb2.Request)
 _TIMESERIES: Final = 0x2A
-# Of a TimeSeries, in the order in which encoders write them.
+# Fields of a TimeSeries, in the order in which encoders write them.
 _LABELS_REFS: Final = 0x0A
 _HISTOGRAMS: Final = 0x1A
 _EXEMPLARS: Final = 0x22
@@ -76,8 +76,8 @@ _numbers: Final = SymbolNumbers(NUMBERS_ENTRIES_MAX, NUMBERS_BYTES_MAX)
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """A Request. Raises Malformed where protobuf can't parse it or knows nothing of it, RequestRefused where far too much would
-    become of it."""
+    """Adapt a Request. Raises Malformed if protobuf can't parse it or all its fields are unknown, and RequestRefused if it
+    exceeds a limit of the request, or is of the other version."""
     adapted = adapt_plainly(
         lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request, rules
     )
@@ -91,17 +91,17 @@ class _Request(WriteRequestScan):
             body, header, rules, message_bytes_max, exemplars_tag=_EXEMPLARS, histograms_tag=_HISTOGRAMS, has_start=True
         )
         self.symbols: Final[list[bytes]] = []
-        # Of each symbol its number, in eight bytes.
+        # The number of each symbol, as eight bytes.
         self.numbers: bytes = b""
-        # Those of the current series, in the order of its references.
+        # The numbers of the current series' symbols, in the order of its references.
         self.key = BytesWriter()
-        # After `_read_refs`: how many there were, and the first that leads out of the table, or -1.
+        # After `_read_refs`: the number of references, and the first that leads out of the table, or -1.
         self.refs: i64 = 0
         self.stray: i64 = -1
-        # Of more references, none is followed: the series has too many attributes.
+        # References beyond this many are not followed: the series has too many attributes.
         self.refs_max: Final[i64] = 2 * rules.attributes_max + _REFS_BEYOND
         self.described: dict[bytes, Description] = {}
-        # The metadata of the series before: where it lies, and what it says.
+        # The metadata of the series before: where it is, and its description.
         self.metadata_start: i64 = 0
         self.metadata_end: i64 = 0
         self.described_last: Description = self.no_description
@@ -109,7 +109,7 @@ class _Request(WriteRequestScan):
         self.series_start: i64 = 0
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
-        # What makes requests of rejected items, as soon as one is to be kept.
+        # Makes requests of rejected items; created when the first is to be kept.
         self.alone: SingleItemWrite | None = None
 
     def run(self) -> Adapted:
@@ -134,7 +134,7 @@ class _Request(WriteRequestScan):
         return self.pack()
 
     def _read_symbols(self, end: i64) -> i64:
-        """All of the table, up to a field that is not of it, whose tag is given; 0 at the end."""
+        """Read the table of symbols. Return the tag of the first field behind it, or 0 at the end."""
         cursor = self.cursor
         buffer = self.buffer
         symbols = self.symbols
@@ -165,7 +165,7 @@ class _Request(WriteRequestScan):
         return tag
 
     def _take_timeseries(self, start: i64, end: i64) -> None:
-        """The TimeSeries at start:end: its fields in the order of their numbers, as every encoder has them."""
+        """Read the TimeSeries at start:end. Its fields are in the order of their numbers, as every encoder writes them."""
         cursor = self.cursor
         labels_start: i64 = start
         labels_end: i64 = start
@@ -241,11 +241,11 @@ class _Request(WriteRequestScan):
             self.rules.repair(METADATA_DROPPED, description.lost)
 
     def _taken_items(self) -> i64:
-        """How many items were taken so far."""
+        """Return how many items were accepted so far."""
         return self.index - self.builder.out.rejected_count()
 
     def _read_refs(self, start: i64, end: i64) -> None:
-        """The references at start:end, packed: their numbers into `key`. Moves the cursor. Raises NonCanonical."""
+        """Write the numbers of the packed references at start:end into `key`. Moves the cursor. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
         numbers = self.numbers
@@ -278,7 +278,7 @@ class _Request(WriteRequestScan):
         self.refs = refs
 
     def _refs_fault(self) -> str:
-        """Return what is wrong with the references read last."""
+        """Return the fault of the references read last, in words; empty if they have none."""
         if self.stray >= 0:
             return f"a label refers to symbol {int(self.stray)}, which is not in the table"
         return f"an odd number of label references: {int(self.refs)}" if self.refs % 2 else ""
@@ -301,7 +301,7 @@ class _Request(WriteRequestScan):
         return series
 
     def _texts_of(self, start: i64, end: i64) -> list[bytes]:
-        """Return the texts of references that lead into the table."""
+        """Return the texts of the references at start:end, which all lead into the table."""
         cursor = self.cursor
         texts: list[bytes] = []
         size: i64 = 0
@@ -310,12 +310,12 @@ class _Request(WriteRequestScan):
             text = self.symbols[cursor.varint(end) & _LOW_32_BITS]
             size += len(text)
             texts.append(text)
-        # A byte can refer to a text of a megabyte.
+        # One byte can refer to a text of a megabyte.
         self.spend(size)
         return texts
 
     def _labels_of(self, start: i64, end: i64) -> bytes:
-        """The labels as 1.0 has them, fields 1 of its TimeSeries."""
+        """Return the labels in the form of 1.0, as fields 1 of its TimeSeries."""
         texts = self._texts_of(start, end)
         labels = BytesWriter()
         for n in range(0, len(texts), 2):
@@ -347,7 +347,7 @@ class _Request(WriteRequestScan):
         return description
 
     def _is_as_before(self, start: i64, end: i64) -> bool:
-        """Return whether the bytes at start:end are those of the metadata before: neighbours are often of one metric."""
+        """Return whether start:end is the same as the metadata before: neighbours often belong to one metric."""
         buffer = self.buffer
         before: i64 = self.metadata_start
         if end - start != self.metadata_end - before:
@@ -388,7 +388,7 @@ class _Request(WriteRequestScan):
         help_text = symbols[help_] if help_ else b""
         unit_text = symbols[unit] if unit else b""
         self.spend(len(help_text) + len(unit_text))
-        # More than any item may have is refused as its beginning is.
+        # A text that is larger than any item may be is refused as its beginning is.
         size_max: i64 = self.builder.item_bytes_max
         help_text = beginning(help_text, 0, len(help_text), size_max)
         unit_text = beginning(unit_text, 0, len(unit_text), size_max)
