@@ -1,4 +1,4 @@
-"""The members of a record, and what a record has beside them or in their place."""
+"""The members of a record, and the unknown members that a record may have in addition or in their place."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ _OTLP_ROUTES: Final = {
 
 
 def unknown_members(record: dict[str, object]) -> int:
-    """Return how many members the record has that the API does not have; null is absent."""
+    """Return the number of members that the API does not have; null is absent."""
     unknown = 0
     for name, value in record.items():
         if value is not None and name not in _KNOWN:
@@ -36,14 +36,14 @@ def unknown_members(record: dict[str, object]) -> int:
 
 
 def otlp_hint(name: str) -> str:
-    """Return where a body whose member has that name belongs; "" where it is none of OTLP's."""
+    """Return a hint to the route of a body that has a member `name`; "" if OTLP has no such name."""
     route = _OTLP_ROUTES.get(name)
     return "" if route is None else f"this is OTLP, which is for {route}"
 
 
 def what_is_missing(reason: i64, record: dict[str, object]) -> str:
-    """Return in words why a record is rejected that lacks a member, with what it has in its place; "" where that is nothing, or
-    the reason is another."""
+    """Return a message for a record that lacks a member, with the unknown members that it has in its place; "" if it has none,
+    or the reason is another."""
     if reason not in _MISSING:
         return ""
     required = REASON[reason].meaning

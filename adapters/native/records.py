@@ -1,4 +1,4 @@
-"""Records of the native API: each is validated, sorted into groups of one service and type, and packed into messages."""
+"""Validate records of the native API, sort them into groups of one service and type, and pack the groups into messages."""
 
 from itertools import islice
 from typing import Final
@@ -50,13 +50,13 @@ from adapters.record_tags import RESOURCE
 from adapters.repairs import ATTRIBUTES_DROPPED, MEMBER_UNKNOWN, NAME_TRUNCATED
 from adapters.rules import Rules
 
-# Of a LogRecord.
+# Fields of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
 
-# What a record counts as read: about what its text takes.
+# The bytes that a record counts as read: about the size of its text.
 RECORD_BYTES: Final = 256
 
 TYPES: Final[dict[bytes, int]] = {name.encode(): number for number, name in enumerate(TYPE_NAMES) if number}
@@ -80,11 +80,11 @@ _NO_INDICES: Final[list[int]] = []
 
 
 class Metric:
-    """The points of one name in one group."""
+    """A `Metric` holds the points of one name in one group."""
 
     def __init__(self, name: bytes) -> None:
         self.name: Final = name
-        # The first one, which is the only one of most; and the others.
+        # The first point, which is the only one of most metrics; and the others.
         self.point: bytes = b""
         self.index: i64 = 0
         self.more: list[bytes] | None = None
@@ -105,7 +105,7 @@ class Metric:
 
 
 class Group:
-    """What goes into one record: the items of one service and type."""
+    """A `Group` holds the items of one service and type, which become one record."""
 
     def __init__(self, service_id: bytes, type_: i64) -> None:
         self.service_id: Final = service_id
@@ -115,7 +115,7 @@ class Group:
         self.indices: Final[list[int]] = []
 
     def resource(self) -> bytes:
-        """The resource of a TelemetryRecord, as its field: service.name."""
+        """Return the resource of a TelemetryRecord as a field. It has one attribute: service.name."""
         attributes = BytesWriter()
         put_attribute(attributes, 0x0A, b"service.name", self.service_id)
         field = BytesWriter()
@@ -124,33 +124,33 @@ class Group:
 
 
 class RecordAdapter:
-    """Validates records one by one, sorts them into groups, and packs the groups into messages."""
+    """A `RecordAdapter` validates records one by one, sorts them into groups, and packs the groups into messages."""
 
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         self.body: Final = body
         self.is_batch: bool = False
         # A record whose text is longer exceeds every message: a byte takes at most six in JSON, and seldom more than one.
         self.record_bytes_max: i64 = max(SLICE_BYTES, 8 * message_bytes_max, 2 * rules.item_bytes_max)
-        self.elements: Elements | None = None  # of a batch, as soon as one is asked for
+        self.elements: Elements | None = None  # a batch's elements, made when the first is needed
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
-        # By type, then by service.
+        # The groups by type, then by service.
         self.groups: Final[list[dict[bytes, Group]]] = [{} for _ in TYPE_NAMES]
-        # Those that have items, in the order of their first.
+        # The groups that have items, in the order of their first items.
         self.metric_groups: Final[list[Group]] = []
         self.log_groups: Final[list[Group]] = []
         self.item = BytesWriter()
         self.exemplar = BytesWriter()
-        # Of the metric that is packed.
+        # The points of the metric that is being packed.
         self.points = BytesWriter()
         self.index: i64 = 0
-        # Of the current record: its type (0 unknown), what is wrong if the rules can't say it, attributes of our own.
+        # The current record's type (0 unknown), its error message unless the rules have one, and the attributes that we add.
         self.type: i64 = 0
         self.message: str = ""
         self.extras: dict[str, bytes] = _NO_EXTRAS
         self.nested: Final = NestedValues(rules)
         self.attributes: Final = CheckedAttributes(rules)
-        # What is repaired of the records that are not packed yet, by their indices.
+        # The repairs of the records that are not packed yet, by index.
         self.repairs: Final[dict[int, dict[int, int]]] = {}
 
     def add(self, record: object) -> None:
@@ -181,11 +181,11 @@ class RecordAdapter:
         self.index += 1
 
     def note_unknown_of_last(self, unknown: i64) -> None:
-        """Note how many members the record that was added last has that the API does not have."""
+        """Note that the record that was added last has `unknown` members that the API does not have."""
         self.repairs[self.index - 1] = {MEMBER_UNKNOWN: unknown}
 
     def reject_large(self, message: str) -> None:
-        """Reject the next record, which is too large to be read. `message`: "" where it is its bytes."""
+        """Reject the next record, which is too large to be read. `message` is "" if its bytes are the cause."""
         self.builder.type = 0
         self._reject(self.index, RECORD_TOO_LARGE, message, b"")
         self.index += 1
@@ -197,7 +197,7 @@ class RecordAdapter:
         builder.reject(reason, message, service_id, self._payload(index))
 
     def _payload(self, index: i64) -> bytes:
-        """The text of a record, if there is room for it."""
+        """Return the text of a record, or empty if the budget has no room for it."""
         builder = self.builder
         if not builder.keeps(1):
             return b""
@@ -207,7 +207,7 @@ class RecordAdapter:
         return self.body[elements.start : elements.end] if builder.keeps(elements.end - elements.start) else b""
 
     def _find(self, index: i64) -> Elements:
-        """Return the elements of the batch, at that one."""
+        """Return the elements of the batch, moved to the element at `index`."""
         elements = self.elements
         if elements is None:
             elements = self.elements = Elements(self.body, self.rules)
@@ -218,14 +218,14 @@ class RecordAdapter:
         return elements
 
     def _text(self) -> bytes:
-        """The current record, to the byte."""
+        """Return the text of the current record, exactly as sent."""
         if not self.is_batch:
             return self.body
         elements = self._find(self.index)
         return self.body[elements.start : elements.end]
 
     def _service_of(self, record: object) -> bytes:
-        """Return the service of a record that can't be accepted."""
+        """Return the service of a record that is rejected, or empty if it has no valid one."""
         service_id = record.get("service_id") if isinstance(record, dict) else None
         if not isinstance(service_id, str):
             return b""
@@ -233,7 +233,7 @@ class RecordAdapter:
         return b"" if self.rules.check_name(len(service)) else service
 
     def finish(self) -> Adapted:
-        """Finish all groups of one signal before those of the other, so that a message is cut only where it is full."""
+        """Pack all groups of one signal before those of the other, so that a message is only cut when it is full."""
         builder = self.builder
         told = len(builder.out.rejections)
         for group in self.metric_groups:
@@ -253,11 +253,11 @@ class RecordAdapter:
             self.rules.count_repairs(repairs)
         adapted = builder.finish()
         if len(adapted.rejections) > told:
-            adapted.rejections.sort(key=_index_of)  # found only now, so out of order
+            adapted.rejections.sort(key=_index_of)  # the last ones were found while packing, so out of order
         return adapted
 
     def _pack_metric(self, service_id: bytes, metric: Metric) -> None:
-        """Add a metric's points to the open group, as few metrics as fit its messages."""
+        """Add a metric's points to the open group, as the fewest metrics that fit into messages."""
         more = metric.more
         if more is None:
             if not self._add_point(metric.name, metric.point):
@@ -287,7 +287,7 @@ class RecordAdapter:
             self._add_points(metric.name, count)
 
     def _add_points(self, name: bytes, count: i64) -> None:
-        """Add a metric of the `points`, which fit a message, and empty them."""
+        """Add a metric of all `points`, which fit a message, and empty `points`."""
         item = self.item
         item.truncate(0)
         put_bytes(item, 0x0A, name)
@@ -298,7 +298,7 @@ class RecordAdapter:
         assert taken
 
     def _add_point(self, name: bytes, point: bytes) -> bool:
-        """Add a metric of one point. False: it is too large."""
+        """Add a metric of one point. Return False if it is too large."""
         builder = self.builder
         point_bytes: i64 = field_size(len(point))
         metric_bytes: i64 = field_size(len(name)) + field_size(point_bytes)
@@ -312,7 +312,7 @@ class RecordAdapter:
         return True
 
     def _take(self, record: dict[str, object]) -> i64:
-        """Validate in the order of the API's table, and encode. 0, or why the record is rejected."""
+        """Validate a record in the order of the API's table, and encode it. Return 0, or the reason for its rejection."""
         rules = self.rules
         kind = record.get("type")
         type_: i64 = TYPE_METRIC
@@ -430,7 +430,7 @@ class RecordAdapter:
         return 0
 
     def group_of(self, type_: i64, service_id: bytes) -> Group | None:
-        """Return the group of that type and service; None: the service's name is too long."""
+        """Return the group of a type and service; None if the service's name is too long."""
         groups = self.groups[type_]
         group = groups.get(service_id)
         if group is None and not self.rules.check_name(len(service_id)):
@@ -438,7 +438,7 @@ class RecordAdapter:
         return group
 
     def new_metric(self, group: Group, name: bytes) -> Metric:
-        """Return a metric that its group did not have."""
+        """Add a new metric to its group, and return it."""
         if not group.metrics:
             self.metric_groups.append(group)
         metric = group.metrics[name] = Metric(name)
@@ -452,7 +452,7 @@ class RecordAdapter:
         group.indices.append(self.index)
 
     def _name_within(self, name: bytes) -> bytes:
-        """The name of a service or an event, which is too long, cut."""
+        """Return a shortened name of a service or event, and count the repair."""
         self.rules.repair_pending(NAME_TRUNCATED)
         return shortened_name(name, self.rules.name_bytes_max, self.rules)
 
@@ -472,7 +472,7 @@ class RecordAdapter:
         return TIMESTAMP_TOO_OLD
 
     def _encode_point(self, value: float, trace: bytes, time_unix_nano: i64, attributes: dict[str, object]) -> i64:
-        """A NumberDataPoint, into `item`."""
+        """Write a NumberDataPoint into `item`. Return 0 or a reason."""
         self.put_point(value, trace, time_unix_nano)
         return self._put_attributes(0x3A, attributes)
 
@@ -497,7 +497,7 @@ class RecordAdapter:
     def _take_log(
         self, group: Group, name: bytes, text: bytes, trace: bytes, time_unix_nano: i64, attributes: dict[str, object]
     ) -> i64:
-        """A LogRecord, into its group."""
+        """Write a LogRecord, and add it to its group. Return 0 or a reason."""
         item = self.item
         item.truncate(0)
         item.append(0x09)
@@ -542,7 +542,7 @@ class RecordAdapter:
         put_bytes(self.item, 0x1A, severity.encode())
 
     def _put_attributes(self, tag: i64, attributes: dict[str, object]) -> i64:
-        """Write the attributes that were sent, then our own, as fields `tag` of `item`."""
+        """Write the sent attributes, then those that we add, as fields `tag` of `item`. Return 0 or a reason."""
         item = self.item
         rules = self.rules
         extras = self.extras
@@ -553,7 +553,7 @@ class RecordAdapter:
         reason: i64
         count: i64 = len(attributes)
         if count > rules.attributes_max:
-            # Those that were sent first.
+            # Keep the attributes that were sent first.
             attributes = dict(islice(attributes.items(), int(rules.attributes_max)))
             rules.repair_pending(ATTRIBUTES_DROPPED, count - rules.attributes_max)
         for key, value in attributes.items():

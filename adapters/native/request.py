@@ -1,19 +1,19 @@
-"""The native JSON API: one record, or an array of them, as docs/use/api.md describes it.
+"""Adapt requests of the native JSON API: one record, or an array of records, as docs/use/api.md describes it.
 
 Invariants:
 1. Whatever the body, the result is an `Adapted` or a `RequestRefused` (test_any_bytes_are_read_or_refused).
 2. A bad record never causes its neighbours to be rejected (test_bad_records_do_not_take_good_ones_down).
 
-A metric, trace, profile or slo becomes a gauge point; its trace id an exemplar with the point's time and value. A log or event
-becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". A member of a record for
-which its OTLP message has no field is kept as an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
-infrasage.trace_id where the trace id is neither 32 hex digits nor zeros alone; they win over attributes sent under the same
-keys. An attribute severity_text, severity or level that is text also gives a log record its severity.
+A metric, trace, profile or slo becomes a gauge point; its trace id becomes an exemplar with the point's time and value. A log
+or event becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". A member for
+which the OTLP message has no field becomes an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
+infrasage.trace_id if the trace id is neither 32 hex digits nor only zeros. These replace attributes sent under the same keys.
+An attribute severity_text, severity or level that is text also sets the severity of a log record.
 
-JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; an attribute's integer of any size keeps its
-digits.
+JSON is RFC 8259's, in UTF-8. Null is absent. The last value of a repeated name counts. An attribute's integer of any size keeps
+its digits.
 
-A rejected record's payload is its JSON to the byte: of a batch the array's element, without the space around it, else the body.
+A rejected record's payload is its exact JSON: the array's element without the space around it, or the body of a single record.
 `adapt` reads it again.
 """
 
@@ -51,16 +51,16 @@ _QUOTE: Final = 0x22
 _OPENING_BRACKET: Final = 0x5B
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACKET: Final = 0x5D
-# Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower and without a
-# rest. In a larger one such numbers are put in quotes, and are found again by what their texts begin with: a digest of the
-# body, which cannot be in it.
+# Up to this size, a body with NaN, an infinity or a number beyond float64 is read once more, several times slower and without a
+# rest. In a larger body, such numbers are put in quotes, and are found again by a prefix: a digest of the body, which cannot be
+# in the body itself.
 NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES + 2  # and the brackets of a slice
 _MARK_BYTES: Final = 16
-# Longer than each name that has a route.
+# More bytes than each name of `otlp_hint` has.
 _FIRST_NAME_BYTES_MAX: Final = 32
-# A single record of at most so many bytes is read in one pass.
+# A single record of at most this size is read in one pass.
 _SCANNED_BYTES_MAX: Final = 64 << 10
-# More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
+# A parser takes 0.1 s for a million objects, arrays and members, without a pause, and no real attributes have that many.
 RECORD_OBJECTS_MAX: Final = 1 << 17
 
 _TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
@@ -77,7 +77,7 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
 
 
 def _repaired(body: bytes, rules: Rules, refusal: Malformed) -> bytes:
-    """What a parser may read of a body that it did not read. Raises the refusal where nothing can be done."""
+    """Return a repaired body that a parser may read. Raises `refusal` if nothing can be repaired."""
     repaired = shallow_json(repaired_json(body, rules), rules, allows_constants=True)
     if repaired is body:
         raise refusal
@@ -94,7 +94,7 @@ def _adapt_one(body: bytes, header: Header, rules: Rules, message_bytes_max: int
 
 
 def parsed_record(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """As `adapt`, over Python objects. Raises Malformed."""
+    """Do what `adapt` does, by way of Python objects. Raises Malformed."""
     adapter = RecordAdapter(body, header, rules, message_bytes_max)
     if len(body) > adapter.record_bytes_max:
         check_json_parts(body, rules.request_elements_max, rules)
@@ -107,8 +107,8 @@ def parsed_record(body: bytes, header: Header, rules: Rules, message_bytes_max: 
 
 
 def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
-    is not an array or too long a one."""
+    """Adapt a JSON array of at most `batch_items_max` records. Raises Malformed if the body is not JSON, and RequestRefused if
+    it is not an array or has too many records."""
     body = without_bom(body, rules)
     try:
         return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
@@ -118,7 +118,7 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
 
 
 def _is_scanned(scan: Callable[[], i64], rules: Rules) -> bool:
-    """Return whether the body was read in one pass. Else, nothing is repaired yet: it is read anew."""
+    """Return whether the body was read in one pass. If not, its repairs are reset, since it is read again."""
     repaired = rules.repaired
     try:
         scan()
@@ -138,7 +138,7 @@ def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: i
 
 
 def parsed_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    """As `adapt_batch`, over Python objects. Raises Malformed, RequestRefused."""
+    """Do what `adapt_batch` does, by way of Python objects. Raises Malformed, RequestRefused."""
     if len(body) > SLICE_BYTES or may_hold_many_containers(body):
         return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
     document = _document(body, rules)
@@ -154,7 +154,7 @@ def parsed_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: i
 
 
 def _hint(document: object) -> str:
-    """Return what to send instead of an object that holds the array."""
+    """Return a hint what to send instead of an object."""
     if isinstance(document, dict):
         if "service_id" in document:
             return ": send a record by itself to /api/v1/telemetry"
@@ -165,7 +165,7 @@ def _hint(document: object) -> str:
 
 
 def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    """A batch that is too large to be parsed at once."""
+    """Adapt a batch that is too large to be parsed at once. Raises Malformed, RequestRefused."""
     adapter = RecordAdapter(body, header, rules, message_bytes_max)
     adapter.is_batch = True
     slices = JsonSlices(body, rules)
@@ -191,7 +191,7 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
 
 
 def _hint_of_large(body: bytes, rules: Rules) -> str:
-    """Return why a body is too large for a record that is something else; "" where nothing says so."""
+    """Return a message for a body that is too large for a record and seems to be something else; "" if it does not."""
     slices = JsonSlices(body, rules)
     opening: i64 = slices.peek()
     hint = ""
@@ -203,7 +203,7 @@ def _hint_of_large(body: bytes, rules: Rules) -> str:
 
 
 def _first_name(slices: JsonSlices) -> str:
-    """The first name of the object that begins there, if it is a short one."""
+    """Return the first name of the object at the cursor, or empty if it is long."""
     slices.position += 1
     if slices.peek() != _QUOTE:
         return ""
@@ -213,7 +213,7 @@ def _first_name(slices: JsonSlices) -> str:
 
 
 def _add_slice(adapter: RecordAdapter, slices: JsonSlices) -> bool:
-    """Take the next records of the array in which the cursor is. Whether there are more. Raises NotJson, Malformed."""
+    """Add the next records of the array in which the cursor is. Return whether more follow. Raises NotJson, Malformed."""
     start: i64 = slices.position
     piece = slices.next_elements()
     if not piece:
@@ -256,7 +256,7 @@ _CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
 
 
 def _document(body: bytes, rules: Rules) -> object:
-    """The body's JSON, numbers that are not finite as `NotFinite`. Raises Malformed."""
+    """Return a body's JSON, with `NotFinite` for numbers that are not finite. Raises Malformed."""
     check_json_parts(body, rules.request_elements_max, rules)
     rules.rest()
     document = _parsed(body, rules)
@@ -265,7 +265,7 @@ def _document(body: bytes, rules: Rules) -> object:
 
 
 def _parsed(body: bytes, rules: Rules) -> object:
-    """The JSON of a body, or of a slice of one. Raises Malformed."""
+    """Return the JSON of a body, or of a slice of it. Raises Malformed."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -283,7 +283,7 @@ def _parsed(body: bytes, rules: Rules) -> object:
 
 
 def _document_with_names(body: bytes, text: str) -> object:
-    """Python's own JSON reads these tokens; what else it takes that RFC 8259 or orjson don't is refused here."""
+    """Return a body's JSON by Python's parser, which reads these tokens. Raises Malformed if RFC 8259 or orjson refuse it."""
     try:
         document: object = _DECODER.decode(text)
         # orjson would have refused a lone surrogate, which UTF-8 has no bytes for.
@@ -298,7 +298,7 @@ def _document_with_names(body: bytes, text: str) -> object:
 
 
 def _large_document_with_names(body: bytes, position: int, rules: Rules) -> object:
-    """The same of a body whose first such token is at `position`. Raises Malformed."""
+    """Return the same for a large body, whose first such token is at `position`. Raises Malformed."""
     rules.rest()
     mark = blake2b(body, digest_size=_MARK_BYTES).hexdigest()
     rules.rest()
@@ -331,7 +331,7 @@ def _large_document_with_names(body: bytes, position: int, rules: Rules) -> obje
 
 
 def _marked_number(body: bytes, token: str, rules: Rules) -> object:
-    """What `_DECODER` makes of the number of the body that is this text. Raises Malformed."""
+    """Return the value that `_DECODER` makes of a number's text. Raises Malformed."""
     digits = token.encode()
     if digits in CONSTANTS:
         return NotFinite(token)

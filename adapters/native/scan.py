@@ -1,7 +1,7 @@
 """Read plain records of the native API from their bytes, without an object for each value.
 
 A record that is not plain, or not accepted as it is, is parsed by itself, and `RecordAdapter.add` decides about it. A body that
-is not JSON raises `NonPlain`, or `IndexError` where it ends too soon: then all of it is read anew (adapters/native/request.py).
+is not JSON raises `NonPlain`, or `IndexError` if it ends too soon: then all of it is read again (adapters/native/request.py).
 """
 
 from typing import Final
@@ -32,7 +32,7 @@ from adapters.native.members import MEMBERS
 from adapters.native.records import RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
 from adapters.record import TYPE_EVENT, TYPE_LOG, TYPE_METRIC
 
-# A longer record is parsed. It has at most as many objects and arrays as a slice may.
+# A longer record is parsed. It has at most as many objects and arrays as a slice may have.
 _RECORD_BYTES_MAX: Final = 64 << 10
 
 _SERVICE_ID: Final = 0
@@ -59,19 +59,19 @@ _WORD_BYTES: Final = 8
 _LOW_BITS: Final = b"".join([((1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
 # A record with more unknown members is parsed.
 _UNKNOWN_MAX: Final = 8
-# One stamp a hashed key.
+# The number of stamps: one for each hash of a key.
 _STAMPS: Final = 4096
 _STAMP_MAX: Final = 255
 
 
 class _Member(JsonName):
-    """A member of a record."""
+    """A `_Member` is a member that a record may have."""
 
     def __init__(self, index: int, name: str) -> None:
         super().__init__(name)
         self.index: Final[i64] = index
         self.bit: Final[i64] = 2**index
-        # The member that followed it in the record that was read last.
+        # The member that followed this one in the record that was read last.
         self.follower: _Member = self
 
 
@@ -81,7 +81,7 @@ _HEAD.follower = _MEMBERS[b"service_id"]
 
 
 def scan_batch(adapter: RecordAdapter, batch_items_max: i64) -> i64:
-    """Add each record of the array that the body is, and return how many of them were parsed. Raises NonPlain, IndexError."""
+    """Add each record of the body, which is an array. Return how many of them were parsed. Raises NonPlain, IndexError."""
     scan = _RecordScanner(adapter)
     text = scan.text
     position: i64 = scan.skip_space(0)
@@ -108,7 +108,7 @@ def scan_batch(adapter: RecordAdapter, batch_items_max: i64) -> i64:
 
 
 def scan_record(adapter: RecordAdapter) -> i64:
-    """As `scan_batch`, where the body is one record."""
+    """Do what `scan_batch` does, for a body that is one record."""
     scan = _RecordScanner(adapter)
     scan.finish(scan.record(scan.skip_space(0)))
     return scan.parsed
@@ -119,29 +119,29 @@ class _RecordScanner(JsonScanner):
         super().__init__(adapter.body, adapter.rules)
         self.adapter: Final = adapter
         self.parsed: i64 = 0
-        # Of the member that was looked up last: its name, and where its colon ends.
+        # The name of the member that was looked up last, and the position behind its colon.
         self.name: bytes = b""
         self.position: i64 = 0
-        # Of the current record: its unknown members, and how many of them are not null.
+        # The current record's unknown members, and how many of them are not null.
         self.unknown: list[bytes] = []
         self.lost: i64 = 0
-        # The attributes of the current record, as fields of a point or a log record; and what a log record takes from them.
+        # The current record's attributes, as fields of a point or a log record; and the values that a log record takes of them.
         self.attributes: Final = BytesWriter()
         self.severity: bytes = b""
         self.severity_rank: i64 = 0
         self.is_event_named: bool = False
-        # Which keys the current record has: a stamp that is the record's at the hash of each.
+        # The keys of the current record: the record's stamp is at the hash of each of its keys.
         self.stamps: Final = BytesWriter()
         self.stamps.write(bytes(_STAMPS))
         self.stamp: i64 = 0
-        # Those of the record before, which the next one often has too. `before`: texts by member.
+        # Values of the record before, which the next one often has too. `before` has the texts by member.
         self.before: Final[list[bytes]] = [b"", b"", b"", b"", b"", b"", b""]
         self.group: Group | None = None
         self.timestamp: bytes = b""
         self.time_unix_nano: i64 = 0
 
     def record(self, position: i64) -> i64:
-        """Add the record that begins there. Return where it ends."""
+        """Add the record that begins at `position`. Return where it ends."""
         end: i64 = 0
         if self.text[position] == OPENING_BRACE:
             end = self._plain(position)
@@ -159,7 +159,7 @@ class _RecordScanner(JsonScanner):
         return end
 
     def _plain(self, start: i64) -> i64:
-        """Take the record that begins there, if it is plain and accepted as it is. Return where it ends; 0: it is not taken."""
+        """Add the record at `start`, if it is plain and accepted as it is. Return where it ends, or 0 if it was not added."""
         text = self.text
         texts = [b"", b"", b"", b"", b"", b"", b""]
         number = 0.0
@@ -167,7 +167,7 @@ class _RecordScanner(JsonScanner):
         tag: i64 = _POINT_ATTRIBUTES
         attributes_at: i64 = 0
         attributes_tag: i64 = 0
-        there: i64 = 0  # a bit a member that is not null
+        there: i64 = 0  # a bit for each member that is not null
         seen: i64 = 0
         end: i64
         self.attributes.truncate(0)
@@ -251,13 +251,13 @@ class _RecordScanner(JsonScanner):
                 position = self.skip_space(position)
         if position - start > _RECORD_BYTES_MAX or type_ == 0:
             return 0
-        if attributes_at and attributes_tag != tag:  # the type came behind them
+        if attributes_at and attributes_tag != tag:  # the type came behind the attributes
             self.attributes.truncate(0)
             self._attributes(attributes_at, tag)
         return position if self._take(type_, texts, number, there) else 0
 
     def _skip_unknown(self, position: i64) -> i64:
-        """Note the unknown member whose value begins there. Return where that ends; 0: the record has to be parsed."""
+        """Note the unknown member whose value is at `position`. Return the value's end, or 0 if the record has to be parsed."""
         if self.name in self.unknown or len(self.unknown) == _UNKNOWN_MAX:
             return 0
         self.unknown.append(self.name)
@@ -266,7 +266,7 @@ class _RecordScanner(JsonScanner):
         return self.value_end(position, SLICE_BYTES)
 
     def _text(self, index: i64, start: i64, end: i64) -> bytes:
-        """The text of a member: that of the record before, where it is the same."""
+        """Return the text of a member: the object of the record before, if the text is the same."""
         text = self.text
         before = self.before[index]
         size: i64 = end - start
@@ -286,7 +286,7 @@ class _RecordScanner(JsonScanner):
         return before
 
     def _member(self, position: i64) -> _Member | None:
-        """Look up the member whose name is there; None: it is unknown. Moves behind the colon."""
+        """Return the member whose name is at `position`; None if it is unknown. Move behind the colon."""
         text = self.text
         if text[position] != QUOTE:
             raise NonPlain
@@ -304,7 +304,7 @@ class _RecordScanner(JsonScanner):
         return _MEMBERS.get(content)
 
     def _take(self, type_: i64, texts: list[bytes], number: float, there: i64) -> bool:
-        """Return whether the record is accepted as it is, and add it then."""
+        """Add the record if it is accepted as it is. Return whether it is."""
         adapter = self.adapter
         rules = adapter.rules
         is_log = type_ == TYPE_LOG or type_ == TYPE_EVENT
@@ -382,8 +382,8 @@ class _RecordScanner(JsonScanner):
         return True
 
     def _attributes(self, position: i64, tag: i64) -> i64:
-        """Write the attributes whose object begins there, as fields `tag`. Return where it ends; 0: they are not plain, or not
-        accepted as they are."""
+        """Write the attributes whose object is at `position`, as fields `tag`. Return the object's end, or 0 if they are not
+        plain, or not accepted as they are."""
         text = self.text
         rules = self.rules
         unasked_max: i64 = rules.attribute_bytes_unasked_max
@@ -419,7 +419,7 @@ class _RecordScanner(JsonScanner):
             if byte <= SPACE:
                 position = self.skip_space(position)
                 byte = text[position]
-            # The value's text, where it is in the body; else `other` is it.
+            # The bounds of the value's text, if it is in the body; else `other` is the text.
             start: i64 = position
             end: i64 = position
             other = b""
@@ -464,14 +464,14 @@ class _RecordScanner(JsonScanner):
                 position = self.skip_space(position)
 
     def _scalar(self, start: i64, end: i64) -> bytes:
-        """The text of the attribute's number, truth or null at start:end. Raises NonPlain."""
+        """Return the text of an attribute's number, boolean or null at start:end. Raises NonPlain."""
         if end - start > _PARSED_INTEGER_BYTES_MAX and is_whole(self.text[start:end].decode("latin-1")):
             return self.text[start:end]
         value = self.loaded(start, end)
         return _LITERALS[value] if value is None or isinstance(value, bool) else repr(value).encode()
 
     def _put(self, tag: i64, key: i64, key_end: i64, start: i64, end: i64, other: bytes) -> None:
-        """Write an attribute: its key is at key:key_end of the text, its value is `other`, or at start:end."""
+        """Write an attribute. Its key is at key:key_end of the text; its value is `other`, or at start:end if that is empty."""
         writer = self.attributes
         key_size: i64 = key_end - key
         other_size: i64 = len(other)
@@ -499,7 +499,7 @@ class _RecordScanner(JsonScanner):
             self.copy(writer, start, end)
 
     def _note(self, key: i64, key_end: i64, value: bytes) -> None:
-        """Note what a log record takes from a text of its attributes: its severity, and an event its name."""
+        """Note an attribute's text that becomes a log record's severity, and that an event has a name."""
         name = self.text[key:key_end]
         if name == b"event.name":
             self.is_event_named = True
@@ -518,7 +518,7 @@ class _RecordScanner(JsonScanner):
             self.stamps.write(bytes(_STAMPS))
 
     def _is_met(self, key: i64, key_end: i64) -> bool:
-        """Return whether the current record may have that key already. Stamps it."""
+        """Return whether the current record may have the key already, and stamp it."""
         text = self.text
         size: i64 = key_end - key
         if key + _WORD_BYTES > self.size:

@@ -1,7 +1,7 @@
-"""Values of a record's attributes: arrays and objects are checked and written as JSON, and long integers keep their digits.
+"""Check arrays and objects in a record's attributes, and write them as JSON, so that long integers keep their digits.
 
-The parser makes doubles of integers beyond 64 bits. Where an array or object may have one, the record's text is read once more
-with its long numbers in quotes.
+The parser makes doubles of integers beyond 64 bits. If an array or object may have such an integer, the record's text is read
+once more with its long numbers in quotes.
 """
 
 from json import JSONEncoder
@@ -15,7 +15,7 @@ from adapters.codec.text import quoted, shortened
 from adapters.errors import INVALID_ATTRIBUTES, NESTED_TOO_DEEP
 from adapters.rules import Rules
 
-# Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
+# Attributes may nest as deep as OTLP's; deeper nesting is more likely a mistake.
 NESTING_MAX: Final = 64
 # Beyond these a double may have been an integer of more than 64 bits.
 _LOWEST_INTEGER: Final = -9.2e18
@@ -23,7 +23,7 @@ _HIGHEST_INTEGER: Final = 1.8e19
 
 
 class NotFinite:
-    """Takes the place of a number without a finite float64 value: NaN, Infinity, 1e999, an integer of 400 digits."""
+    """A `NotFinite` replaces a number without a finite float64 value: NaN, Infinity, 1e999, an integer of 400 digits."""
 
     def __init__(self, token: str) -> None:
         self.token: Final = token
@@ -31,7 +31,7 @@ class NotFinite:
 
 
 def _digits_of(number: object) -> str:
-    """Of an integer beyond a double, its text: `NestedValues.check` accepts no other `NotFinite`."""
+    """Return the text of an integer beyond a double: `NestedValues.check` accepts no other `NotFinite`."""
     assert isinstance(number, NotFinite)
     return number.token
 
@@ -40,22 +40,22 @@ _ENCODER: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_n
 
 
 class NestedValues:
-    """Checks arrays and objects, and writes them as JSON."""
+    """A `NestedValues` checks arrays and objects, and writes them as JSON."""
 
     def __init__(self, rules: Rules) -> None:
-        """Rests by `rules`."""
+        """Prepare to check values. Rest as `rules` say."""
         self.rules: Final = rules
-        # After `check`: whether no double may have been an integer; and the number that is not finite.
+        # After `check`: whether certainly no double was a longer integer; and the number that is not finite.
         self.is_exact: bool = True
         self.not_finite: object = None
 
     def check(self, value: object) -> i64:
-        """Return 0, or why the value is not accepted: NESTED_TOO_DEEP, or INVALID_ATTRIBUTES for `not_finite`."""
+        """Return 0, or the reason for a rejection: NESTED_TOO_DEEP, or INVALID_ATTRIBUTES for `not_finite`."""
         self.is_exact = True
         return self._check(value, 0)
 
     def json(self, value: object, quoted_value: object) -> bytes:
-        """The value that was checked last. `quoted_value`: if it is not exact, the same with its long numbers in quotes."""
+        """Return the value that was checked last as JSON. If it is not exact, `quoted_value` has its long numbers in quotes."""
         self.rules.rest()
         text = _ENCODER.encode(value if self.is_exact else _exact(value, quoted_value)).encode()
         self.rules.rest()
@@ -90,17 +90,17 @@ class NestedValues:
 
 
 def is_double(value: float) -> bool:
-    """Return whether a number that the parser read as a double was certainly no integer beyond 64 bits."""
+    """Return whether a number that the parser read as a double was certainly not an integer beyond 64 bits."""
     return _LOWEST_INTEGER < value < _HIGHEST_INTEGER
 
 
 def with_long_numbers(text: bytes, attributes: dict[str, object], rules: Rules) -> dict[str, object]:
-    """Return the attributes of the record that the text is, with each long number as a string."""
+    """Return the attributes of the record in `text`, with each long number as a string."""
     rules.rest()
     try:
         record: object = orjson.loads(quote_long_numbers(text, rules))
     except orjson.JSONDecodeError:
-        return attributes  # it has a NaN, so another parser has read it, which keeps integers
+        return attributes  # the record has a NaN, so Python's parser has read it, which keeps integers
     rules.rest()
     assert isinstance(record, dict)
     found = record["attributes"]
@@ -109,7 +109,7 @@ def with_long_numbers(text: bytes, attributes: dict[str, object], rules: Rules) 
 
 
 def _exact(value: object, quoted_value: object) -> object:
-    """Return a value with its integers beyond 64 bits."""
+    """Return a value with its integers beyond 64 bits restored."""
     if isinstance(value, float) and isinstance(quoted_value, str) and is_whole(quoted_value):
         return int(quoted_value) if len(quoted_value) <= INTEGER_DIGITS_MAX else NotFinite(quoted_value)
     if isinstance(value, list) and isinstance(quoted_value, list):
@@ -120,7 +120,7 @@ def _exact(value: object, quoted_value: object) -> object:
 
 
 def shown(value: object) -> str:
-    """What was got instead: its JSON type and, shortened and escaped, itself."""
+    """Return a wrong value as it is shown in a message: its JSON type, and its shortened and escaped text."""
     if value is None:
         return "null"
     if isinstance(value, NotFinite):
