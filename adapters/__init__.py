@@ -1,4 +1,4 @@
-"""Adapters: bytes in, records out. No I/O, no clock, no asyncio, no logging, no configuration.
+"""Adapters convert bytes to records. They have no I/O, clock, asyncio, logging or configuration.
 
 Every adapter has the same shape: `adapt(body, header, rules, message_bytes_max) -> Adapted`.
 """

@@ -1,4 +1,4 @@
-"""Builds messages: it packs items into groups, groups into records, and records into messages.
+"""Build messages: pack items into groups, groups into records, and records into messages.
 
 Invariants:
 1. A message has at most `message_bytes_max` bytes, and its rows have at most `Rules.message_row_bytes_max` bytes
@@ -25,13 +25,13 @@ from adapters.rules import Rules
 _ITEM_TAG_BYTES: Final = 1
 # The place of an open record or group that is not written yet, since it has no items.
 _UNWRITTEN: Final = -1
-# At most so many bytes for batch_part, item_count, and the tags and lengths of the record and of its last group.
+# The most bytes of batch_part, item_count, and the tags and lengths of the record and of its last group.
 _FRAMING_BYTES_MAX: Final = 26
 
 
 class BatchBuilder:
-    """Packs items into groups, groups into records, and records into messages. Each message has at most `message_bytes_max`
-    bytes, and its rows have at most `rules.message_row_bytes_max` bytes.
+    """A `BatchBuilder` packs items into groups, groups into records, and records into messages. Each message has at most
+    `message_bytes_max` bytes, and its rows have at most `rules.message_row_bytes_max` bytes.
 
     Call `open_record` whenever the signal, type, service or resource changes, then `open_group` for each scope, then `add` for
     each of its items, and `finish` at the end. A group or record without items is not written.
@@ -52,7 +52,7 @@ class BatchBuilder:
         # The bytes of the rows of the current message, including its open record and group.
         self.row_bytes: i64 = 0
         self.row_bytes_max: i64 = rules.message_row_bytes_max
-        # The bytes that each row of the open group has beside those of its item.
+        # The bytes that each row of the open group has in addition to those of its item.
         self.group_row_bytes: i64 = 0
         # `head` comes before the groups of the open record, and `scope` before the items of the open group. Both are written
         # with the first item. `record_at` and `group_at` are the places of the two lengths in the message. A length always
@@ -186,8 +186,8 @@ class BatchBuilder:
         self.index += 1
 
     def reject_more(self, reason: i64, items: i64) -> None:
-        """Reject the next items for one reason, and only count them. Use it only when so many items have been rejected before
-        that no more of them are kept one by one."""
+        """Reject the next `items` items for one reason, and only count them. Use it only when REJECTIONS_KEPT_MAX items have
+        been rejected before."""
         key = (int(self.type), int(reason))
         self.out.rejected[key] = self.out.rejected.get(key, 0) + items
         self.index += items

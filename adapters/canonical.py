@@ -1,8 +1,8 @@
-"""Bodies in protobuf that have texts that are not UTF-8, or are oddly written.
+"""Read protobuf bodies that have texts that are not UTF-8, or that are unusually written.
 
-A body is read as it lies on the wire. Where that stumbles, its texts are repaired (adapters/codec/text_repair.py) and it is
-read once more. Where that stumbles too, protobuf's parser is asked, once: what it refuses is malformed; what it reads is
-written anew, plainly, known fields only, and read in that form.
+A body is first read as it was sent. If that fails, its texts are repaired (adapters/codec/text_repair.py), and it is read once
+more. If that fails too, protobuf's parser reads it, once. A body that the parser refuses is malformed. Any other is rewritten
+in its canonical form, with known fields only, and read in that form.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from adapters.record import Adapted
 from adapters.rules import Rules
 from adapters.unknown_fields import unknown_fields
 
-# Protobuf's own parser takes up to 170 bytes of memory and 0.2 us an element, and no client that we know writes oddly.
+# Protobuf's parser takes up to 170 bytes of memory and 0.2 us per element, and no client that we know needs it.
 ODD_BODY_BYTES_MAX: Final = 16 << 20
 ODD_ELEMENTS_MAX: Final = 1 << 19
 _MISTYPED_MESSAGES_MAX: Final = 1_000
@@ -29,11 +29,11 @@ _MISTYPED_MESSAGES_MAX: Final = 1_000
 def adapt_plainly(
     adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules, kept_unknown: bytes = b""
 ) -> Adapted:
-    """Return what `adapt`, which raises NonCanonical, makes of a body; else of the body with its texts repaired; else of the
-    canonical form of that. Raises Malformed, RequestRefused.
+    """Return the result of `adapt` for a body; if it raises NonCanonical, for the body with its texts repaired; and else for
+    the canonical form of that. Raises Malformed, RequestRefused.
 
-    Where that has no item, it has the fields of the body that are unknown. `kept_unknown`: the tag of an unknown field that
-    `adapt` knows: where a body may have it, the canonical form has the unknown fields, too.
+    A result without items has the unknown fields of the body. `kept_unknown` is the tag of an unknown field that `adapt`
+    knows: if a body may have it, the canonical form keeps the unknown fields.
     """
     adapted = _adapted(adapt, body, message_class, rules, kept_unknown)
     if body and not adapted.parts and not adapted.rejected and adapted.unknown_fields is None:
@@ -44,7 +44,7 @@ def adapt_plainly(
 def _adapted(
     adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules, kept_unknown: bytes
 ) -> Adapted:
-    """As `adapt_plainly`, without the unknown fields."""
+    """Return what `adapt_plainly` returns, without the unknown fields."""
     before = rules.repaired
     try:
         return adapt(body)
@@ -69,9 +69,10 @@ def _adapted(
 def _plain(
     body: bytes, sent_bytes: int, message_class: type[Message], position: int, rules: Rules, kept_unknown: bytes
 ) -> bytes:
-    """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled.
+    """Return the same message as a plain encoder writes it. Raises Malformed with `position`, where the reading first failed,
+    and RequestRefused if the body has too many elements for the parser.
 
-    `sent_bytes`: how long the body was before its texts were repaired.
+    `sent_bytes` is the size of the body before its texts were repaired.
     """
     name = message_class.DESCRIPTOR.name
     if len(body) > ODD_BODY_BYTES_MAX:
@@ -105,8 +106,8 @@ def _plain(
 
 
 def _mistyped(message: Message) -> str:
-    """Return which field of its first messages has the number of a known one, and a wire type that this can't have; nothing if
-    none has. Protobuf's parser takes it for unknown. A request of another signal has such fields."""
+    """Return the first field whose number is known and whose wire type is wrong, or empty if the first messages have none.
+    Protobuf's parser treats such a field as unknown. A request of another signal has such fields."""
     pending = [message]
     left = _MISTYPED_MESSAGES_MAX
     while pending and left:

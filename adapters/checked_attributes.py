@@ -1,10 +1,10 @@
-"""Attributes whose keys and values may be too long: what the rules allow to be cut is cut.
+"""Write attributes whose keys and values may be too long, and cut them if the rules allow it.
 
-A key that is cut, and the key of the attribute that says how long a value was, may be the key of another attribute too. Then
-the last one is stored, as of a key that is sent twice.
+A cut value gets a marker: an attribute that contains the value's original length. A cut key, or a marker's key, may also be
+the key of another attribute. Then the last attribute is stored, as if the key had been sent twice.
 
 Invariants:
-1. No two attributes of a list have one key (tests/contracts/test_adapter_over_limits.py,
+1. No two attributes of a list have the same key (tests/contracts/test_adapter_over_limits.py,
    test_a_key_that_is_made_is_stored_once).
 """
 
@@ -19,16 +19,16 @@ from adapters.record import put_attribute
 from adapters.repairs import CUT_KEY_PREFIX, KEY_TRUNCATED, VALUE_TRUNCATED
 from adapters.rules import Rules
 
-# What is stored of an attribute.
+# The parts of an attribute that are stored.
 NOTHING: Final = 0
 WITHOUT_MARKER: Final = 1
 WHOLE: Final = 2
 
 
 def kept_of(keys: list[bytes], markers: list[bytes]) -> list[int]:
-    """Return what is stored of each attribute of a list, by their keys as they are stored.
+    """Return for each attribute of a list, by the keys as they are stored, which part of it is stored.
 
-    `markers`: the key of the attribute that says how long a value was; nothing where it was not cut.
+    `markers` has the key of each attribute's marker, or empty if the value was not cut.
     """
     kept: list[int] = []
     taken: set[bytes] = set()
@@ -45,21 +45,21 @@ def kept_of(keys: list[bytes], markers: list[bytes]) -> list[int]:
 
 
 class CheckedAttributes:
-    """Writes the attributes of one list: `begin`, `put` each, and `end`."""
+    """A `CheckedAttributes` writes the attributes of one list: `begin`, `put` each, and `end`."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules: Final = rules
         self._writer = BytesWriter()
         self._tag: i64 = 0
         self._start: i64 = 0
-        # What has been written, as soon as a key had to be made: where each attribute ends, and its keys. Before, how many.
+        # The keys of the attributes that have been written, the keys of their markers, and where they end.
         self._keys: Final[list[bytes]] = []
         self._markers: Final[list[bytes]] = []
-        self._ends: Final[list[int]] = []  # of the attribute, and of its marker
+        self._ends: Final[list[int]] = []  # two for each: the end of the attribute, and of its marker
         self._is_made: bool = False
 
     def begin(self, writer: BytesWriter, tag: i64) -> None:
-        """`tag`: of the attributes, below 128."""
+        """Begin a list in `writer`. `tag` is the tag of its attributes, below 128."""
         self._writer = writer
         self._tag = tag
         self._start = len(writer)
@@ -69,7 +69,7 @@ class CheckedAttributes:
         self._ends.clear()
 
     def put(self, key: bytes, text: bytes) -> i64:
-        """Write an attribute. Return 0, or why it can't be taken, and nothing is written."""
+        """Write an attribute and return 0. If it can't be taken, write nothing and return the reason."""
         rules = self._rules
         writer = self._writer
         marker = b""
@@ -98,7 +98,7 @@ class CheckedAttributes:
         return 0
 
     def end(self) -> None:
-        """Leave out what another attribute has replaced."""
+        """Remove the attributes and markers that a later attribute has replaced."""
         if not self._is_made:
             return
         kept = kept_of(self._keys, self._markers)

@@ -6,7 +6,7 @@ reject one item and keep its neighbours. Request reasons refuse a whole request:
 
 from typing import Final, NamedTuple
 
-# Item reasons. Adapters and rules pass these integers about on the hot path; 0 and 1 are not reasons but states of a scan.
+# Item reasons. Adapters and rules pass these integers on the hot path; 0 and 1 are not reasons but states of a scan.
 MISSING_SERVICE_ID: Final = 2
 MISSING_METRIC_NAME: Final = 3
 MISSING_VALUE: Final = 4
@@ -66,7 +66,7 @@ ORIGIN_NOT_ALLOWED: Final = 64
 
 
 class Reason(NamedTuple):
-    """One way of being refused."""
+    """A `Reason` is one cause of a rejection or refusal."""
 
     code: int
     name: str
@@ -230,7 +230,7 @@ REASON: Final[dict[int, Reason]] = {reason.code: reason for reason in REASONS}
 
 
 class RequestRefused(Exception):
-    """The request as a whole can't be taken; nothing of it was kept. Permanent: the same bytes fare the same.
+    """The whole request is refused, and nothing of it was kept. This is permanent: the same bytes are refused again.
 
     `reason` is one of the request reasons, or the item reason of a request that is one item; `message` has the numbers.
     """
@@ -246,12 +246,12 @@ class Malformed(RequestRefused):
 
 
 def too_many_elements(size_bytes: int, elements_max: int, *, is_whole: bool = True) -> RequestRefused:
-    """Return the refusal of a body that holds more elements than that. `size_bytes`: of all of it, or of its beginning."""
+    """Return the refusal of a body of more than `elements_max` elements. `size_bytes` is its size, or that of its beginning."""
     return _too_many("request", size_bytes, elements_max, "messages, attributes, labels, values", is_whole)
 
 
 def too_many_json_parts(size_bytes: int, parts_max: int, *, is_whole: bool = True) -> RequestRefused:
-    """Return the same of JSON."""
+    """Return the refusal of a JSON body of more than `parts_max` parts. `size_bytes` is as in `too_many_elements`."""
     return _too_many("JSON", size_bytes, parts_max, "objects, arrays and commas", is_whole)
 
 
@@ -273,7 +273,7 @@ def too_many_row_bytes_for_plan(row_bytes_max: int) -> RequestRefused:
 
 
 def too_many_row_bytes(row_bytes_max: int) -> RequestRefused:
-    """Return the refusal of a request whose rows have more bytes than that."""
+    """Return the refusal of a request whose rows have more than `row_bytes_max` bytes."""
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
         f"the request becomes rows of more than {row_bytes_max} bytes, since each row repeats its resource, scope and labels:"

@@ -1,17 +1,18 @@
-"""The fingerprint of a message: the same in each repetition of its request, so that its writer stores it once.
+"""The fingerprint of a message: the same in each repetition of its request, so that the writer stores the message once.
 
-A request that may be recognized has a fingerprint of 16 bytes, XXH3-128 of what was sent. That hash is fast and not
+A request that may be recognized has a fingerprint of 16 bytes, XXH3-128 of the sent bytes. That hash is fast and not
 cryptographic: a sender can make two bodies that have the same. So fingerprints are compared within one tenant only, and a
-sender can suppress nothing but its own data. docs/adr/0041-repetitions-are-left-out-by-the-writer.md has the argument.
+sender can suppress nothing but its own data. docs/adr/0041-repetitions-are-left-out-by-the-writer.md explains the choice.
 
 Invariants:
 1. The same body on the same route with the same key has the same fingerprint, in any process; another body, route or key has
    another (tests/unit/adapters/test_fingerprint.py, test_a_fingerprint_tells_requests_apart).
-2. `read_fingerprint` finds in a message what `put_fingerprint` put there, and nothing in a message that has none
+2. `read_fingerprint` finds the fingerprint that `put_fingerprint` wrote into a message, and none in a message that has none
    (test_a_message_says_its_fingerprint).
-3. The stand-in of a message has no items. It has what the message's last record has, and the number of the items (the same).
-4. The partition of a fingerprint depends on nothing but it and their number. Where partitions are added, it is the same or a
-   new one (test_added_partitions_take_their_share_and_move_nothing_else).
+3. The stand-in of a message has no items. It has the fields of the message's last record, and the number of the items (the
+   same test).
+4. The partition of a fingerprint depends only on the fingerprint and the number of partitions. If partitions are added, it
+   stays the same or becomes a new one (test_added_partitions_take_their_share_and_move_nothing_else).
 """
 
 from typing import Final
@@ -30,7 +31,7 @@ _RANDOM_BITS: Final = (1 << 53) - 1
 
 
 class Fingerprint:
-    """What a message says of itself, where its repetitions are recognized."""
+    """A `Fingerprint` identifies a message whose repetitions are recognized: its tenant, value, and time of receipt."""
 
     def __init__(self, tenant: bytes, value: bytes, received_time_unix_nano: int) -> None:
         self.tenant: Final = tenant
@@ -39,18 +40,18 @@ class Fingerprint:
 
 
 def request_seed(route: str) -> int:
-    """Return what makes the fingerprints of a route differ from those of others."""
+    """Return the hash seed that makes the fingerprints of a route differ from those of others."""
     return xxh3_64_intdigest(route.encode())
 
 
 def request_fingerprint(seed: int, body: bytes, key: bytes) -> bytes:
-    """Return the fingerprint of a request. `key`: what its sender gave; empty where it gave none."""
+    """Return the fingerprint of a request. `key` is the key that its sender gave, or empty."""
     digest = xxh3_128_digest(body, seed)
     return xxh3_128_digest(digest + key, seed) if key else digest
 
 
 def layout_fingerprints(request: bytes, adapted: Adapted) -> list[bytes]:
-    """Return the fingerprints of a request's messages. Only messages with the same items may have the same: so where some were
+    """Return the fingerprints of a request's messages. Only messages with the same items may have the same. So if items were
     rejected, or there are several messages, the fingerprints depend on which items each message has."""
     parts = adapted.parts
     if len(parts) == 1 and not adapted.rejected:
@@ -77,12 +78,12 @@ def partition_of(fingerprint: bytes, partitions: int) -> int:
 
 
 def put_fingerprint(record: BytesWriter, fingerprint: bytes) -> None:
-    """Write it as a field of a TelemetryRecord, the last one."""
+    """Write a fingerprint as the last field of a TelemetryRecord."""
     put_bytes(record, FINGERPRINT, fingerprint)
 
 
 def read_fingerprint(payload: bytes) -> Fingerprint | None:
-    """Return what the last record of a message says. None: repetitions of this message are not recognized."""
+    """Return the fingerprint in the last record of a message; None if repetitions of this message are not recognized."""
     cursor = Cursor(payload)
     try:
         start, end = _last_record(cursor)
@@ -102,7 +103,7 @@ def read_fingerprint(payload: bytes) -> Fingerprint | None:
 
 
 def stand_in(payload: bytes) -> bytes:
-    """Return what is stored in the place of a message that is a repetition: its last record, and how many items it had. The
+    """Return the message that is stored in the place of a repetition: its last record, and the number of its items. The
     message must have a fingerprint. Raises NonCanonical."""
     cursor = Cursor(payload)
     whole: i64 = len(payload)
@@ -132,7 +133,7 @@ def _last_record(cursor: Cursor) -> tuple[i64, i64]:
     at: i64 = 0
     start: i64 = 0
     last: i64 = 0
-    # To read them as fields would take twice the time.
+    # Reading the records with `Cursor.field` would take twice the time.
     while at + 1 < end and buffer[at] == RECORD:
         first: i64 = at + 1
         byte: i64 = buffer[first]

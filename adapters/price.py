@@ -1,21 +1,21 @@
-"""How many elements a request holds, known before it is read: a sender pays by the byte, and a scanner by the element.
+"""Count the elements of a request before it is read: a sender pays by the byte, and a scanner by the element.
 
 An element is a field on the wire that is not of fixed size: a message, an attribute, a label, a text, a number, or an entry of
 a packed list. Each costs a step of a scanner. An empty message takes two bytes and costs as much as a full one.
 
-The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: 3 to 8 ns an element. It reads the
-pieces of a body, too, as they are decompressed: of one that holds too many no more is than tells. What the rows of a request
-cost, adapters/otlp/row_price.py and adapters/prometheus/price.py say.
+The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: 3 to 8 ns an element. It can also
+read the pieces of a body as they are decompressed, so a body that holds too many is not decompressed further.
+adapters/otlp/row_price.py and adapters/prometheus/price.py count the bytes of a request's rows.
 
 Invariants:
 1. An element takes at least two bytes of the body. So a body of at most twice the limit is not read at all
    (tests/unit/adapters/test_price.py, test_small_bodies_are_not_counted).
-2. What `check_elements` counts is at least the number of steps that a scanner takes (test_price.py,
+2. `check_elements` counts at least the number of steps that a scanner takes (test_price.py,
    test_each_kind_of_element_counts).
-3. It rests at least once for each 256 KiB (test_price.py, test_counting_rests).
-4. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
+3. The check rests at least once for each 256 KiB (test_price.py, test_counting_rests).
+4. A body is never refused for being malformed: the adapter that reads it next reports that (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
-5. Wherever a body is cut into pieces, they have as many elements as the whole (test_price.py,
+5. Wherever a body is cut into pieces, the pieces together have as many elements as the whole (test_price.py,
    test_pieces_have_the_elements_of_the_whole).
 """
 
@@ -33,32 +33,32 @@ from adapters.rules import NO_RULES, Rules
 
 # The fewest bytes that an element takes: its tag, and its length or value.
 ELEMENT_BYTES_MIN: Final = 2
-# A message of at most so many bytes is not read: it counts as many elements as it could hold.
+# A message of at most this size is not read: it counts as the most elements that it could hold.
 _TINY_BYTES_MAX: Final = 8
 # A list nested deeper is refused by the adapter, which reads no further than that.
 _DEPTH_MAX: Final = 200
 _WORD_BYTES: Final = 8
-# Of an empty field: its tag, below 128, and its length.
+# The bits of an empty field: its tag, below 128, and its length.
 _PAIR_BITS: Final = 16
 _PAIRS: Final = 4
-# Looked up: mypyc takes a literal as a C int, of 32 bits.
+# Read from bytes: mypyc takes a literal as a C int, of 32 bits.
 _THREE_PAIRS: Final = b"\xff" * 6 + bytes(2)
-# From one rest to the next, and from one look at the limit: 10 ns a byte at most.
+# The bytes from one rest, and one check of the limit, to the next: at most 10 ns a byte.
 _REST_BYTES: Final = 256 << 10
 # A tag has at most five bytes, and a number ten.
 _HEAD_BYTES_MAX: Final = 16
-# Of a message whose size is not known.
+# The end of a message whose size is not known.
 _ENDLESS: Final = 1 << 60
 
-# Of a KeyValue, an AnyValue.
+# Fields of a KeyValue (key, value) and of an AnyValue (string).
 _KEY: Final = 0x0A
 _VALUE: Final = 0x12
 _STRING: Final = 0x0A
-# Of a key and a text, both of less than 128 bytes.
+# The most bytes of a KeyValue whose key and text have less than 128 bytes each.
 _PLAIN_TEXT_BYTES_MAX: Final = 258
 
-# What a field of bytes holds.
-_TEXT: Final = 0  # nothing that is read here
+# What a field of bytes may contain.
+_TEXT: Final = 0  # bytes that are not read here
 _MESSAGE: Final = 1
 _ATTRIBUTE: Final = 2  # a KeyValue
 _PACKED_FIXED64: Final = 3
@@ -69,7 +69,7 @@ _FIXED64_TYPES: Final = (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIX
 
 
 class Shape:
-    """What the fields of one message type hold, by tag; and the shapes of its submessages."""
+    """A `Shape` records the kinds of a message type's fields by tag, and the shapes of its submessages."""
 
     def __init__(self) -> None:
         self.kinds: bytes = bytes(_TAGS)
@@ -105,7 +105,7 @@ def _shape_of(descriptor: Descriptor) -> Shape:
 
 
 def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = NO_RULES) -> None:
-    """Refuse a serialized message of that shape that holds more elements than that. Rests by `rules`. Raises RequestRefused."""
+    """Refuse a serialized message of more than `elements_max` elements. Rest as `rules` say. Raises RequestRefused."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN or body is rules.counted_body:
         return
     count = _Count(elements_max, rules)
@@ -118,8 +118,8 @@ def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = 
 
 
 def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = NO_RULES) -> bool:
-    """Return whether a message of that shape may hold more elements than that. From where it is odd, any two bytes may be
-    one."""
+    """Return whether a message may hold more than `elements_max` elements. Behind a field that can't be read, any two bytes may
+    be an element."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return False
     count = _Count(elements_max, rules)
@@ -134,7 +134,7 @@ def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: 
 
 
 class ElementsCount(PiecesCount):
-    """Counts the elements of a message of that shape that comes in pieces."""
+    """An `ElementsCount` counts the elements of a message that arrives in pieces."""
 
     def __init__(self, shape: Shape, elements_max: i64) -> None:
         super().__init__(elements_max * ELEMENT_BYTES_MIN, elements_max * ELEMENT_BYTES_MIN)
@@ -143,7 +143,7 @@ class ElementsCount(PiecesCount):
         self._count.begin(shape)
 
     def _exceeds(self, piece: bytes) -> bool:
-        """From where the message is odd, nothing is counted."""
+        """Count the next piece. Behind a field that can't be read, nothing is counted."""
         if not self.is_sure:
             return False
         try:
@@ -155,7 +155,7 @@ class ElementsCount(PiecesCount):
         return False
 
     def _passes_over(self, size_bytes: i64) -> bool:
-        """Do so within a long text, or behind what is odd."""
+        """Pass over bytes within a long text, or behind a field that can't be read."""
         return not self.is_sure or self._count.pass_over(size_bytes)
 
     def _refusal(self) -> RequestRefused:
@@ -163,11 +163,11 @@ class ElementsCount(PiecesCount):
 
 
 class _TooMany(Exception):
-    """The limit is exceeded: the rest need not be read."""
+    """The limit is exceeded, so the rest need not be read."""
 
 
 class _Open:
-    """A message whose end is in a later piece."""
+    """An `_Open` is a message whose end is in a later piece."""
 
     def __init__(self, shape: Shape, end: i64, depth: i64) -> None:
         self.shape: Final = shape
@@ -176,7 +176,7 @@ class _Open:
 
 
 def _moved(messages: list[_Open], gone: i64) -> list[_Open]:
-    """Return them as they are in a buffer that has lost so many bytes at its beginning."""
+    """Return open messages as they are in a buffer that has lost its first `gone` bytes."""
     moved: list[_Open] = []
     for one in messages:
         end: i64 = one.end if one.end == _ENDLESS else one.end - gone
@@ -185,7 +185,7 @@ def _moved(messages: list[_Open], gone: i64) -> list[_Open]:
 
 
 class _Count:
-    """Counts the elements of one body, or of the pieces of one."""
+    """A `_Count` counts the elements of one body, or of a body's pieces."""
 
     def __init__(self, elements_max: i64, rules: Rules) -> None:
         self.buffer: bytes = b""
@@ -194,9 +194,9 @@ class _Count:
         self.rest_at: i64 = _REST_BYTES
         self.elements_max: Final[i64] = elements_max
         self.elements: i64 = 0
-        # Where the first field begins that is not counted, in the buffer or behind it.
+        # The beginning of the first field that is not counted, in the buffer or behind it.
         self.position: i64 = 0
-        # The messages that it is in, the innermost first.
+        # The messages that this field is in, the innermost first.
         self.open: list[_Open] = []
 
     def whole(self, body: bytes, shape: Shape) -> None:
@@ -210,7 +210,7 @@ class _Count:
         self.open = [_Open(shape, _ENDLESS, 0)]
 
     def piece(self, piece: bytes) -> None:
-        """Count the next piece of it, as far as fields are whole that are read. Raises NonCanonical, _TooMany."""
+        """Count the next piece of the message, as far as its fields are complete. Raises NonCanonical, _TooMany."""
         gone: i64 = min(self.position, len(self.buffer))
         self.buffer = self.buffer[gone:] + piece
         self.cursor = Cursor(self.buffer)
@@ -227,7 +227,7 @@ class _Count:
         self.open += _moved(outer, gone)
 
     def pass_over(self, size_bytes: i64) -> bool:
-        """Pass over so many bytes that come next, if they are within a field that is read. Return whether they are."""
+        """Pass over the next `size_bytes` bytes, if they are within a field that is counted. Return whether they are."""
         gone: i64 = len(self.buffer) + size_bytes
         if self.position < gone:
             return False
@@ -237,8 +237,8 @@ class _Count:
         return True
 
     def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> bool:
-        """Count those of the message at start:end. Return whether its end is there; else it is open. Raises NonCanonical,
-        _TooMany."""
+        """Count the elements of the message at start:end. Return whether its end was reached; else it is open. Raises
+        NonCanonical, _TooMany."""
         if depth > _DEPTH_MAX:
             return True
         buffer = self.buffer
@@ -318,7 +318,7 @@ class _Count:
         return True
 
     def _leave(self, shape: Shape, end: i64, depth: i64, position: i64, elements: i64) -> bool:
-        """Leave an open message at its field that begins there. Raises _TooMany."""
+        """Leave an open message at its field that begins at `position`. Raises _TooMany."""
         self._add(elements)
         self.position = position
         self.open.append(_Open(shape, end, depth))

@@ -1,5 +1,5 @@
-"""What an adapter returns: messages of records, the items that were rejected, and how many there were of each; and the header
-that all records of a request share."""
+"""The result of an adapter: messages of records, the rejected items, and the counts of both. And the header that all records
+of a request share."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ from adapters.record_tags import (
     VERSION,
 )
 
-# Type, as infrasage.v1.Type has it.
+# The values of infrasage.v1.Type.
 TYPE_METRIC: Final = 1
 TYPE_LOG: Final = 2
 TYPE_TRACE: Final = 3
@@ -25,25 +25,25 @@ TYPE_PROFILE: Final = 5
 TYPE_SLO: Final = 6
 TYPE_NAMES: Final = ("unspecified", "metric", "log", "trace", "event", "profile", "slo")
 
-# Source, as infrasage.v1.Source has it.
+# The values of infrasage.v1.Source.
 SOURCE_NATIVE: Final = 1
 SOURCE_OTLP: Final = 2
 SOURCE_PROMETHEUS_WRITE_V1: Final = 3
 SOURCE_PROMETHEUS_WRITE_V2: Final = 4
 
-# Signals: which topic a message is for, and what its items are: Metrics, LogRecords or Spans.
+# A signal decides a message's topic and the type of its items: Metrics, LogRecords or Spans.
 METRICS: Final = 11
 LOGS: Final = 12
 TRACES: Final = 13
 
-# The rejections reported one by one, with their payloads; beyond, they are only counted by reason.
+# At most this many rejections are reported one by one, with their payloads; more are only counted by reason.
 REJECTIONS_KEPT_MAX: Final = 10_000
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
 
 def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> None:
-    """A KeyValue in the normal form, its value a string, as field `tag`, which is below 128."""
+    """Write a KeyValue in the normal form, with a string as its value, as field `tag`, which is below 128."""
     key_bytes: i64 = len(key)
     text_bytes: i64 = len(text)
     value_bytes: i64 = 1 + varint_size(text_bytes) + text_bytes
@@ -63,10 +63,10 @@ def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> Non
 
 
 class Header:
-    """What is the same for every record of a request: the version, and most of the header, encoded once."""
+    """A `Header` holds the fields that all records of a request share, encoded once: the version, and most of the header."""
 
     def __init__(self, tenant_id: str, source: int, received_time_unix_nano: int, batch_id: bytes) -> None:
-        """`batch_id` is 16 bytes."""
+        """Encode the fields. `batch_id` has 16 bytes."""
         writer = BytesWriter()
         put_varint(writer, VERSION)
         put_varint(writer, RECORD_VERSION)
@@ -81,8 +81,8 @@ class Header:
 
 
 class Part:
-    """One message for one topic: a serialized TelemetryBatch. `row_bytes` is what adapters.rows.row_bytes returns for it;
-    `fingerprint` is empty where its repetitions are not recognized."""
+    """A `Part` is one message for one topic: a serialized TelemetryBatch. adapters.rows.row_bytes returns its `row_bytes`;
+    `fingerprint` is empty if its repetitions are not recognized."""
 
     def __init__(self, signal: int, payload: bytes, item_count: int, row_bytes: int, fingerprint: bytes = b"") -> None:
         self.signal: Final = signal
@@ -94,7 +94,7 @@ class Part:
 
     @staticmethod
     def written(signal: int, writer: BytesWriter, item_count: int, row_bytes: int) -> "Part":
-        """Return one whose payload is in a writer, so that a record more can be put behind it before it is copied."""
+        """Return a part whose payload is in a writer, so that one more record can be appended before it is copied."""
         part = Part(signal, b"", item_count, row_bytes)
         part._writer = writer
         return part
@@ -113,24 +113,24 @@ class Part:
         return len(self._payload) if writer is None else len(writer)
 
     def with_record(self, record: bytes, row_bytes: int, fingerprint: bytes) -> "Part":
-        """Return this message with one record more, a serialized TelemetryBatch whose rows have so many bytes."""
+        """Return this message with one more record, a serialized TelemetryBatch whose rows have `row_bytes` bytes."""
         writer = self._writer
         if writer is None:
             payload = self._payload + record
         else:
-            # Both have the longer payload then: a large message is not copied twice.
+            # Both parts have the longer payload then: a large message is not copied twice.
             writer.write(record)
             payload = self.payload
         return Part(self.signal, payload, self.item_count, self.row_bytes + row_bytes, fingerprint)
 
 
 class Rejection:
-    """One item that was not taken.
+    """A `Rejection` describes one rejected item.
 
-    `index` counts the request's items from 0. `service_id` is the service it would have been stored under (OTLP, remote write:
-    unknown_service where none is named); empty where a record names none, or one whose name is too long. `payload` is the item
-    in its adapter's own form (the adapter's docstring says which); empty where it was not kept, for the budget was spent.
-    `payload_bytes` is how long it is, or would be: of one that no message can hold, only the beginning is kept.
+    `index` counts the request's items from 0. `service_id` is the service under which the item would have been stored (OTLP,
+    remote write: unknown_service if none is named); it is empty if a record names none, or one whose name is too long.
+    `payload` is the item in its adapter's own form, which the adapter's docstring describes; it is empty if the budget for
+    payloads was spent. `payload_bytes` is the payload's whole size: if no message can hold it, only its beginning is kept.
     """
 
     def __init__(
@@ -153,32 +153,32 @@ class Rejection:
 
 
 class Adapted:
-    """All that became of a request's items."""
+    """An `Adapted` holds the results for all items of a request."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        # Of all parts' rows.
+        # The bytes of all parts' rows.
         self.row_bytes: int = 0
-        # How many were accepted, by type: the index is a TYPE_ constant.
+        # The number of accepted items by type: the index is a TYPE_ constant.
         self.accepted: list[int] = [0, 0, 0, 0, 0, 0, 0]
-        # How many were rejected, by (type, reason); and the first REJECTIONS_KEPT_MAX of them.
+        # The number of rejected items by (type, reason); and the first REJECTIONS_KEPT_MAX of them.
         self.rejected: dict[tuple[int, int], int] = {}
         self.rejections: list[Rejection] = []
-        # What was repaired, and how often, by kind (adapters/repairs.py).
+        # The number of repairs by kind (adapters/repairs.py).
         self.repaired: dict[int, int] | None = None
-        # Where nothing was taken, and there was something: the fields that are unknown; else those that hold items elsewhere.
+        # If a request that is not empty has no items: its unknown fields; else the fields that would hold items elsewhere.
         self.unknown_fields: list[str] | None = None
-        # How many of the rejections have a payload, and how many bytes those hold together.
+        # The number of rejections that have a payload, and the bytes of these payloads.
         self.dead_letter_items: int = 0
         self.dead_letter_bytes: int = 0
-        # How many of the rejected items could not be kept as dead letters, and never could be.
+        # The number of rejected items that can never be kept as dead letters.
         self.not_kept: int = 0
-        # Remote write's answers count by kind what of a request was accepted; other protocols leave these alone.
+        # Remote write's answers count what was accepted by kind; other protocols do not set these.
         self.samples: int = 0
         self.histograms: int = 0
         self.exemplars: int = 0
 
-    # Loops: compiled, `sum` makes a generator, and takes 1,100 instructions where one of these takes 100.
+    # These are loops, since `sum` over a compiled generator takes 1,100 instructions, and a loop 100.
 
     def accepted_count(self) -> int:
         count = 0

@@ -1,4 +1,4 @@
-"""The headers of a message's records, read without their items; and the order in which a record's fields are written.
+"""Read the headers of a message's records without their items, and write a record's fields in their order.
 
 Invariants:
 1. A header is what protobuf's own parser reads (tests/unit/adapters/test_record_headers.py, test_headers_are_those_of_records).
@@ -17,7 +17,7 @@ _UINT32_MASK: Final = (1 << 32) - 1
 
 
 class RecordHeader:
-    """Of one record. `receipt`: encoded; None: it has none."""
+    """A `RecordHeader` is the header of one record. `receipt` is the encoded receipt, or None if the record has none."""
 
     def __init__(self, tenant: bytes, received_time_unix_nano: int, batch_id: bytes, items: int, receipt: bytes | None) -> None:
         self.tenant: Final = tenant
@@ -28,7 +28,7 @@ class RecordHeader:
 
 
 def record_headers(payload: bytes) -> list[RecordHeader]:
-    """Return those of a message (TelemetryBatch) of today's form. Raises NonCanonical."""
+    """Return the headers of a message (TelemetryBatch) in the current form. Raises NonCanonical."""
     cursor = Cursor(payload)
     end: i64 = len(payload)
     headers: list[RecordHeader] = []
@@ -39,7 +39,7 @@ def record_headers(payload: bytes) -> list[RecordHeader]:
 
 
 def _header(cursor: Cursor) -> RecordHeader:
-    """Of the record that was read last. Raises NonCanonical."""
+    """Return the header of the record that was read last. Raises NonCanonical."""
     buffer = cursor.buffer
     end: i64 = cursor.position
     tenant, batch_id, received, items = b"", b"", 0, 0
@@ -62,7 +62,7 @@ def _header(cursor: Cursor) -> RecordHeader:
 
 def header_first(batch: bytes) -> bytes:
     """Return a message (TelemetryBatch) with the fields of each record in our order: the header, the resource and its groups,
-    and what is known only at the end. Protobuf's own encoder writes them by their numbers. Raises NonCanonical."""
+    and the fields that are known only at the end. Protobuf's encoder writes them by number. Raises NonCanonical."""
     cursor = Cursor(batch)
     end: i64 = len(batch)
     ordered = BytesWriter()
@@ -76,7 +76,7 @@ def header_first(batch: bytes) -> bytes:
 
 
 def _ordered(cursor: Cursor) -> bytes:
-    """The record that was read last. Raises NonCanonical."""
+    """Return the record that was read last, with its fields in our order. Raises NonCanonical."""
     buffer = cursor.buffer
     end: i64 = cursor.position
     version, header, resource, behind = BytesWriter(), BytesWriter(), BytesWriter(), BytesWriter()

@@ -1,14 +1,14 @@
 """Tags (field number << 3 | wire type) of the internal record: infrasage.v1.TelemetryBatch, TelemetryRecord and Group.
 
-Those of a resource, its groups and their items are OTLP's own (opentelemetry-proto, ResourceLogs and ScopeLogs), so that a
-message is an export request, too.
+The tags of a resource, its groups and their items are OTLP's own (opentelemetry-proto, ResourceLogs and ScopeLogs), so that a
+message is also an export request.
 """
 
 from typing import Final
 
-# Of a TelemetryBatch: a record. Of an export request: a resource.
+# A record in a TelemetryBatch, which is a resource in an export request.
 RECORD: Final = 0x0A
-# Of a TelemetryRecord.
+# Fields of a TelemetryRecord.
 RESOURCE: Final = 0x0A
 GROUP: Final = 0x12
 RESOURCE_SCHEMA_URL: Final = 0x1A
@@ -24,7 +24,7 @@ ITEM_COUNT: Final = 8064
 RECEIPT: Final = 8074
 FINGERPRINT: Final = 8082
 REPEATED_ITEMS: Final = 8088
-# Of a Group.
+# Fields of a Group.
 SCOPE: Final = 0x0A
 ITEM: Final = 0x12
 SCOPE_SCHEMA_URL: Final = 0x1A

@@ -1,10 +1,10 @@
-"""Records of version 1 (infrasage.v1.TelemetryRecordV1), in the form of today.
+"""Convert records of version 1 (infrasage.v1.TelemetryRecordV1) to the current form.
 
-Kafka, the local log and dead letters keep what an earlier version wrote. Each reader of messages gives them to `current` first.
-The fields are copied, none is decoded: the items are the same bytes.
+Kafka, the local log and dead letters keep messages of earlier versions. Each reader of messages passes them to `current` first.
+The fields are copied, not decoded: the items are the same bytes.
 
 Invariants:
-1. A message of today's form is returned as it is, and so is one that is of neither form
+1. A message in the current form is returned unchanged, and so is a message that has neither form
    (tests/unit/adapters/test_record_upgrade.py, test_what_is_no_record_of_version_1_is_left_alone).
 2. A message of version 1 has the same items, in the same order, under the same headers
    (test_record_upgrade.py, test_a_message_of_version_1_keeps_what_it_says).
@@ -39,22 +39,22 @@ from adapters.record_tags import (
     VERSION,
 )
 
-# Tags of version 1, and what they are today.
+# Tags of version 1, and the current tags.
 _SOURCE_V1: Final = 0x10
 _RECEIVED_V1: Final = 0x21
 _HEADER: Final = {0x0A: TENANT, _SOURCE_V1: SOURCE, 0x18: TYPE, _RECEIVED_V1: RECEIVED, 0x2A: BATCH_ID, 0x32: SERVICE}
 _RESOURCE: Final = {0x3A: RESOURCE, 0x42: RESOURCE_SCHEMA_URL}
 _GROUP: Final = {0x4A: SCOPE, 0x52: SCOPE_SCHEMA_URL, 0x5A: ITEM, 0x62: ITEM, 0x6A: ITEM}
 _END: Final = {0x70: BATCH_PART, 0x78: ITEM_COUNT, 0x82: RECEIPT, 0x8A: FINGERPRINT, 0x90: REPEATED_ITEMS}
-# The tag of the version: where our adapters write it today, behind the length of the first record.
+# The tag of the version, which adapters write right behind the length of the first record.
 _VERSION_BYTES: Final = b"\xa0\x3f"
 _LENGTH_BYTES_MAX: Final = 5
-# How much of a message `is_current` looks at.
+# The bytes of a message that `is_current` needs.
 HEAD_BYTES: Final = 1 + _LENGTH_BYTES_MAX + 2
 
 
 def is_current(head: bytes) -> bool:
-    """Return whether a message that begins so is as our adapters write it today. Others may have today's form, too."""
+    """Return whether a message that begins with `head` is as adapters write it now. Others may have the current form, too."""
     if head[:1] != b"\x0a":
         return False
     at: i64 = 1
@@ -65,7 +65,7 @@ def is_current(head: bytes) -> bool:
 
 
 def current(payload: bytes) -> bytes:
-    """Return a message (TelemetryBatch) in today's form."""
+    """Return a message (TelemetryBatch) in the current form."""
     if payload[:1] != b"\x0a" or is_current(payload):
         return payload
     try:
@@ -75,7 +75,7 @@ def current(payload: bytes) -> bytes:
 
 
 def _is_version_1(payload: bytes) -> bool:
-    """Return whether its first record is one of version 1. Raises NonCanonical."""
+    """Return whether a message's first record has version 1. Raises NonCanonical."""
     cursor = Cursor(payload)
     cursor.field(len(payload))
     end: i64 = cursor.position
@@ -90,7 +90,7 @@ def _is_version_1(payload: bytes) -> bool:
 
 
 def upgraded(payload: bytes) -> bytes:
-    """Return a message of version 1 in today's form. Raises NonCanonical where it is none."""
+    """Return a message of version 1 in the current form. Raises NonCanonical if it is not of version 1."""
     cursor = Cursor(payload)
     end: i64 = len(payload)
     batch = BytesWriter()
@@ -105,7 +105,7 @@ def upgraded(payload: bytes) -> bytes:
 
 
 def _upgraded_record(cursor: Cursor, start: i64, end: i64) -> bytes:
-    """Raises NonCanonical."""
+    """Return the record at start:end in the current form. Raises NonCanonical."""
     buffer = cursor.buffer
     header = BytesWriter()
     put_varint(header, VERSION)
@@ -139,7 +139,7 @@ def _upgraded_record(cursor: Cursor, start: i64, end: i64) -> bytes:
 
 
 def _tag_end(buffer: bytes, at: i64) -> i64:
-    """Return where the tag at `at`, which has been read, ends."""
+    """Return where the tag at `at` ends. It has been read before."""
     while buffer[at] > 127:
         at += 1
     return at + 1

@@ -1,7 +1,7 @@
-"""What is repaired in a request instead of refused, in one list. An item that was repaired is accepted.
+"""Every repair that is made in a request instead of refusing it, in one list. An item that was repaired is accepted.
 
 Invariants:
-1. A repair is found by its name everywhere: answers, metrics, receipts, documentation (tests/unit/adapters/test_repairs.py,
+1. A repair has the same name everywhere: answers, metrics, receipts, documentation (tests/unit/adapters/test_repairs.py,
    test_each_repair_is_documented).
 """
 
@@ -26,12 +26,12 @@ MEMBER_UNKNOWN: Final = 16
 METADATA_DROPPED: Final = 17
 NUMBER_FORM: Final = 18
 
-# What the length of a value that was cut is stored under: this, and the value's own key.
+# The length of a value that was cut is stored under a key of this prefix and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
 
 
 class Repair(NamedTuple):
-    """One way in which something was repaired."""
+    """A `Repair` is one kind of change that makes an item acceptable."""
 
     code: int
     name: str

@@ -1,12 +1,12 @@
-"""How many bytes the rows of records have: the measure by which messages are cut, and by which inserts are bounded.
+"""Count the bytes of the rows that records become: messages are cut, and inserts are bounded, by this count.
 
-The store makes one row of each log record, span and data point. A record's resource is in every one of its rows, a group's
-scope in every one of the group's, and a metric's name, description, unit and metadata in the row of every one of its points.
-So a few bytes on the wire can become many in the store; the bytes of a message say nothing about that.
+The store makes one row of each log record, span and data point. A record's resource is in each of its rows, a group's scope
+in each row of the group, and a metric's name, description, unit and metadata in the row of each of its points. So a few bytes
+on the wire can become many in the store, and the size of a message does not show how many.
 
 Invariants:
 1. `row_bytes` is additive: that of concatenated messages is the sum of theirs (test_rows.py, test_row_bytes_are_additive).
-2. What BatchBuilder counts while it packs is what `row_bytes` reads from the message (test_rows.py,
+2. BatchBuilder counts the same while it packs as `row_bytes` reads from the message (test_rows.py,
    test_parts_count_the_bytes_of_their_rows).
 3. `row_bytes` returns a number for any bytes (test_rows.py, test_any_bytes_have_row_bytes).
 """
@@ -20,17 +20,17 @@ from adapters.errors import too_many_row_bytes, too_many_row_bytes_for_plan
 from adapters.record_tags import BATCH_PART, GROUP, ITEM, ITEM_COUNT, RECORD, SOURCE, TYPE
 from adapters.rules import Rules
 
-# What a row takes beside the bytes of its texts and numbers on the wire: columns of fixed width, and the offsets of strings,
-# arrays and maps. A gauge's row has 258 bytes of them, a span's 290.
+# The bytes of a row in addition to its texts and numbers on the wire: columns of fixed width, and the offsets of strings,
+# arrays and maps. A gauge's row has 258 of these bytes, a span's 290.
 ROW_BYTES: Final = 256
 
-# Of infrasage.v1.Type and Source. A message of spans is the only one of type trace that the native API does not make.
+# Values of infrasage.v1.Type and Source. Messages of type trace hold spans, unless the native API made them.
 _TYPE_LOG: Final = 2
 _TYPE_TRACE: Final = 3
 _TYPE_EVENT: Final = 4
 _SOURCE_NATIVE: Final = 1
 _POINT: Final = 0x0A  # `data_points` of every kind of metric data
-# Of a Metric.
+# Fields of a Metric.
 _GAUGE: Final = 0x2A
 _SUM: Final = 0x3A
 _HISTOGRAM: Final = 0x4A
@@ -39,12 +39,12 @@ _SUMMARY: Final = 0x5A
 
 
 def check_row_count(rows: i64, rules: Rules) -> None:
-    """Refuse so many rows where they have too many bytes whatever is in them. Raises RequestRefused."""
+    """Refuse a request if `rows` rows have too many bytes even when they are empty. Raises RequestRefused."""
     check_row_bytes(rows * ROW_BYTES, rules)
 
 
 def check_row_bytes(row_bytes: i64, rules: Rules) -> None:
-    """Refuse a request whose rows have so many bytes where that is too many. Raises RequestRefused."""
+    """Refuse a request if the bytes of its rows exceed a limit of `rules`. Raises RequestRefused."""
     if row_bytes > rules.request_row_bytes_max:
         raise too_many_row_bytes(rules.request_row_bytes_max)
     if row_bytes > rules.plan_row_bytes_max:
@@ -52,7 +52,7 @@ def check_row_bytes(row_bytes: i64, rules: Rules) -> None:
 
 
 def row_bytes(payload: bytes) -> int:
-    """Return how many bytes the rows of a serialized TelemetryBatch have. Bytes that are none count as they are."""
+    """Return how many bytes the rows of a serialized TelemetryBatch have. Bytes that can't be read count as their number."""
     cursor = Cursor(payload)
     end: i64 = len(payload)
     total: i64 = 0
@@ -69,7 +69,7 @@ def row_bytes(payload: bytes) -> int:
 
 
 def points_of(cursor: Cursor, start: i64, end: i64) -> tuple[i64, i64]:
-    """Return how many data points the Metric at start:end has, and how many bytes they take. Raises NonCanonical."""
+    """Return the number of data points of the Metric at start:end, and their bytes. Raises NonCanonical."""
     points: i64 = 0
     points_bytes: i64 = 0
     cursor.position = start
@@ -87,8 +87,8 @@ def points_of(cursor: Cursor, start: i64, end: i64) -> tuple[i64, i64]:
 
 
 def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
-    """Of the TelemetryRecord at start:end. A receipt is a row of its own."""
-    head: i64 = 0  # what is in every row
+    """Return the row bytes of the TelemetryRecord at start:end. A receipt is a row of its own."""
+    head: i64 = 0  # the bytes that are in every row
     type_: i64 = 0
     source: i64 = 0
     groups = False
@@ -121,10 +121,10 @@ def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
 
 
 def _group_bytes(cursor: Cursor, start: i64, end: i64, row_head: i64, holds_points: bool) -> i64:
-    """Of the Group at start:end. `row_head`: what each row has beside its group and item."""
+    """Return the row bytes of the Group at start:end. `row_head` is the bytes of each row without its group and item."""
     rows: i64 = 0
     head: i64 = row_head
-    items: i64 = 0  # what is in one row, or counted already once for each
+    items: i64 = 0  # the bytes that are in one row only, or are counted already for each row
     position: i64 = start
     while position < end:
         at: i64 = position

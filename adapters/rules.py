@@ -1,4 +1,4 @@
-"""The questions that an adapter asks about what it reads, and the limits that it keeps. The collector answers them.
+"""The checks that an adapter requests while it reads, and the limits that it keeps. The collector implements them.
 
 A request with more elements or row bytes than `Rules` allow is refused as a whole (adapters/price.py,
 adapters/otlp/row_price.py, adapters/prometheus/price.py).
@@ -8,25 +8,25 @@ from typing import Final
 
 from mypy_extensions import i64
 
-# Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/use/store.md.
+# The most bytes of a message's rows, unless the rules set another limit. See docs/use/store.md.
 MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
 ENTRY_WORK_BYTES: Final = 128
-# What one request may cost, unless the rules say otherwise. See docs/operate/configuration.md.
+# The limits of one request, unless the rules set others. See docs/operate/configuration.md.
 REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 # No plan allows more.
 PLAN_ROW_BYTES_MAX: Final = 1 << 60
-# An attribute's value may have any size, unless the rules say otherwise.
+# An attribute's value may have any size, unless the rules set a limit.
 VALUE_BYTES_MAX: Final = 1 << 60
 
-# A rest for so many bytes of a body, which take up to 3 ms; a step takes at least as long as 16 bytes, a rejected item as 128,
-# and so does metadata that no item has, or an exemplar.
+# The bytes of a body from one rest to the next, which take up to 3 ms. A step takes at least as long as 16 bytes. A rejected
+# item, an exemplar, and metadata that no item has take as long as 128 bytes.
 _REST_BYTES: Final = 64 << 10
 _STEP_BYTES: Final = 16
 
 
 def _sum(counts: dict[int, int] | None, more: dict[int, int]) -> dict[int, int]:
-    """Return the sum of both, in a dictionary of its own."""
+    """Return the sum of both, in a new dictionary."""
     summed = {} if counts is None else dict(counts)
     for kind, count in more.items():
         summed[kind] = summed.get(kind, 0) + count
@@ -34,88 +34,88 @@ def _sum(counts: dict[int, int] | None, more: dict[int, int]) -> dict[int, int]:
 
 
 class Rules:
-    """What an adapter asks about what arrived; `collector.ingest.validate` answers. Every answer is 0 or an item reason.
+    """A `Rules` checks what an adapter reads; `collector.ingest.validate` implements it. A check returns 0 or an item reason.
 
-    `dead_letter_items_max` and `dead_letter_bytes_max` are the request's budget: of how many rejected items, and of how many
-    bytes in all, payloads are kept. Without one, none are.
+    `dead_letter_items_max` and `dead_letter_bytes_max` are the request's budget: the most rejected items whose payloads are
+    kept, and the most bytes of these payloads. Without a budget, none are kept.
     """
 
     dead_letter_items_max: i64 = 0
     dead_letter_bytes_max: i64 = 0
     # A message is cut before the bytes of its rows (adapters/rows.py) exceed this.
     message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
-    # How much of a body has been read since the last rest, in bytes and a few for each step.
+    # The bytes of a body that were read since the last rest, and a few more for each step.
     unrested: i64 = 0
-    # What was read until the last rest, counted so: of plain bodies little more than their bytes.
+    # The bytes that were read until the last rest, counted in the same way: for plain bodies little more than their size.
     work_bytes: i64 = 0
     # A request that holds more elements, or whose rows have more bytes, is refused as a whole.
     request_elements_max: i64 = REQUEST_ELEMENTS_MAX
     request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
     # A body whose elements were counted while it was decompressed.
     counted_body: bytes = b""
-    # So are the rows that are more than the tenant's plan ever allows.
+    # A request whose rows have more bytes than the tenant's plan ever allows is refused as a whole, too.
     plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX
-    # Most attributes in one list. Of more, none is looked at in detail: the item is refused.
+    # The most attributes in one list. Of more, OTLP and the native API drop the rest; remote write rejects the series.
     attributes_max: i64 = 1_000_000
-    # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
+    # `check_attribute` accepts every attribute of at most this many bytes in all, so it need not be called for these.
     attribute_bytes_unasked_max: i64 = 0
-    # Whether some log record has no time, or none that is finer than a millisecond: so another event may have the same.
+    # Whether some log record has no time, or one of whole milliseconds: so another event may have the same.
     has_coarse_times: bool = False
-    # An item that does not fit a message may have one alone, of up to so many bytes.
+    # An item that does not fit a message may have a message of its own, of up to this many bytes.
     item_bytes_max: i64 = 0
-    # Whether an attribute's value of more bytes is cut instead of refused, with its item.
+    # Whether an attribute's value of more than `value_bytes_max` is cut, instead of rejecting its item.
     truncates_values: bool = False
     value_bytes_max: i64 = VALUE_BYTES_MAX
-    # The same of its key, and of the name of a service, scope, span or event: cut so that two of them stay two
+    # The same for an attribute's key, and for the name of a service, scope, span or event: cut so that two names stay different
     # (adapters/codec/text.py, `shortened_name`). A label of remote write and a metric's name are never cut.
     cuts_keys: bool = False
     key_bytes_max: i64 = VALUE_BYTES_MAX
     cuts_names: bool = False
     name_bytes_max: i64 = VALUE_BYTES_MAX
-    # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
+    # The bytes that are kept of a rejected item that no message can hold; 0: all.
     dead_letter_cut_bytes: i64 = 0
-    # Whether sums and histograms without a temporality are taken, as cumulative.
+    # Whether sums and histograms without a temporality are accepted, as cumulative.
     assumes_cumulative: bool = False
-    # What OTLP/JSON may be beside what its specification has (adapters/otlp/json.py).
+    # The forms of OTLP/JSON that are read beyond its specification (adapters/otlp/json.py).
     json_forms: int = 0
-    # Fields of OTLP/JSON that are unknown, in words; the first of them.
+    # The first unknown fields of OTLP/JSON, in words.
     unknown_fields: list[str] | None = None
     # Fields of OTLP that are reported although items were taken: those that would hold items, or a value, in another request.
     misplaced_fields: list[str] | None = None
-    # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
+    # The repairs of the request by kind (adapters/repairs.py), with their counts; None if there was none.
     repaired: dict[int, int] | None = None
-    # The same of the item, or of the resource, scope or metric, that is being read: counted if it is stored.
+    # The same for the item, resource, scope or metric that is being read: counted if it is stored.
     pending: dict[int, int] | None = None
 
     def repair(self, kind: int, count: int = 1) -> None:
-        """Note that something was repaired in the body, whatever becomes of the item that it is in."""
+        """Count a repair of the body, whether or not the item around it is stored."""
         self.repaired = _sum(self.repaired, {kind: count})
 
     def repair_pending(self, kind: int, count: int = 1) -> None:
-        """Note what is repaired if the item that is being read is stored: a rejected one is kept as it was sent."""
+        """Note a repair that counts if the item that is being read is stored: a rejected item is kept as it was sent."""
         pending = self.pending
         if pending is None:
             pending = self.pending = {}
         pending[kind] = pending.get(kind, 0) + count
 
     def take_pending(self) -> dict[int, int] | None:
-        """Return what is pending, which is forgotten here."""
+        """Return the pending repairs, and clear them."""
         pending = self.pending
         self.pending = None
         return pending
 
     def put_back_pending(self, repairs: dict[int, int] | None) -> None:
-        """Make pending what was taken, beside what is now."""
+        """Add the repairs that `take_pending` returned to the pending ones."""
         if repairs is not None:
             self.pending = _sum(self.pending, repairs)
 
     def count_repairs(self, repairs: dict[int, int] | None) -> None:
-        """Note what was repaired of something that is stored."""
+        """Count the repairs of something that is stored."""
         if repairs is not None:
             self.repaired = _sum(self.repaired, repairs)
 
     def note_misplaced(self, words: str) -> None:
-        """Note a field whose content is not taken, once."""
+        """Note a field whose content is not stored, once."""
         fields = self.misplaced_fields
         if fields is None:
             self.misplaced_fields = [words]
@@ -123,12 +123,12 @@ class Rules:
             fields.append(words)
 
     def restore_repairs(self, repairs: dict[int, int] | None) -> None:
-        """Forget what was repaired since then: the body is read anew."""
+        """Set the repairs back to `repairs`: the body is read again."""
         self.repaired = repairs
         self.pending = None
 
     def read(self, size_bytes: i64) -> None:
-        """Note that so many bytes of the body have been read, and rest from time to time."""
+        """Note that `size_bytes` of the body have been read, and rest from time to time."""
         self.unrested += size_bytes + _STEP_BYTES
         if self.unrested > _REST_BYTES:
             self.work_bytes += self.unrested
@@ -140,29 +140,29 @@ class Rules:
         self.unrested += ENTRY_WORK_BYTES
 
     def rest(self) -> None:
-        """Between two stretches of a body. Where it is read beside something else, this lets that go on."""
+        """Let other work run between two parts of a body."""
 
     def check_time(self, time_unix_nano: i64) -> i64:
-        """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
+        """Check when an item happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
         raise NotImplementedError
 
     def check_record_time(self, time_unix_nano: i64, is_log: bool) -> i64:
-        """The same of a request that has items of two signals: of a log record or an event, or of a data point."""
+        """Check the same in a request that has items of two signals, for a log record or an event, or else a data point."""
         raise NotImplementedError
 
     def check_own_time(self, time_unix_nano: i64) -> i64:
-        """When something happened whose other time, checked before, is newer: a span's start, a log record's own time."""
+        """Check the older time of an item whose newer one was checked before: a span's start, a log record's own time."""
         raise NotImplementedError
 
     def check_attribute_count(self, count: i64) -> i64:
         raise NotImplementedError
 
     def check_attribute(self, key_bytes: i64, value_bytes: i64) -> i64:
-        """Lengths in bytes, the value's as it was sent."""
+        """Check an attribute's sizes in bytes, the value's as it was sent."""
         raise NotImplementedError
 
     def check_name(self, name_bytes: i64) -> i64:
-        """The length of a metric's, span's, event's, service's or scope's name, in bytes."""
+        """Check the size of a metric's, span's, event's, service's or scope's name, in bytes."""
         raise NotImplementedError
 
     def message(self, reason: int) -> str:
@@ -170,5 +170,5 @@ class Rules:
         raise NotImplementedError
 
 
-# Asks nothing and never rests.
+# Checks nothing and never rests.
 NO_RULES: Final = Rules()

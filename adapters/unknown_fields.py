@@ -1,7 +1,7 @@
-"""Which fields of a protobuf body nobody reads: said where nothing at all was taken of it.
+"""Find the unknown fields of a protobuf body, which are reported if no item was found in it.
 
-An unknown field is skipped, as protobuf wants it: a newer sender may have more fields. A request that has unknown fields alone
-was meant for another route or version, and the answer must say so.
+An unknown field is skipped, as protobuf requires: a newer sender may have more fields. A request that has only unknown fields
+was meant for another route or version, and the answer must report that.
 """
 
 from contextlib import suppress
@@ -13,18 +13,18 @@ from mypy_extensions import i64
 from adapters.codec.wire import Cursor, NonCanonical
 
 TOLD_MAX: Final = 5
-# How many fields are looked at: a request has one unknown field in the place of each item, or no other field at all.
+# The most fields that are examined: a request has one unknown field in the place of each item, or no other field at all.
 _FIELDS_MAX: Final = 1_000
-# Messages that hold items, and are no items themselves.
+# Messages that hold items, and are not items themselves.
 _ENVELOPES: Final = frozenset(
     f"{level}{signal}" for level in ("Resource", "Scope") for signal in ("Metrics", "Logs", "Spans")
 ) | {"Metric", "TimeSeries"}
 
 
 def unknown_fields(body: bytes, descriptor: Any) -> list[str]:
-    """Return the first fields that the message and the envelopes in it do not have: `ResourceSpans has no field 1000`.
+    """Return the first unknown fields of the message and of the envelopes in it, as `ResourceSpans has no field 1000`.
 
-    `descriptor`: protobuf's, of the message.
+    `descriptor` is protobuf's descriptor of the message.
     """
     told: list[str] = []
     with suppress(NonCanonical):  # as far as it is plainly written
@@ -33,7 +33,7 @@ def unknown_fields(body: bytes, descriptor: Any) -> list[str]:
 
 
 def _tell(cursor: Cursor, end: i64, descriptor: Any, told: list[str], fields_left: i64) -> i64:
-    """Return how many fields may still be looked at. Raises NonCanonical."""
+    """Add the unknown fields up to `end` to `told`. Return how many fields may still be examined. Raises NonCanonical."""
     fields = descriptor.fields_by_number
     while cursor.position < end and fields_left > 0 and len(told) < TOLD_MAX:
         fields_left -= 1
