@@ -1,5 +1,5 @@
-"""The text of an AnyValue in the normal form: an integer in decimal, true or false, a double in shortest round-trip form (NaN,
-Infinity, -Infinity), bytes in base64, and arrays and key-value lists as JSON.
+"""Convert an AnyValue to its text in the normal form: an integer in decimal, true or false, a double in shortest round-trip
+form (NaN, Infinity, -Infinity), bytes in base64, and arrays and key-value lists as JSON.
 """
 
 from base64 import b64encode
@@ -12,10 +12,10 @@ from mypy_extensions import i64
 from adapters.codec.text import text_within
 from adapters.codec.wire import Cursor, put_bytes
 
-# Of a KeyValue.
+# Fields of a KeyValue.
 KEY: Final = 0x0A
 VALUE: Final = 0x12
-# Of an AnyValue.
+# Fields of an AnyValue.
 STRING: Final = 0x0A
 BOOL: Final = 0x10
 INT: Final = 0x18
@@ -25,19 +25,19 @@ KVLIST: Final = 0x32
 BYTES: Final = 0x3A
 STRINDEX: Final = 0x40
 KEY_STRINDEX: Final = 0x18  # of a KeyValue
-# More than any text has bytes.
+# A limit that no text exceeds.
 _ALL: Final = 1 << 60
 
 
 def string_value(text: bytes) -> bytes:
-    """An AnyValue that holds a string."""
+    """Return an AnyValue that holds a string."""
     writer = BytesWriter()
     put_bytes(writer, STRING, text)
     return writer.getvalue()
 
 
 def text_of(cursor: Cursor, start: i64, end: i64) -> bytes:
-    """The normal form's text of a checked AnyValue."""
+    """Return the text of a checked AnyValue in the normal form."""
     cursor.position = start
     while cursor.position < end:
         tag: i64 = cursor.field(end)
@@ -57,9 +57,9 @@ def text_of(cursor: Cursor, start: i64, end: i64) -> bytes:
 
 
 def beginning_of(cursor: Cursor, start: i64, end: i64, bytes_max: i64) -> bytes:
-    """Return the beginning of that text, of bytes, an array or a key-value list: at most so many bytes, and whole characters.
+    """Return the beginning of the text of bytes, an array or a key-value list: at most `bytes_max`, and whole characters.
 
-    No more of the value is read than that takes. A key that comes again behind it is not known to.
+    Only the necessary part of the value is read, so a repetition of a key behind that part has no effect.
     """
     cursor.position = start
     while cursor.position < end:
@@ -76,7 +76,7 @@ def beginning_of(cursor: Cursor, start: i64, end: i64, bytes_max: i64) -> bytes:
 
 
 def double_text(value: float) -> str:
-    """Shortest text that reads back as the same double; the three that JSON has no numbers for as OTLP/JSON writes them."""
+    """Return the shortest text that reads back as the same double; NaN and infinities as OTLP/JSON writes them."""
     if value != value:
         return "NaN"
     if value == float("inf"):
@@ -87,9 +87,9 @@ def double_text(value: float) -> str:
 
 
 def _json_of(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
-    """A checked AnyValue as JSON, compact; nothing is null, and what JSON has no numbers for are strings.
+    """Return a checked AnyValue as compact JSON. An empty value is null, and NaN and infinities are strings.
 
-    Of one that takes more than `room`, what begins as it does, and is longer than that.
+    If the JSON is longer than `room`, return a text that has the same beginning, and is also longer.
     """
     cursor.position = start
     while cursor.position < end:
@@ -115,7 +115,7 @@ def _json_of(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
 
 
 def _json_text(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
-    """The text at start:end in quotes. Of one that takes more than `room`, what is longer without the last quote, too."""
+    """Return the text at start:end in quotes, or a beginning that is longer than `room` even without the last quote."""
     wanted: i64 = room + 4
     if end - start > wanted:
         return encode_basestring(text_within(cursor.buffer[start : start + wanted + 1], wanted).decode())

@@ -1,5 +1,6 @@
-"""Attributes in the normal form: every value is a string. Integers are decimal, booleans true/false, doubles in shortest
-round-trip form (NaN, Infinity, -Infinity), bytes base64, arrays and key-value lists JSON, and no value is the empty string.
+"""Convert attributes to the normal form, in which every value is a string. Integers are decimal, booleans true/false, doubles
+in shortest round-trip form (NaN, Infinity, -Infinity), bytes base64, arrays and key-value lists JSON. A missing value is the
+empty string.
 
 A value that is already normal is left in its place. Any other value is checked here before it is rewritten, never after.
 """
@@ -36,10 +37,10 @@ CLEAN: Final = 0
 REWRITE: Final = 1
 
 NESTING_MAX: Final = 64
-# Of what is no text and is so many times too long, as sent, no more than its beginning is made.
+# If a value that is not text is this many times too long as sent, only the beginning of its text is made.
 WRITTEN_TO_BE_CUT: Final = 4
 
-# opentelemetry-proto: a receiver of another signal takes such a field for absent, and says so.
+# opentelemetry-proto: a receiver of another signal treats such a field as absent, and reports it.
 _KEY_IN_TABLE: Final = "KeyValue.key_strindex refers to a table of strings, which profiles alone have: the key is read as empty"
 _TEXT_IN_TABLE: Final = (
     "AnyValue.string_value_strindex refers to a table of strings, which profiles alone have: the value is read as empty"
@@ -47,8 +48,8 @@ _TEXT_IN_TABLE: Final = (
 
 
 class Attribute:
-    """Reads one KeyValue: `check` says what it is, and leaves where its key and value are, and, where it is to be rewritten,
-    its normal form, with its length before it."""
+    """An `Attribute` reads KeyValues: `check` returns the state of one, and sets the places of its key and value. If it has to
+    be rewritten, `check` also sets its normal form, with its length before it."""
 
     def __init__(self, cursor: Cursor, rules: Rules) -> None:
         self.cursor: Final = cursor
@@ -63,15 +64,15 @@ class Attribute:
         # Whether the key or the value of the attribute checked last was cut.
         self.is_cut: bool = False
         self.is_key_cut: bool = False
-        self.stored_key: bytes = b""  # of one that was cut
-        # Whether a value that was checked refers to a table of strings: each time it is met, its sender hears of it.
+        self.stored_key: bytes = b""  # the key of an attribute that was cut
+        # Whether a checked value refers to a table of strings. It is not cached, since it must be reported each time.
         self.is_in_table: bool = False
-        # Of a value that was cut, the attribute that says how long it was, with its length before it; else empty.
+        # The marker of a cut value: an attribute that contains its original size, with its length before it; or empty.
         self.marker: bytes = b""
 
     def locate(self, start: i64, end: i64) -> i64:
-        """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else; else
-        REWRITE."""
+        """Find key and value of the KeyValue at start:end. Return CLEAN if it has a key, then a string value, and nothing else;
+        or else REWRITE."""
         buffer = self.buffer
         if end - start >= 4 and buffer[start] == KEY:
             key_length: i64 = buffer[start + 1]
@@ -108,7 +109,7 @@ class Attribute:
                 self.value_start = cursor.start
                 self.value_end = cursor.position
             else:
-                # Unknown, or a known number with another wire type: the normal form is without.
+                # An unknown field, or a known number with another wire type, is not in the normal form.
                 seen |= 4
                 if tag == KEY_STRINDEX:
                     self.rules.note_misplaced(_KEY_IN_TABLE)
@@ -116,7 +117,7 @@ class Attribute:
         return CLEAN if in_order and _is_one_string(cursor, self.value_start, self.value_end) else REWRITE
 
     def check(self, start: i64, end: i64) -> i64:
-        """CLEAN, REWRITE, or the reason why this KeyValue can't be taken. Raises NonCanonical."""
+        """Return CLEAN, REWRITE, or the reason to reject the KeyValue at start:end. Raises NonCanonical."""
         state: i64 = self.locate(start, end)
         buffer = self.buffer
         if state == CLEAN:
@@ -132,11 +133,11 @@ class Attribute:
         return self._check_new(start, end, reason)
 
     def _check_clean(self, buffer: bytes, start: i64, end: i64) -> i64:
-        """One that is key, then a string, and nothing else."""
+        """Check a KeyValue that has a key, then a string, and nothing else. Return as `check`."""
         key_start: i64 = self.key_start
         key_end: i64 = self.key_end
         value_end: i64 = self.value_end
-        # All at once, tags and lengths included, where all of it is ASCII.
+        # If all bytes are ASCII, including tags and lengths, key and text need not be checked one by one.
         text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
         if end - start < 8 or not is_ascii(buffer, start, end):
             if not is_utf8(buffer, key_start, key_end, self.rules):
@@ -165,7 +166,7 @@ class Attribute:
             self.check_value(self.value_start, self.value_end, 0)
 
     def _check_new(self, start: i64, end: i64, reason: i64) -> i64:
-        """One that is to be rewritten, and was not met before. `reason`: why it can't be taken, as far as is known."""
+        """Check a KeyValue that has to be rewritten, and is not cached. `reason` is the reason to reject it known so far."""
         key_start: i64 = self.key_start
         key_end: i64 = self.key_end
         value_start: i64 = self.value_start
@@ -173,7 +174,7 @@ class Attribute:
         self.is_in_table = False
         if not is_utf8(self.buffer, key_start, key_end, self.rules):
             raise NonCanonical(key_start)
-        # Also where there is a reason already: if it is malformed, the whole body is.
+        # The value is checked even if there is a reason: if it is malformed, the whole body is.
         found: i64 = self.check_value(value_start, value_end, 0)
         self.key_start = key_start
         self.key_end = key_end
@@ -181,7 +182,7 @@ class Attribute:
         if reason and self._is_cut_for(reason):
             if found:
                 return found
-            # A string is there already; of what has to be written, only so much is.
+            # A string's text need not be made. Of another value's text, only the necessary part is made.
             is_text = _is_one_string(self.cursor, value_start, value_end)
             if is_text or not self.rules.truncates_values:
                 return self._cut(key, text_of(self.cursor, value_start, value_end))
@@ -197,21 +198,21 @@ class Attribute:
         return REWRITE
 
     def _is_cut_for(self, reason: i64) -> bool:
-        """Return whether an attribute that can't be taken for that reason is cut."""
+        """Return whether an attribute that `reason` rejects is cut instead."""
         rules = self.rules
         if reason == ATTRIBUTE_KEY_TOO_LONG:
             return rules.cuts_keys
         return reason == ATTRIBUTE_VALUE_TOO_LONG and rules.truncates_values
 
     def _cut(self, key: bytes, text: bytes) -> i64:
-        """Leave an attribute whose key or text may be too long as the normal form, each within its limit. Return REWRITE."""
+        """Set the normal form of an attribute, with its key and text cut to their limits. Return REWRITE."""
         if len(text) > self.rules.value_bytes_max:
             return self._cut_to(key, text_within(text, self.rules.value_bytes_max), len(text))
         self.normal = _normal_of(self._key_within(key), text)
         return REWRITE
 
     def _cut_to(self, key: bytes, text: bytes, sent_bytes: i64) -> i64:
-        """As `_cut`, of a value of so many bytes: `text` is kept of it, and the marker says how long it was."""
+        """Do what `_cut` does, for a value of `sent_bytes` of which `text` is kept; the marker contains `sent_bytes`."""
         key = self._key_within(key)
         self.is_cut = True
         self.stored_key = key
@@ -229,7 +230,7 @@ class Attribute:
         return self.stored_key
 
     def take_cut(self, tag: bytes, *, has_marker: bool) -> bytes:
-        """The attribute checked last, which was cut: its length, it, and, if its value was, behind it the one that says so."""
+        """Return the cut attribute checked last, with its length before it, and its marker behind it if its value was cut."""
         cut = self.normal
         if self.marker and has_marker:
             cut += tag + self.marker
@@ -239,8 +240,8 @@ class Attribute:
         return cut
 
     def stored_keys(self, start: i64, end: i64) -> tuple[bytes, bytes]:
-        """Return the key under which this KeyValue is stored, and that of the attribute that says how long its value was, if it
-        was cut. Raises NonCanonical."""
+        """Return the key under which this KeyValue is stored, and the key of its marker, or empty if its value was not cut.
+        Raises NonCanonical."""
         self.check(start, end)
         if not self.is_cut:
             return self.key_of(start, end), b""
@@ -249,7 +250,7 @@ class Attribute:
         return self.stored_key, marker
 
     def key_hash(self) -> i64:
-        """0 to 255, of the key of the attribute checked last."""
+        """Return a hash, from 0 to 255, of the key of the attribute checked last."""
         buffer = self.buffer
         start: i64 = self.key_start
         end: i64 = self.key_end
@@ -260,7 +261,7 @@ class Attribute:
             tail: i64 = read_i64_le(buffer, end - 8)
             mixed = tail ^ (tail >> 32) ^ (head >> 8) ^ (head >> 40)
         elif length:
-            # What is before the key goes out. There are eight bytes at least: tags and lengths of what the key is in.
+            # The bytes before the key are shifted out. At least eight bytes exist: tags and lengths of the messages around it.
             tail = read_i64_le(buffer, end - 8) >> ((8 - length) << 3)
             mixed = tail & ((1 << (length << 3)) - 1)
             mixed ^= mixed >> 32
@@ -269,7 +270,7 @@ class Attribute:
         return (mixed & 0xFFFFFFFF) * 0x45D9F3B3 >> 32 & 255
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
-        """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NonCanonical."""
+        """Check that an AnyValue is well-formed, and not nested too deep. Return 0 or a reason. Raises NonCanonical."""
         cursor = self.cursor
         cursor.position = start
         members: i64 = 0
@@ -303,7 +304,7 @@ class Attribute:
         return 0
 
     def _check_values(self, kind: i64, start: i64, end: i64, depth: i64) -> i64:
-        """The values of an ArrayValue, or the KeyValues of a KeyValueList."""
+        """Check the values of an ArrayValue, or the KeyValues of a KeyValueList. Return 0 or a reason."""
         cursor = self.cursor
         cursor.position = start
         while cursor.position < end:
@@ -331,12 +332,12 @@ class Attribute:
         return self.buffer[self.key_start : self.key_end]
 
 
-# Of KeyValues that were checked, are well-formed, and had to be rewritten: their lengths and normal forms.
+# The lengths and normal forms of KeyValues that are well-formed, and had to be rewritten.
 _known: Final = NormalForms()
 
 
 def _normal_of(key: bytes, text: bytes) -> bytes:
-    """A KeyValue in the normal form, its length before it."""
+    """Return a KeyValue in the normal form, with its length before it."""
     value = string_value(text)
     writer = BytesWriter()
     put_varint(writer, field_size(len(key)) + field_size(len(value)))
@@ -355,7 +356,7 @@ def _is_one_string(cursor: Cursor, start: i64, end: i64) -> bool:
 
 
 def _string_length(cursor: Cursor, start: i64, end: i64) -> i64:
-    """The length of the string that is all of this AnyValue."""
+    """Return the length of the string that the AnyValue at start:end consists of."""
     length: i64 = end - start - 2
     if length < 128:
         return length

@@ -1,13 +1,13 @@
-"""What the three signals have in common: resources, scopes under them, and items under those.
+"""Adapt the common part of the three signals' requests: resources, scopes in them, and items in those.
 
-A rejected item's payload is a serialized request of the same signal that holds this item alone, under its resource and scope
-with their schema URLs. A metric's payload also has the metric's fields beside its points. All of it is as it was sent: in its
-plain form if the body was unusual, as protobuf if it was JSON.
+A rejected item's payload is a serialized request of the same signal that holds only this item, under its resource and scope
+with their schema URLs. A metric's payload also has the metric's other fields. All of it is as it was sent: in its plain form if
+the body was unusual, as protobuf if it was JSON.
 
 Invariants:
 1. Items are visited in the order in which they were sent (test_any_request_is_adapted_as_the_twin_does).
-2. A body that is unusual is given to protobuf's own parser once. What the parser refuses is malformed
-   (test_damaged_bytes_get_protobufs_own_verdict). What it reads is written anew, plainly, and visited in that form
+2. A body that is unusual is passed to protobuf's parser once. A body that the parser refuses is malformed
+   (test_damaged_bytes_get_protobufs_own_verdict). Any other is rewritten plainly, and visited in that form
    (test_an_oddly_written_request_is_adapted_as_the_twin_does).
 """
 
@@ -51,35 +51,35 @@ SHAPES: Final = {
 }
 _ITEMS: Final = {METRICS: METRIC, LOGS: LOG_RECORD, TRACES: SPAN}
 _SERVICE_NAME: Final = b"service.name"
-# Of an entry, as sent and as kept (record_tags.py): its resource or scope, its scopes or items, and its schema URL.
+# Fields of an entry, as sent and as kept (record_tags.py): its resource or scope, its scopes or items, and its schema URL.
 _BODY: Final = 0x0A
 _CHILD: Final = 0x12
 _SCHEMA_URL: Final = 0x1A
-# How many bytes of scopes or items are skipped between two rests, and what one counts for.
+# The most bytes of scopes or items that are skipped between two rests, and the bytes that each counts as read.
 _SKIPPED_BYTES: Final = 64 << 10
 _SKIP_WORK_BYTES: Final = 16
 
 
 class Envelope:
-    """Walks one request. A signal's adapter overrides `take`, which is given each item (metrics: each metric)."""
+    """An `Envelope` walks through one request. A signal's adapter overrides `take`, which gets each item (or each metric)."""
 
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int, signal: int, type_: int) -> None:
         self.buffer: Final = body
         self.cursor: Final = Cursor(body)
         self.rules: Final = rules
         self.scanner: Final = Scanner(self.cursor, rules)
-        # On the wire a value takes at most four times what its JSON does.
+        # On the wire, a value takes at most four times the bytes of its JSON.
         self.scanner.body_bytes_max = max(4 * message_bytes_max, rules.item_bytes_max)
         self.scanner.patches.patches_max = max(PATCHES_MAX, message_bytes_max >> 1)
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         self.signal: i64 = signal
         self.type: i64 = type_
-        self.group_reason: i64 = 0  # why nothing of this resource or scope can be taken
-        # What is repaired of them if an item of theirs is stored.
+        self.group_reason: i64 = 0  # why no item of this resource or scope can be accepted
+        # The repairs of the resource and the scope, which count if an item of theirs is stored.
         self.resource_repairs: dict[int, int] | None = None
         self.scope_repairs: dict[int, int] | None = None
         self.service_id: bytes = UNKNOWN_SERVICE
-        # The current entries, and what makes requests of their items, as soon as one is to be kept.
+        # The current entries, and the object that makes requests of their items, created when the first is to be kept.
         self.resource_start: i64 = 0
         self.resource_end: i64 = 0
         self.scope_start: i64 = 0
@@ -91,7 +91,7 @@ class Envelope:
         raise NotImplementedError
 
     def settle(self, message: MessageTable, state: i64, reason: i64, start: i64, end: i64) -> None:
-        """Reject the item scanned last for a reason, or take it: as it is where its state is CLEAN, else in normal form."""
+        """Reject the item scanned last if it has a reason. Or else add it: as sent if its state is CLEAN, or in normal form."""
         if reason:
             self._reject(reason, start, end)
             return
@@ -115,7 +115,7 @@ class Envelope:
         self.count_repairs(self.rules.take_pending())
 
     def count_repairs(self, repairs: dict[int, int] | None) -> None:
-        """Note what was repaired of what is stored, and of the resource and scope that are stored with it."""
+        """Count the repairs of an item that is stored, and of the resource and scope that are stored with it."""
         rules = self.rules
         if repairs is not None:
             rules.count_repairs(repairs)
@@ -127,7 +127,7 @@ class Envelope:
             self.scope_repairs = None
 
     def _reject(self, reason: i64, start: i64, end: i64) -> None:
-        """The log record or span at start:end."""
+        """Reject the log record or span at start:end."""
         self.rules.pending = None
         builder = self.builder
         payload = b""
@@ -138,7 +138,7 @@ class Envelope:
         builder.reject(reason, self.scanner.fault_of(reason), self.service_id, payload)
 
     def standing(self) -> SingleItemExport:
-        """Return what makes a request of an item of the current scope."""
+        """Return the object that makes requests of single items, set to the current scope."""
         alone = self.alone
         if alone is None:
             alone = self.alone = SingleItemExport(self.buffer, self.rules)
@@ -146,7 +146,7 @@ class Envelope:
         return alone
 
     def run(self) -> Adapted:
-        """Raises NonCanonical; RequestRefused, where it would cost too much."""
+        """Adapt the request. Raises NonCanonical, and RequestRefused if the request exceeds a limit."""
         buffer = self.buffer
         check_elements(buffer, SHAPES[self.signal], self.rules.request_elements_max, self.rules)
         rules = self.rules
@@ -168,7 +168,7 @@ class Envelope:
         return self.builder.finish()
 
     def _resource(self, start: i64, end: i64) -> None:
-        """A ResourceMetrics, ResourceLogs or ResourceSpans."""
+        """Adapt a ResourceMetrics, ResourceLogs or ResourceSpans."""
         self.resource_start = start
         self.resource_end = end
         head = BytesWriter()
@@ -195,7 +195,7 @@ class Envelope:
                 self._scope(reason, cursor.start, position)
 
     def _scope(self, reason: i64, start: i64, end: i64) -> None:
-        """A ScopeMetrics, ScopeLogs or ScopeSpans."""
+        """Adapt a ScopeMetrics, ScopeLogs or ScopeSpans."""
         self.scope_start = start
         self.scope_end = end
         head = BytesWriter()
@@ -217,9 +217,9 @@ class Envelope:
                 rules.read(position - at)
 
     def _head(self, head: BytesWriter, envelope: MessageTable, message: MessageTable, start: i64, end: i64) -> i64:
-        """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not.
+        """Write an envelope's resource or scope, in normal form, and its schema URL. Return 0 or a reason to reject its items.
 
-        What is larger than any item may be is refused before it is copied.
+        A field that is larger than any item may be is refused before it is copied.
         """
         cursor = self.cursor
         seen: i64 = 0
@@ -283,7 +283,7 @@ class Envelope:
         return 0
 
     def _is_too_large(self, state: i64, size_bytes: i64) -> bool:
-        """Return whether what was scanned last, of so many bytes, is known to be larger than any item may be."""
+        """Return whether the message scanned last, sent as `size_bytes`, is known to be larger than any item may be."""
         scanner = self.scanner
         if state == REWRITE:
             if scanner.duplicate_keys:
@@ -292,7 +292,7 @@ class Envelope:
         return size_bytes > self.builder.item_bytes_max
 
     def _service_of_refused(self, start: i64, end: i64) -> bytes:
-        """service.name of a Resource that has been scanned, if it is a string; of repeated ones the last."""
+        """Return service.name of a Resource that was scanned and refused, if it is a string; the last if it is repeated."""
         cursor = self.cursor
         attribute = self.scanner.attribute
         service_id = UNKNOWN_SERVICE
@@ -301,7 +301,7 @@ class Envelope:
             cursor.position = position
             tag: i64 = cursor.field(end)
             position = cursor.position
-            # What is not clean may be nested too deep, and then has not been read to its end.
+            # An attribute that is not clean may be nested too deep, and has not been read to its end then.
             if tag == 0x0A and attribute.locate(cursor.start, position) == CLEAN:
                 if self.buffer[attribute.key_start : attribute.key_end] == _SERVICE_NAME:
                     service_id = text_of(cursor, attribute.value_start, attribute.value_end) or UNKNOWN_SERVICE
@@ -309,7 +309,7 @@ class Envelope:
 
 
 def _service_of(resource: bytes) -> bytes:
-    """service.name of a Resource in normal form."""
+    """Return service.name of a Resource in normal form."""
     at = resource.find(_SERVICE_NAME)
     if at < 0:
         return UNKNOWN_SERVICE

@@ -1,6 +1,6 @@
-"""OTLP's messages as tables for a scanner: what to do at each tag.
+"""OTLP's messages as tables for a scanner, with an action for each tag.
 
-They are made from the official descriptors, so they are never out of date.
+The tables are made from the official descriptors, so they are never out of date.
 
 A tag has exactly one action. A known field number with another wire type than its own raises `NonCanonical`; an unknown number
 is skipped and kept. Source: opentelemetry-proto, and protobuf's encoding of its types.
@@ -18,8 +18,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, NESTED_TOO_DEEP
 
-# Actions. The first ones look at no payload.
-ODD: Final = 0  # let protobuf's own parser say what it is
+# Actions. The first ones read no payload.
+ODD: Final = 0  # protobuf's own parser decides
 SKIP: Final = 1  # unknown: ignored, kept
 SCALAR: Final = 2  # any 64-bit varint, or fixed
 RAW: Final = 3  # bytes
@@ -31,13 +31,13 @@ TEXT: Final = 7  # UTF-8
 MESSAGE: Final = 8
 ATTRIBUTE: Final = 9  # a KeyValue
 BODY: Final = 10  # an AnyValue
-PACKED_FIXED64: Final = 11  # without elements it is left out: ClickHouse refuses it
+PACKED_FIXED64: Final = 11  # left out if it has no elements: ClickHouse refuses it then
 PACKED_VARINT: Final = 12
 NAME: Final = 13  # UTF-8, with a rule about its length
-# Of a histogram's point: packed as PACKED_FIXED64 is.
+# Fields of a histogram's point, packed like PACKED_FIXED64.
 BUCKET_COUNTS: Final = 14
 BOUNDS: Final = 15
-# An id that an item is kept without where it is none: a parent's, a link's, an exemplar's.
+# The id of a parent, a link or an exemplar: if it is invalid, the item is kept without it.
 OTHER_TRACE_ID: Final = 16
 OTHER_SPAN_ID: Final = 17
 # Actions that only note something of an item or its envelope.
@@ -49,18 +49,18 @@ SPAN_ID: Final = 21
 DATA: Final = 22  # a metric's gauge, sum, histogram, …
 ITEM: Final = 23  # a metric's data point
 TEMPORALITY: Final = 24
-# Of a histogram's point: numbers that its buckets must add up to, flags.
+# Fields of a histogram's point: the total that its buckets must add up to, the count of zeros, the flags.
 COUNT: Final = 25
 ZERO_COUNT: Final = 26
 FLAGS: Final = 27
 
-# A field that the JSON adapter puts into an item in the place of what does not fit: the reason's number, then the message. No
-# .proto file may have a field of this number: protobuf reserves 19000 to 19999.
+# A field that the JSON adapter writes into an item instead of a value that does not fit: the reason's number, then the message.
+# No .proto file may have a field of this number: protobuf reserves 19000 to 19999.
 UNFIT: Final = 19999 << 3 | 2
-UNFIT_TAG: Final = b"\xfa\xe1\x09"  # as it is written
+UNFIT_TAG: Final = b"\xfa\xe1\x09"  # as encoded
 UNFIT_REASONS: Final = frozenset({INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, NESTED_TOO_DEEP})
 
-# 1 << n, as 8 bytes each, for n from 0 to 63. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
+# 1 << n, as 8 bytes each, for n from 0 to 63. Read from bytes, since mypyc shifts a literal 1 as a C int, of 32 bits.
 BIT_MASKS: Final = b"".join([(2**n).to_bytes(8, "little") for n in range(64)])
 
 _TABLE_SIZE: Final = 256  # every known tag of OTLP is below
@@ -118,7 +118,7 @@ _NOTES: Final = {
     "Metric.exponential_histogram": DATA,
     "Metric.summary": DATA,
 }
-# What may differ from its normal form.
+# The actions of fields that may differ from their normal form.
 _REWRITTEN: Final = (
     ATTRIBUTE,
     BODY,
@@ -132,23 +132,24 @@ _REWRITTEN: Final = (
 
 
 class MessageTable:
-    """One message type. Indexed by tag: `actions`; `masks`, 8 bytes each, the bit of a field that may come only once (0: may
-    repeat; members of a oneof share a bit); `children`, the type of a submessage (of any other field, this type itself)."""
+    """A `MessageTable` describes one message type, by tables that are indexed by tag. `actions` has the action. `masks` has 8
+    bytes each: the bit of a field that may occur only once, which members of a oneof share, or 0 if it may repeat. `children`
+    has the table of a submessage, and this table itself for any other field."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.name: Final[str] = descriptor.name
         self.is_rewritten: bool = False  # its normal form may differ from what was sent
         self.has_temporality: bool = False
-        # Of a point of numbers, the bits of what says its value, or that there is none.
+        # For a number's point, the bits of the fields that contain its value, or the flag that there is none.
         self.value_bits: i64 = 0
         self.has_buckets: bool = descriptor.name in ("HistogramDataPoint", "ExponentialHistogramDataPoint")
-        # A metric is found by its name: with a longer one it is refused.
+        # A metric is found by its name, so a metric with a too long name is rejected.
         self.cuts_name: bool = descriptor.name != "Metric"
-        # It belongs to many items: an attribute that can't be taken is left out.
+        # The message belongs to many items, so an attribute that is nested too deep is left out.
         self.leaves_out: bool = descriptor.name in ("Resource", "InstrumentationScope", "Metric")
-        # It belongs to a point, which is kept without it where it can't be taken.
+        # The message belongs to a point, which is kept without it if it is rejected.
         self.is_exemplar: bool = descriptor.name == "Exemplar"
-        # The tag of `dropped_attributes_count`, where it has one: it counts those that are beyond the limit.
+        # The tag of `dropped_attributes_count`, if there is one: it counts the attributes beyond the limit.
         self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)
         bits = [0] * _TABLE_SIZE
@@ -164,7 +165,7 @@ class MessageTable:
                 self.dropped_tag = tag
             if field.containing_oneof is not None:
                 bits[tag] = 32 + field.containing_oneof.index
-            elif not field.is_repeated or action in (BUCKET_COUNTS, BOUNDS):  # in one piece, to be looked through
+            elif not field.is_repeated or action in (BUCKET_COUNTS, BOUNDS):  # these must be in one piece to be checked
                 bits[tag] = field.number
             if descriptor.name == "NumberDataPoint" and field.name in ("as_double", "as_int", "flags"):
                 self.value_bits |= 1 << bits[tag]
@@ -182,7 +183,7 @@ class MessageTable:
 
 
 def _action(field: FieldDescriptor, name: str) -> tuple[int, int]:
-    """The tag under which the official encoder writes a field, and what to do there."""
+    """Return the tag under which the official encoder writes a field, and its action."""
     kind = field.type
     if field.message_type is not None:
         action = {"KeyValue": ATTRIBUTE, "AnyValue": BODY}.get(field.message_type.name, MESSAGE)
@@ -218,5 +219,5 @@ LOG_RECORD: Final = message_of(logs_pb2.LogRecord.DESCRIPTOR)
 SPAN: Final = message_of(trace_pb2.Span.DESCRIPTOR)
 RESOURCE: Final = message_of(resource_pb2.Resource.DESCRIPTOR)
 SCOPE: Final = message_of(common_pb2.InstrumentationScope.DESCRIPTOR)
-RESOURCE_ENVELOPE: Final = message_of(logs_pb2.ResourceLogs.DESCRIPTOR)  # the three signals' are alike
+RESOURCE_ENVELOPE: Final = message_of(logs_pb2.ResourceLogs.DESCRIPTOR)  # the same for the three signals
 SCOPE_ENVELOPE: Final = message_of(logs_pb2.ScopeLogs.DESCRIPTOR)

@@ -1,19 +1,20 @@
-"""Whether the buckets of a histogram's point fit each other, by what the scan noted of the point.
+"""Check that the buckets of a histogram's point fit each other, by the scan's notes about the point.
 
-The rules are those of metrics.proto: one count more than there are bounds, or neither; bounds that ascend; counts that add up
-to the point's count. A point that is flagged as having no value is not asked.
+The rules are those of metrics.proto: one more count than bounds, or neither; bounds that ascend; counts that add up to the
+point's count. A point that is flagged as having no value is not checked.
 
-Counts that do not add up come from exporters that read them one by one while others count, and from observations of NaN, which
-are in no bucket. Each number is usable by itself, so such a point is stored as it came, and its sender hears of it.
+Counts that do not add up come from exporters that read them one by one while other threads count, and from observations of
+NaN, which are in no bucket. Each number is usable by itself, so such a point is stored as it was sent, and the mismatch is
+reported to its sender as a repair.
 
-The last bucket has no bound. Where infinity is written as one, it is left out, and so is a count of 0 behind it. Any other
-count there is of observations: such a point is stored as it came.
+The last bucket has no bound. If infinity is written as its bound, that is left out, and so is a count of 0 behind it. Any other
+count there is of observations: such a point is not changed.
 
 Invariants:
-1. The verdict is that of the reference (test_any_request_is_adapted_as_the_twin_does,
+1. The result is that of the reference (test_any_request_is_adapted_as_the_twin_does,
    test_histograms_that_do_not_fit_are_rejected_one_by_one).
 2. A point whose bounds end with infinity keeps its observations (test_bounds_that_end_with_infinity).
-3. A point is never rejected or changed because its counts do not add up (test_counts_that_do_not_add_up_are_kept_as_they_came).
+3. A point is not rejected or changed if its counts do not add up (test_counts_that_do_not_add_up_are_kept_as_they_came).
 """
 
 from struct import pack
@@ -32,22 +33,22 @@ _INFINITY: Final = pack("<d", float("inf"))
 
 
 class ScannedBuckets:
-    """What was noted of the point scanned last. Rests by `rules`."""
+    """A `ScannedBuckets` holds the notes about the point scanned last, and checks them. It rests as `rules` say."""
 
     def __init__(self, buffer: bytes, rules: Rules) -> None:
         self._buffer: Final = buffer
         self._rules: Final = rules
         self.count: i64 = 0
         self.flags: i64 = 0
-        # Of an explicit histogram: where its packed counts and bounds are.
+        # The places of an explicit histogram's packed counts and bounds.
         self.counts_length_at: i64 = 0
         self.counts_start: i64 = 0
         self.counts_end: i64 = 0
         self.bounds_start: i64 = 0
         self.bounds_end: i64 = 0
-        # Whether an exponential one has buckets beside that of zero.
+        # Whether an exponential histogram has buckets in addition to that of zero.
         self.has_counts: bool = False
-        # The counts so far, of 64 bits without a sign: lower and upper halves added up apart, so no sum overflows.
+        # The sum of the counts so far, of unsigned 64 bits each: lower and upper halves are added apart, so no sum overflows.
         self._low: i64 = 0
         self._high: i64 = 0
 
@@ -63,8 +64,8 @@ class ScannedBuckets:
         self._high = 0
 
     def infinite(self) -> i64:
-        """Leave out a last bound that is infinity, where the counts say that it is one too many, and a count of 0 behind it.
-        Return how many counts were left out; -1: nothing is."""
+        """Leave out a last bound that is infinity, if there are as many bounds as counts, or a count of 0 behind it, which is
+        left out too. Return how many counts were left out, or -1 if nothing was."""
         end: i64 = self.bounds_end
         if end == self.bounds_start or read_i64_le(self._buffer, end - 8) != read_i64_le(_INFINITY, 0):
             return -1
@@ -77,12 +78,12 @@ class ScannedBuckets:
         return more >> 3
 
     def add(self, count: i64) -> None:
-        """Another count of the point."""
+        """Add a count of the point to the sum."""
         self._low += count & _LOW
         self._high += count >> 32 & _LOW
 
     def add_packed(self, cursor: Cursor, start: i64, end: i64) -> None:
-        """The counts of an exponential histogram's buckets, packed varints at start:end. Raises NonCanonical."""
+        """Add the counts of an exponential histogram's buckets, packed varints at start:end. Raises NonCanonical."""
         self.has_counts = self.has_counts or start < end
         cursor.position = start
         while cursor.position < end:
@@ -92,7 +93,7 @@ class ScannedBuckets:
                 self.add(cursor.varint(end))
 
     def fault(self) -> str:
-        """What is wrong with the bounds and the number of counts, in words; empty where they fit."""
+        """Return the fault of the bounds and the number of counts, in words; empty if they fit."""
         if self.flags & _NO_RECORDED_VALUE or (self.counts_end == self.counts_start and self.bounds_end == self.bounds_start):
             return ""
         counts: i64 = (self.counts_end - self.counts_start) >> 3
@@ -104,7 +105,7 @@ class ScannedBuckets:
         return ""
 
     def adds_up(self) -> bool:
-        """Return whether the buckets have as many observations as the point's count says. Asked once, after `fault`."""
+        """Return whether the buckets' counts add up to the point's count. Call it once, after `fault`."""
         if self.flags & _NO_RECORDED_VALUE:
             return True
         if self.counts_end > self.counts_start:

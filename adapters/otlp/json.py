@@ -1,20 +1,20 @@
 """Convert OTLP/JSON to OTLP/protobuf, so that one adapter serves both.
 
-OTLP's own rules apply where they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"): trace
+OTLP's own rules apply if they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"): trace
 and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, and unknown keys are ignored. With
-`Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit
-integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent. Where a member with items
-comes twice in one object, all of them are read, as the Collector does; of others the last one wins. Ids in base64, and ids and
-bytes as numbers, and NaN and infinities without quotes, are read and counted as repairs.
+`Rules.json_forms`, names of enums and keys in snake_case are also read, as in the OpenTelemetry Collector. 64-bit integers are
+numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent. If a member with items is repeated in
+one object, all of its values are read, as in the Collector; of any other member, the last value counts. Ids in base64, ids and
+bytes as numbers, and NaN and infinities without quotes are read and counted as repairs.
 
-Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py). What is not plain is left to the reader over
-Python objects (adapters/otlp/json_large.py), whose verdict counts.
+Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py). A body that is not plain is read by way of
+Python objects (adapters/otlp/json_large.py), and that reader decides.
 
 Invariants:
 1. JSON is converted to the protobuf of the same request (test_json_stands_for_the_same_request).
-2. A value that does not fit rejects its own item only (test_what_does_not_fit_rejects_its_item_alone). One of a resource, a
-   scope or a metric, which belongs to many items, is left out (test_what_does_not_fit_an_envelope_is_left_out).
-3. A body that is read in one pass becomes the bytes that the reader over objects makes of it
+2. A value that does not fit rejects its own item only (test_what_does_not_fit_rejects_its_item_alone). A value of a resource,
+   a scope or a metric, which belongs to many items, is left out (test_what_does_not_fit_an_envelope_is_left_out).
+3. A body that is read in one pass becomes the same bytes as in the reader over objects
    (tests/unit/adapters/otlp/test_json_scan.py, test_both_readers_agree).
 """
 
@@ -37,7 +37,8 @@ from adapters.rules import NO_RULES, Rules
 
 
 def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: bool = False, is_repaired: bool = False) -> bytes:
-    """`is_exact`: the numbers that a parser can't hold are in quotes."""
+    """Return the message that the JSON describes, serialized. `is_exact` means that the numbers that a parser can't hold are in
+    quotes, and `is_repaired` that the body has been repaired. Raises Malformed, RequestRefused."""
     check_json_parts(body, rules.request_elements_max, rules)
     notes = Notes(rules, is_exact=is_exact)
     wire = scanned(body, descriptor, rules, notes)

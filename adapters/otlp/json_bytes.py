@@ -1,6 +1,6 @@
-"""Ids and bytes of OTLP/JSON: hex and base64, and the forms that encoders of other mappings write.
+"""Read ids and bytes of OTLP/JSON: hex and base64, and the forms that encoders of other mappings write.
 
-ProtoJSON has base64 for every field of bytes, so for ids too. JavaScript writes a Uint8Array as an object of numbers, and a
+ProtoJSON uses base64 for every field of bytes, also for ids. JavaScript writes a Uint8Array as an object of numbers, and a
 Buffer as an object that holds an array, or base64 (`bufferjson`, which may put `base64:` before it).
 """
 
@@ -10,15 +10,15 @@ from typing import Final
 from adapters.otlp.json_fields import HEX, Field
 
 BYTE_MAX: Final = 255
-# Of 16 bytes, padded.
+# The length of 16 bytes in base64, padded.
 _BASE64_ID_MAX: Final = 24
-# As the package `bufferjson` writes a Buffer.
+# The prefix that the package `bufferjson` writes before a Buffer's base64.
 BASE64_PREFIX: Final = "base64:"
 _HEX_DIGITS: Final = "0123456789abcdefABCDEF"
 
 
 def bytes_of(field: Field, value: object) -> bytes | None:
-    """Return the bytes that a value in hex or base64 has; None where it is neither."""
+    """Return the bytes of a value in the field's form, hex for ids and base64 for others; None if it is not in that form."""
     if not isinstance(value, str):
         return None
     if field.kind == HEX:
@@ -28,10 +28,10 @@ def bytes_of(field: Field, value: object) -> bytes | None:
 
 
 def bytes_in_other_form(field: Field, value: object) -> bytes | None:
-    """Return the bytes of an id that is base64, or that is written as numbers, as JavaScript does it. None
-    where it is neither, or no id of its length.
+    """Return the bytes of an id in base64, or of an id or bytes written as numbers, as JavaScript does. Return None if the
+    value is neither, or an id has the wrong length.
 
-    What is all hex digits is no base64: it is a part of an id.
+    A text of only hex digits is not read as base64: it is a part of an id.
     """
     content: bytes | None = None
     if isinstance(value, str):
@@ -53,7 +53,7 @@ def bytes_in_other_form(field: Field, value: object) -> bytes | None:
 
 
 def bytes_of_numbers(numbers: object) -> bytes | None:
-    """Return the bytes that a list of numbers is; None where it is none."""
+    """Return the bytes of a list of numbers; None if it is not a list of numbers from 0 to 255."""
     if not isinstance(numbers, list):
         return None
     content: list[int] = []
@@ -65,7 +65,7 @@ def bytes_of_numbers(numbers: object) -> bytes | None:
 
 
 def _bytes_of_base64(value: str) -> bytes | None:
-    # Either alphabet, padded or not, as protobuf's JSON mapping has it.
+    # Either alphabet, padded or not, as protobuf's JSON mapping allows.
     standard = value.replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return binascii.a2b_base64(standard + "=" * (-len(standard) % 4), strict_mode=True)

@@ -1,6 +1,6 @@
-"""OTLP's messages as tables for a reader of JSON: which field a member's name means, and what its value becomes.
+"""OTLP's messages as tables for a reader of JSON: the field of each member's name, and the kind of its value.
 
-They are made from the official descriptors, so they are never out of date.
+The tables are made from the official descriptors, so they are never out of date.
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ ZIGZAG: Final = 7
 FIXED64: Final = 8
 FIXED32: Final = 9
 
-# What is read beside what the specification has.
+# The forms that are read in addition to those of the specification.
 SNAKE_CASE: Final = 1  # names of fields as in the .proto files
 ENUM_NAMES: Final = 2  # an enum's name in the place of its number
 
@@ -59,7 +59,7 @@ _ENVELOPES: Final = (
     *("ScopeLogs", "ScopeSpans", "ScopeMetrics", "InstrumentationScope"),
     *("Metric", "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"),
 )
-# What follows an unknown name where it is reported: where its value belongs.
+# The text that follows an unknown name when it is reported: where its value belongs.
 HINTS: Final = {
     **dict.fromkeys(("resourceSpans", "resource_spans"), ", which is for /v1/traces"),
     **dict.fromkeys(("resourceLogs", "resource_logs"), ", which is for /v1/logs"),
@@ -71,7 +71,7 @@ HINTS: Final = {
     **dict.fromkeys(("intSum", "doubleSum", "int_sum", "double_sum"), ": OTLP 1.0 has sum"),
     **dict.fromkeys(("intHistogram", "doubleHistogram", "int_histogram", "double_histogram"), ": OTLP 1.0 has histogram"),
 }
-# A request that has it as a member is a record of the native API.
+# A request with a member of this name is a record of the native API.
 NATIVE_NAME: Final = "service_id"
 _HOLD_ITEMS: Final = frozenset(_ENVELOPES) - {"Resource", "EntityRef", "InstrumentationScope"}
 _ITEMS: Final = (
@@ -85,10 +85,10 @@ _ITEMS: Final = (
 
 
 class Field:
-    """One field of a message."""
+    """A `Field` describes one field of a message."""
 
     def __init__(self, descriptor: FieldDescriptor, forms: int) -> None:
-        """`forms`: what is read beside what the specification has."""
+        """Read the field's descriptor. `forms` are the forms that are read in addition to those of the specification."""
         assert descriptor.containing_type is not None
         self.name: Final[str] = f"{descriptor.containing_type.name}.{descriptor.json_name}"
         self.kind: Final[int] = HEX if descriptor.name in _HEX_FIELDS else _KINDS[descriptor.type]
@@ -100,16 +100,16 @@ class Field:
         self.message: Final[Descriptor | None] = descriptor.message_type
         self.message_name: Final[str] = descriptor.message_type.name if descriptor.message_type is not None else ""
         self.is_item: Final[bool] = self.message_name in _ITEMS
-        # Whether its value has items, or is one.
+        # Whether its value has items, or is an item.
         self.holds_items: Final[bool] = self.is_item or self.message_name in _HOLD_ITEMS
-        # A gauge, a sum, …: a metric has one of them.
+        # Whether it is a gauge, a sum, …: a metric has one of them.
         self.is_metric_data: Final[bool] = self.holds_items and descriptor.containing_type.name == "Metric"
-        # One that does not fit is left out of its point.
+        # Whether it is an exemplar, which is left out of its point if it does not fit.
         self.is_exemplar: Final[bool] = self.message_name == "Exemplar"
         self.is_attribute: Final[bool] = self.message_name == "KeyValue"
         self.is_any_value: Final[bool] = self.message_name == "AnyValue"
-        # As natives: the tag, the kind, the number's range as far as an int64 goes, and a bit that no other field of its
-        # message has.
+        # The tag, the kind, the number's range as far as an int64 can hold it, and a bit that no other field of the message
+        # has, all as native integers.
         self.wire_tag: Final[i64] = self.tag
         self.wire_kind: Final[i64] = self.kind
         self.least: Final[i64] = self.low
@@ -121,20 +121,20 @@ class Field:
         if descriptor.enum_type is not None and forms & ENUM_NAMES:
             names = {value.name: value.number for value in descriptor.enum_type.values}
         self.enum_names: Final[dict[str, int]] = names
-        # Without it a span is rejected; without any other id the item is kept.
+        # Whether a span without this id is rejected. Without any other id, the item is kept.
         self.is_required_id: Final[bool] = self.name in ("Span.traceId", "Span.spanId")
-        # A temporality of 0 is none: not written, it is read in one pass.
+        # Whether it is a temporality. A 0, which means none, is not written, so that the metric is read in one pass.
         self.is_temporality: Final[bool] = descriptor.name == "aggregation_temporality"
-        # Of an id.
+        # The size of an id.
         self.id_bytes: Final[int] = 16 if descriptor.name == "trace_id" else 8
-        # An attribute's integer, which may become text; and the reason for which an item is rejected where it does not fit.
+        # Whether it is an attribute's integer, which may become text; and the reason to reject an item if a value does not fit.
         self.is_attribute_integer: Final[bool] = self.name == "AnyValue.intValue"
         is_number = self.kind not in (TEXT, BYTES, HEX, MESSAGE)
         is_time = descriptor.name.endswith("time_unix_nano")
         self.reason: Final[int] = INVALID_TIMESTAMP if is_time else INVALID_VALUE if is_number else INVALID_RECORD
 
     def fields(self) -> "Fields":
-        """Those of its message."""
+        """Return the fields of the field's message type."""
         fields = self._fields
         if fields is None:
             assert self.message is not None
@@ -143,17 +143,17 @@ class Field:
 
 
 class Name(JsonName):
-    """A name that a field has in JSON."""
+    """A `Name` is a name that a field has in JSON."""
 
     def __init__(self, name: str, field: Field) -> None:
         super().__init__(name)
         self.field: Final = field
-        # The name that followed it in the message that was read last: senders write their fields in one order.
+        # The name that followed this one in the message that was read last: senders write their fields in one order.
         self.follower: Name = self
 
 
 class Fields:
-    """The fields of a message type, by name."""
+    """A `Fields` holds the fields of a message type, by name."""
 
     def __init__(self, descriptor: Descriptor, forms: int) -> None:
         self.name: Final[str] = descriptor.name
@@ -161,20 +161,20 @@ class Fields:
         if forms & SNAKE_CASE:
             for field in descriptor.fields:
                 self.by_name[field.name] = self.by_name[field.json_name]
-        # What does not fit such a message is noted in it: the item is rejected, and its neighbours are kept.
+        # A value that does not fit an item is noted in the item, which is rejected, and its neighbours are kept.
         self.is_item: Final[bool] = descriptor.name in _ITEMS
-        # What does not fit such a message is left out: it belongs to many items.
+        # A value that does not fit an envelope is left out, since it belongs to many items.
         self.is_envelope: Final[bool] = descriptor.name in _ENVELOPES
-        # Without its list a request has nothing, so only what is in the list can be left out.
+        # A request has nothing but its list, so only elements of the list can be left out.
         self.is_request: Final[bool] = descriptor.name in _REQUESTS
         self.is_metric: Final[bool] = descriptor.name == "Metric"
         # The first field that holds items.
         holders = [field for field in self.by_name.values() if field.holds_items]
         self.holder: Final[Field | None] = holders[0] if holders else None
-        # Beside the items of a request senders have fields of their own.
+        # Senders may have fields of their own next to the items of a request.
         self.holds_items: Final[bool] = bool(holders) and not self.is_request
         self.names: Final[dict[bytes, Name]] = {name.encode(): Name(name, field) for name, field in self.by_name.items()}
-        # Before the first.
+        # The name before the first one.
         self.head: Final = Name("", next(iter(self.by_name.values())))
         self.head.follower = next(iter(self.names.values()))
 
@@ -189,7 +189,7 @@ class Fields:
         return frozenset(found)
 
 
-# By the forms that are read.
+# The fields of each message type, by the forms that are read.
 _messages: Final[list[dict[str, Fields]]] = [{}, {}, {}, {}]
 
 

@@ -1,6 +1,6 @@
 """Convert any OTLP/JSON to OTLP/protobuf, by a parser that makes Python objects: a whole body at once, or slice by slice.
 
-What a value becomes, or what is wrong with it, says adapters/otlp/json_objects.py.
+adapters/otlp/json_objects.py decides what a value becomes, or why it is refused.
 """
 
 from typing import Final
@@ -37,15 +37,15 @@ _CLOSING_BRACE: Final = 0x7D
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
 _SMALL_N: Final = 0x6E
-# Of objects that are larger than a slice, in each other.
+# The deepest nesting of objects that are larger than a slice.
 _DEPTH_MAX: Final = 100
 
 
 class LargeRequest:
-    """A request that is too large to be parsed at once. What is larger than a slice is read member by member."""
+    """A `LargeRequest` reads a request that is too large to be parsed at once. Larger values than a slice are read in parts."""
 
     def __init__(self, body: bytes, name: str, rules: Rules, notes: Notes, *, is_walked: bool) -> None:
-        """`is_walked`: whatever holds items is read member by member, however small it is."""
+        """Begin at the start. With `is_walked`, each value that holds items is read member by member, whatever its size."""
         self.is_walked: Final = is_walked
         self.name: Final = name
         self.notes: Final = notes
@@ -55,7 +55,7 @@ class LargeRequest:
         self.rules: Final = rules
 
     def to_wire(self, descriptor: Descriptor) -> bytes:
-        """Raises NotJson, Unfit, Malformed."""
+        """Return the request, serialized. Raises NotJson, Unfit, Malformed, Inexact."""
         slices = self.slices
         opening: i64 = slices.peek()
         if opening != _OPENING_BRACE:
@@ -66,7 +66,7 @@ class LargeRequest:
         return writer.getvalue()
 
     def _put_message(self, writer: BytesWriter, descriptor: Descriptor, depth: int) -> None:
-        """The object that begins at the cursor. Moves behind it."""
+        """Write the message of the object at the cursor, and move behind it."""
         if depth > _DEPTH_MAX:
             raise Unfit(f"{descriptor.name} is nested too deep", NESTED_TOO_DEEP)
         slices = self.slices
@@ -75,7 +75,7 @@ class LargeRequest:
         if slices.peek() == _CLOSING_BRACE:
             slices.position += 1
             return
-        # By the name of each member that holds no items: where it comes twice the last one wins, as a parser has it.
+        # The members that hold no items, by name: the last of a repeated name counts, as in a parser.
         parts: dict[str, BytesWriter] = {}
         if fields.is_metric:
             self.notes.begin_metric()
@@ -117,13 +117,13 @@ class LargeRequest:
             self.notes.end_metric(writer)
 
     def _put_value(self, writer: BytesWriter, fields: Fields, field: Field | None, depth: int) -> None:
-        """The value at the cursor, a member's of a message with `fields`. `field`: None where it is unknown."""
+        """Write the value at the cursor, of a member of a message with `fields`. `field` is None if the member is unknown."""
         slices = self.slices
         first: i64 = slices.peek()
         start: i64 = slices.position
         is_walked = self.is_walked and field is not None and field.holds_items
         if is_walked and field is not None:
-            is_walked = first == (_OPENING_BRACKET if field.repeated else _OPENING_BRACE)  # else it does not fit
+            is_walked = first == (_OPENING_BRACKET if field.repeated else _OPENING_BRACE)  # any other value does not fit
         if not is_walked and slices.skip_value(SLICE_BYTES):
             value = self.values.loaded(self.text[start : slices.position])
             if field is not None and value is not None:
@@ -149,7 +149,7 @@ class LargeRequest:
             raise Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}", field.reason)
 
     def _put_elements(self, writer: BytesWriter, fields: Fields, field: Field, depth: int) -> None:
-        """The array of messages that begins at the cursor. Moves behind it."""
+        """Write the array of messages at the cursor, and move behind it."""
         slices = self.slices
         is_lenient = fields.is_envelope or fields.is_request
         unfit: Unfit | None = None
@@ -172,7 +172,7 @@ class LargeRequest:
                         if field.is_exemplar:
                             self.notes.put_unfit_exemplar(writer, field)
                         else:
-                            unfit = self.notes.refusal()  # the item is rejected, and the rest only read
+                            unfit = self.notes.refusal()  # the item is rejected, and the rest is only read
                 self.rules.rest()
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
@@ -201,7 +201,7 @@ class LargeRequest:
             raise unfit
 
     def _put_element(self, writer: BytesWriter, fields: Fields, field: Field, depth: int) -> None:
-        """The object at the cursor, which is larger than a slice, of a list of messages. Moves behind it."""
+        """Write the object at the cursor, an element that is larger than a slice, and move behind it."""
         slices = self.slices
         start: i64 = slices.position
         assert field.message is not None
@@ -221,8 +221,8 @@ class LargeRequest:
         self._put_content(writer, field, inner)
 
     def _put_large(self, writer: BytesWriter, field: Field, first: i64) -> None:
-        """The value at the cursor, which is larger than a slice, of a field that holds no messages. What becomes of it is the
-        same as of a small one (adapters/otlp/json_objects.py), but for a number, which is read up to this size."""
+        """Write the value at the cursor, which is larger than a slice, of a field that holds no messages. It becomes the same
+        as a small value (adapters/otlp/json_objects.py). But numbers of this size do not fit, except attributes' integers."""
         if field.repeated:
             if first != _OPENING_BRACKET:
                 raise Unfit(f"{field.name} must be an array", field.reason)
@@ -247,18 +247,18 @@ class LargeRequest:
             raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
 
     def _put_content(self, writer: BytesWriter, field: Field, inner: BytesWriter) -> None:
-        """As `_put_bytes`, of what was written: taking it is a copy, too."""
+        """Write the content of `inner` as `_put_bytes` does. Taking it out of the writer is a copy of its own."""
         self.rules.rest()
         self._put_bytes(writer, field, inner.getvalue())
 
     def _put_bytes(self, writer: BytesWriter, field: Field, content: bytes) -> None:
-        """Put what may be as large as the body, between two rests: each of the messages that it is in is a copy."""
+        """Write content that may be as large as the body, between two rests: each message around it makes a copy."""
         self.rules.rest()
         put_bytes(writer, field.tag, content)
         self.rules.rest()
 
     def _put_scalars(self, writer: BytesWriter, field: Field) -> None:
-        """The array at the cursor, of texts or numbers. Moves behind it."""
+        """Write the array of texts or numbers at the cursor, and move behind it."""
         slices = self.slices
         slices.expect(_OPENING_BRACKET)
         if slices.peek() == _CLOSING_BRACKET:
@@ -291,7 +291,8 @@ class LargeRequest:
 
 
 def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *, is_walked: bool = False) -> bytes:
-    """`is_walked`: what holds items is read member by member, as where `may_repeat_members`. Raises Malformed, Inexact."""
+    """Return the message that the JSON describes, serialized. `is_walked` is as in `LargeRequest`, for bodies that
+    `may_repeat_members`. Raises Malformed, Inexact."""
     name = descriptor.name
     try:
         if is_walked or len(body) > SLICE_BYTES or may_hold_many_containers(body):
@@ -325,8 +326,8 @@ def _no_object(descriptor: Descriptor, *, is_array: bool) -> Malformed:
 
 
 def may_repeat_members(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bool:
-    """Return whether the body, which was read with `notes`, may have a member that holds items twice in one object. A parser
-    keeps only the last."""
+    """Return whether the body, which was read with `notes`, may have two members of one name in an object that hold items. A
+    parser keeps only the last."""
     found: i64 = 0
     for name in fields_of(descriptor, rules.json_forms).item_names():
         start: i64 = 0

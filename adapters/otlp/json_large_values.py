@@ -1,6 +1,6 @@
-"""Values of OTLP/JSON that are larger than what is parsed at once, without a value in them that is a message.
+"""Read values of OTLP/JSON that are too large to be parsed at once, and contain no messages.
 
-What becomes of them is what becomes of small ones (adapters/otlp/json_objects.py).
+They become the same as small values (adapters/otlp/json_objects.py).
 """
 
 from typing import Final
@@ -22,15 +22,15 @@ _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACE: Final = 0x7D
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
-# Of the name of a member that no message has.
+# The bytes that are kept of a very long name, which no message has, and of a member of bytes written as JavaScript does.
 _SHOWN_NAME_BYTES: Final = 100
 
 
 class LargeValues:
-    """Reads the values at the cursor of `slices`, of any size. Each method moves behind what it reads."""
+    """A `LargeValues` reads values of any size at the cursor of `slices`. Each method moves behind the value that it reads."""
 
     def __init__(self, slices: JsonSlices, name: str, notes: Notes) -> None:
-        """`name`: of the request, for messages."""
+        """Read from `slices`. `name` is the request's name in error messages."""
         self.slices: Final = slices
         self.name: Final = name
         self.notes: Final = notes
@@ -38,7 +38,8 @@ class LargeValues:
         self.rules: Final = slices.rules
 
     def member_name(self) -> str:
-        """The name of the next member; the beginning of a very long one, which no message has. Moves behind its colon."""
+        """Return the name of the next member, or the beginning of a very long one, which no message has. Moves behind its
+        colon."""
         slices = self.slices
         slices.peek()
         start: i64 = slices.position
@@ -60,7 +61,7 @@ class LargeValues:
             raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {int(self.slices.size)} bytes, {where}") from None
 
     def whole_text(self) -> bytes:
-        """The string at the cursor. Moves behind it."""
+        """Return the string at the cursor. Moves behind it."""
         text = BytesWriter()
         self.slices.open_string()
         while self.slices.is_in_string:
@@ -73,7 +74,7 @@ class LargeValues:
         return text
 
     def base64(self, field: Field, prefix: str = "") -> bytes:
-        """Return the bytes that the string at the cursor has in base64, maybe behind a prefix. Moves behind it."""
+        """Return the bytes of the base64 string at the cursor, without a prefix if it has one. Moves behind it."""
         content = BytesWriter()
         unread = ""
         is_padded = False
@@ -93,7 +94,7 @@ class LargeValues:
         return content.getvalue()
 
     def bytes_in_other_form(self, field: Field, first: i64) -> bytes:
-        """Return the bytes that the array or object at the cursor has as JavaScript writes them. Moves behind it."""
+        """Return the bytes of the array or object at the cursor, in the forms that JavaScript writes. Moves behind it."""
         if first == _OPENING_BRACKET:
             return self._array_of_bytes(field)
         slices = self.slices
@@ -128,7 +129,7 @@ class LargeValues:
         return content.getvalue()
 
     def _array_of_bytes(self, field: Field) -> bytes:
-        """Return the bytes that the array of numbers at the cursor has. Moves behind it."""
+        """Return the bytes of the array of numbers at the cursor. Moves behind it."""
         slices = self.slices
         content = BytesWriter()
         slices.expect(_OPENING_BRACKET)

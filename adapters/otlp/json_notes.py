@@ -1,4 +1,4 @@
-"""Notes that are taken while a body of OTLP/JSON is read: repairs, values that do not fit their fields, and the messages."""
+"""Take notes while a body of OTLP/JSON is read: repairs, values that do not fit their fields, and messages."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ _UNKNOWN_TOLD_MAX: Final = 5
 # items may mean lost items.
 _OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
 _SHOWN_CHARACTERS_MAX: Final = 40
-# The work for a value that does not fit, beside that for its bytes (`Rules.read`).
+# The work for a value that does not fit, in addition to that for its bytes (`Rules.read`).
 _UNFIT_COST_BYTES: Final = 128
 _REASONS_END: Final = 256
 # How many values that do not fit get a message. An item has at most 16 fields, and its first misfit is its reason.
@@ -28,14 +28,14 @@ _UNFIT_WITH_WORDS_MAX: Final = 16 * REJECTIONS_KEPT_MAX
 
 
 class Notes:
-    """The repairs of one body, and its values that do not fit their fields.
+    """A `Notes` records the repairs of one body, and its values that do not fit their fields.
 
     A request may have a million values that do not fit. So a `put_` function raises nothing when it finds one: it returns
     False, and the caller removes what was written.
     """
 
     def __init__(self, rules: Rules, *, is_exact: bool) -> None:
-        """`is_exact`: the body was changed so that long numbers are in quotes, and none loses digits."""
+        """Begin without notes. `is_exact` means that the body's long numbers were put in quotes, so that none loses digits."""
         self.rules: Final = rules
         self.is_exact: Final = is_exact
         self.nulls: int = 0

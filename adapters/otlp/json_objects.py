@@ -1,7 +1,7 @@
-"""What a value of OTLP/JSON, as a Python object, becomes in OTLP/protobuf.
+"""Convert values of OTLP/JSON, as Python objects, to OTLP/protobuf.
 
-It says what is accepted, repaired and rejected, and in which words. Bodies are read by adapters/otlp/json_large.py. What is
-plain is read without objects (adapters/otlp/json_scan.py), to the same bytes.
+This module decides what is accepted, repaired and rejected, and with which message. adapters/otlp/json_large.py reads bodies.
+Plain bodies are converted without objects (adapters/otlp/json_scan.py), to the same bytes.
 """
 
 import re
@@ -33,15 +33,16 @@ from adapters.otlp.json_fields import (
 from adapters.otlp.json_notes import Inexact, Notes, Unfit
 
 _INTEGER_DIGITS_MAX: Final = 20
-# A parser makes doubles of integers from here on.
+# A double of at least this size may have been an integer of more digits: a parser makes doubles of integers beyond 64 bits.
 _EXACT_BELOW: Final = 2.0**63
-STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
+STRING_VALUE_TAG: Final = 0x0A  # a field of an AnyValue
 # A number of JSON: RFC 8259, 6.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> bool:
-    """The fields of a message. What does not fit an item is noted in it; what does not fit an envelope is left out."""
+    """Write the fields of a message. A misfit in an item rejects the item; a misfit in an envelope is left out. Return whether
+    the message is complete; if it is not, a misfit is noted."""
     by_name = fields.by_name
     if fields.is_item:
         # A log record, a span or a point.
@@ -69,7 +70,7 @@ def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], n
 
 
 def put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: object, notes: Notes) -> bool:
-    """A field of a message that is no item. What does not fit an envelope is left out: a value, or an element."""
+    """Write a field of a message that is not an item. A value or an element that does not fit an envelope is left out."""
     start: i64 = len(writer)
     if isinstance(entry, list) and field.kind == MESSAGE and field.repeated and (fields.is_envelope or fields.is_request):
         for element in entry:
@@ -89,7 +90,7 @@ def put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: obje
 
 
 def put_element(writer: BytesWriter, fields: Fields, field: Field, element: object, notes: Notes) -> None:
-    """An element of an envelope's list. What is no item, where one must be, is one that is rejected."""
+    """Write an element of an envelope's list. If it must be an item and does not fit, it becomes a rejected item."""
     start: i64 = len(writer)
     if put_field(writer, field, element, notes):
         return
@@ -98,15 +99,15 @@ def put_element(writer: BytesWriter, fields: Fields, field: Field, element: obje
 
 
 def _is_empty(value: object) -> bool:
-    """Return whether a value can hold no items, whatever it should have been: some languages write an empty list as an empty
-    object, others an empty object as an empty list."""
+    """Return whether a value is empty, so that it can't hold items: some languages write an empty list as an empty object,
+    others an empty object as an empty list."""
     return isinstance(value, (dict, list, str)) and not value
 
 
 def put_unfit_element(
     writer: BytesWriter, fields: Fields, field: Field, notes: Notes, unfit: Unfit | None = None, *, is_empty: bool = False
 ) -> None:
-    """As `put_unfit`, of an element of a list, which is counted already where it should be an item."""
+    """Do what `put_unfit` does, for an element of a list. If the element should be an item, it has been counted already."""
     if field.is_item:
         put_bytes(writer, field.tag, notes.rejection(unfit))
     else:
@@ -116,12 +117,12 @@ def put_unfit_element(
 def put_unfit(
     writer: BytesWriter, fields: Fields, field: Field, notes: Notes, unfit: Unfit | None = None, *, is_empty: bool = False
 ) -> None:
-    """In the place of a value that does not fit an envelope, for `unfit` or for what was noted last: nothing; where items are
-    lost with it, an item that is rejected."""
+    """Replace a value that does not fit an envelope, because of `unfit` or the misfit that was noted last. If the value would
+    hold items, write a rejected item, or else nothing."""
     if is_empty or not field.holds_items:
         notes.leave_out()
     elif field.is_metric_data:
-        # Written at the end of its metric, where that has no other data; as a gauge, which needs nothing beside its points.
+        # Written at the end of the metric, if that has no other data; as a gauge, which needs nothing but its points.
         if not notes.lost_data:
             lost = BytesWriter()
             _put_rejected_item(lost, fields.holder or field, notes, unfit)
@@ -131,7 +132,7 @@ def put_unfit(
 
 
 def _put_rejected_item(writer: BytesWriter, field: Field, notes: Notes, unfit: Unfit | None) -> None:
-    """An item that is rejected, in as many messages as items are in there."""
+    """Write a rejected item, with the messages around it that an item in this field has."""
     if field.is_item:
         notes.count_item()
         put_bytes(writer, field.tag, notes.rejection(unfit))
@@ -144,9 +145,9 @@ def _put_rejected_item(writer: BytesWriter, field: Field, notes: Notes, unfit: U
 
 
 def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -> bool:
-    """A field with all of its values.
+    """Write a field with all of its values. Return False if one does not fit, which is noted.
 
-    Languages that have one kind of table for both, as Lua and PHP, write an empty list as an object, or an empty object as a
+    Languages that have one kind of table for both, like Lua and PHP, write an empty list as an object, or an empty object as a
     list.
     """
     if not field.repeated:
@@ -167,7 +168,7 @@ def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -
                 notes.nulls += 1
             elif not put_scalar(inner, field, element, notes):
                 return False
-        if len(inner):  # a packed list without elements is none
+        if len(inner):  # a packed list without elements is not written
             put_bytes(writer, field.tag, inner.getvalue())
         return True
     for element in entry:
@@ -181,7 +182,7 @@ def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -
 
 
 def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:
-    """A field that is not packed, tag and all."""
+    """Write a field that is not packed, with its tag. Return False if the value does not fit, which is noted."""
     kind = field.kind
     if kind == MESSAGE:
         if field.is_item:
@@ -208,7 +209,7 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
             notes.forms += 1
             put_bytes(writer, field.tag, content)
             return True
-        if kind == HEX and not field.is_required_id:  # whatever it is, it is no id
+        if kind == HEX and not field.is_required_id:  # any value that is not an id is left out
             notes.ids += 1
             notes.rules.read(0)
             return True
@@ -228,13 +229,13 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
 
 
 def drop_zero(writer: BytesWriter, start: i64) -> None:
-    """Take back the field that was written from `start`, with a tag of one byte, if it is 0, which is its default."""
+    """Remove the field that was written from `start` on, with a tag of one byte, if it is 0, which is its default."""
     if len(writer) == start + 2 and writer[start + 1] == 0:
         writer.truncate(start)
 
 
 def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:
-    """An AnyValue's integer; beyond 64 bits, its decimal text."""
+    """Write an AnyValue's integer, or its decimal text if it is beyond 64 bits. Return False if the value does not fit."""
     number = _whole_number(value)
     if isinstance(value, float) and not notes.is_exact and not -_EXACT_BELOW < value < _EXACT_BELOW:
         raise Inexact
@@ -255,7 +256,7 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
 
 
 def put_scalar(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:
-    """A number or a truth, without a tag."""
+    """Write a number or a boolean, without a tag. Return False if the value does not fit, which is noted."""
     kind = field.kind
     if kind == DOUBLE:
         double = _double_of(value)
@@ -299,7 +300,7 @@ def _double_of(value: object) -> float | None:
 
 
 def _number_in(text: str) -> float | None:
-    """The JSON number that a string is; None where it is none, or beyond a double."""
+    """Return the JSON number in a string; None if it is not a number, or beyond a double."""
     if _NUMBER.fullmatch(text) is None:
         return None
     number = float(text)
@@ -307,7 +308,7 @@ def _number_in(text: str) -> float | None:
 
 
 def _whole_number(value: object) -> int | None:
-    """The integer that a value is: a number, or the text of one."""
+    """Return a value's integer, from a number or the text of a number; None if it is not an integer."""
     number = value
     if isinstance(value, str) and len(value) <= _INTEGER_DIGITS_MAX:
         if is_whole(value):
@@ -323,11 +324,11 @@ def _integer_of(field: Field, value: object) -> int | None:
     if number is None:
         number = _whole_number(value)
     if isinstance(value, float) and value == -_EXACT_BELOW:
-        return None  # of more digits than a double has, or less than an int64 may be
+        return None  # the integer may have been below int64: a double does not have enough digits
     return number if number is not None and field.low <= number <= field.high else None
 
 
 def check_number(error: orjson.JSONDecodeError, notes: Notes) -> None:
-    """Raise Inexact where the text may be JSON but for a number that the parser refuses: one beyond a double."""
+    """Raise Inexact if the parser refused a number beyond a double, since the text may otherwise be JSON."""
     if not notes.is_exact and BEYOND_A_DOUBLE in error.msg:
         raise Inexact

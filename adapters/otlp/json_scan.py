@@ -1,8 +1,8 @@
 """Convert plain OTLP/JSON to OTLP/protobuf in one pass over its bytes, without an object for each value.
 
-A field is found by comparing the text with the name that came there last time. A message is written into the writer of its
-depth, and copied behind its length. Attributes with a text or an integer, which are most of what a request has, are written at
-once. What is not plain raises `NonPlain`, and `scanned` returns None: adapters/otlp/json_large.py decides then.
+A field is found by comparing the text with the name that came at the same place last time. A message is written into the
+writer of its depth, and copied behind its length. Attributes with a text or an integer, the greatest part of a request, are
+written at once. JSON that is not plain raises `NonPlain`, and `scanned` returns None: adapters/otlp/json_large.py decides then.
 """
 
 from typing import Final
@@ -33,9 +33,9 @@ from adapters.otlp.json_notes import Inexact, Notes
 from adapters.otlp.json_objects import drop_zero, put_field, put_scalar
 from adapters.rules import Rules
 
-# Messages in each other. Deeper ones are left to the reader over objects.
+# The deepest nesting of messages. The reader over objects reads deeper ones.
 _DEPTH_MAX: Final = 64
-# What an attribute begins with where it is written without white space, as words.
+# The beginnings of attributes and bodies that are written without white space, as words.
 _WORD_BYTES: Final = 8
 _KEY: Final = b'{"key":"'
 _VALUE: Final = b',"value"'
@@ -46,18 +46,18 @@ _INT_2: Final = b'lue":\0\0\0'
 _INT_2_MASK: Final = b"\xff\xff\xff\xff\xff\0\0\0"
 _BODY_1: Final = b'{"string'
 _BODY_2: Final = b'Value":"'
-# The longest attribute or value that is written at once, and what is compared behind its key.
+# The longest attribute or value that is written at once, and the bytes that are compared behind its key.
 _SHORT_MAX: Final = 127
 _COMPARED_BYTES: Final = 64
 
-_ID_DIGITS_MAX: Final = 64  # of an id
+_ID_DIGITS_MAX: Final = 64
 _VARINT_BYTES_MAX: Final = 10
 _INT_VALUE: Final = 0x18  # the tag of an AnyValue's integer
 _INT32_END: Final = 1 << 31
 
 
 def scanned(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bytes | None:
-    """Return the message that the JSON describes, serialized; None where it is not plain."""
+    """Return the serialized message that the JSON describes; None if the JSON is not plain."""
     scan = _Scan(body, rules, notes)
     try:
         return scan.request(fields_of(descriptor, rules.json_forms))
@@ -69,14 +69,14 @@ class _Scan(JsonScanner):
     def __init__(self, text: bytes, rules: Rules, notes: Notes) -> None:
         super().__init__(text, rules)
         self.notes: Final = notes
-        # Behind what a method without a result has read.
+        # The position behind the bytes that a method without a result has read.
         self.position: i64 = 0
         # The writer of each depth.
         self.levels: Final[list[BytesWriter]] = []
         self.packed: Final = BytesWriter()
 
     def request(self, fields: Fields) -> bytes:
-        """The request that the whole text is."""
+        """Return the serialized request that the whole text describes."""
         writer = BytesWriter()
         position: i64 = self.skip_space(0)
         if self.text[position] != OPENING_BRACE:
@@ -90,7 +90,7 @@ class _Scan(JsonScanner):
         return wire
 
     def _message(self, writer: BytesWriter, fields: Fields, depth: i64) -> None:
-        """Write the message whose object has been opened before `position`. Moves behind it."""
+        """Write the message whose object has been opened before `position`, and move behind it."""
         text = self.text
         position: i64 = self.position
         byte: i64 = text[position]
@@ -100,7 +100,7 @@ class _Scan(JsonScanner):
         if byte == CLOSING_BRACE:
             self.position = position + 1
             return
-        # Those from here on are of this message, or of one in it.
+        # The unknown fields from here on are of this message, or of a message in it.
         unknown: i64 = len(self.notes.unknown)
         seen: i64 = 0
         previous = fields.head
@@ -151,7 +151,7 @@ class _Scan(JsonScanner):
                 position = self.skip_space(position)
 
     def _name(self, fields: Fields, position: i64, unknown: i64) -> Name | None:
-        """Look up the name of the member there; None: it is unknown. Moves behind the colon."""
+        """Return the name of the member at `position`; None if it is unknown. Move behind the colon."""
         text = self.text
         if text[position] != QUOTE:
             raise NonPlain
@@ -173,7 +173,7 @@ class _Scan(JsonScanner):
         return name
 
     def _note(self, fields: Fields, name: str, unknown: i64) -> None:
-        """Note a field that is unknown, once a message."""
+        """Note an unknown field, at most once for a message."""
         notes = self.notes
         before = len(notes.unknown)
         notes.skip(fields, name)
@@ -181,7 +181,7 @@ class _Scan(JsonScanner):
             raise NonPlain
 
     def _level(self, depth: i64) -> BytesWriter:
-        """The writer of a depth, empty."""
+        """Return the writer of a depth, emptied."""
         if depth > _DEPTH_MAX:
             raise NonPlain
         levels = self.levels
@@ -192,7 +192,7 @@ class _Scan(JsonScanner):
         return level
 
     def _close(self, writer: BytesWriter, tag: i64, level: BytesWriter) -> None:
-        """Write a message from the writer of its depth."""
+        """Write a message, as a field, from the writer of its depth."""
         if len(level) > REST_BYTES:
             self.rules.rest()
             content = level.getvalue()
@@ -203,7 +203,7 @@ class _Scan(JsonScanner):
             put_bytes(writer, tag, level.getvalue())
 
     def _array(self, writer: BytesWriter, field: Field, position: i64, depth: i64) -> i64:
-        """Write the array that begins there, of a repeated field. Return where it ends."""
+        """Write the array at `position`, of a repeated field. Return where it ends."""
         text = self.text
         if text[position] != OPENING_BRACKET:
             raise NonPlain
@@ -299,7 +299,7 @@ class _Scan(JsonScanner):
         return end
 
     def _integer(self, position: i64) -> i64:
-        """Return where the integer ends that begins there, in quotes or not, and is `integer` then. 0: it is not so simple."""
+        """Read the integer at `position`, with or without quotes, into `integer`. Return its end, or 0 if it is not simple."""
         text = self.text
         if text[position] == QUOTE:
             end: i64 = self.integer_end(position + 1)
@@ -308,7 +308,7 @@ class _Scan(JsonScanner):
         return end if end and self.is_number_end(end) else 0
 
     def _scalar(self, writer: BytesWriter, field: Field, position: i64) -> i64:
-        """Write a number or a truth, without a tag. Return where it ends."""
+        """Write a number or a boolean, without a tag. Return where it ends."""
         kind: i64 = field.wire_kind
         end: i64 = 0
         if kind == DOUBLE:
@@ -340,7 +340,7 @@ class _Scan(JsonScanner):
         return end
 
     def _id(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
-        """Write the id in hex that begins there, and return where it ends. 0: it is none."""
+        """Write the hex id at `position`. Return where it ends, or 0 if it is none."""
         text = self.text
         if text[position] != QUOTE:
             return 0
@@ -358,7 +358,7 @@ class _Scan(JsonScanner):
         return end + 1
 
     def _text_value(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
-        """Write the AnyValue that begins there, if it is a short text, and return where it ends. 0: it is anything else."""
+        """Write the AnyValue at `position` if it is a short text. Return where it ends, or 0 if it is anything else."""
         text = self.text
         if position + _COMPARED_BYTES > self.size or tag > _SHORT_MAX:
             return 0
@@ -376,7 +376,7 @@ class _Scan(JsonScanner):
         return end + 2
 
     def _attribute(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
-        """Write the KeyValue that begins there, if it is short, and its value a text or an integer. Return where it ends; 0:
+        """Write the KeyValue at `position` if it is short, and its value is a text or an integer. Return where it ends, or 0 if
         it is anything else."""
         text = self.text
         if position + _COMPARED_BYTES > self.size or tag > _SHORT_MAX:
@@ -411,7 +411,7 @@ class _Scan(JsonScanner):
         return 0
 
     def _integer_attribute(self, writer: BytesWriter, tag: i64, key: i64, key_end: i64) -> i64:
-        """As `_attribute`, from where the key is known and the value is an integer."""
+        """Continue `_attribute` when the key is known and the value is an integer."""
         text = self.text
         if (read_i64_le(text, key_end + 17) ^ read_i64_le(_INT_2, 0)) & read_i64_le(_INT_2_MASK, 0):
             return 0

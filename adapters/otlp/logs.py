@@ -22,7 +22,7 @@ _MILLISECOND_NS: Final = 1_000_000
 
 
 class LogsEnvelope(Envelope):
-    """Takes the log records of an export request."""
+    """A `LogsEnvelope` adapts the log records of an export request."""
 
     def take(self, start: i64, end: i64) -> None:
         scanner = self.scanner
@@ -37,8 +37,8 @@ class LogsEnvelope(Envelope):
         if reason == 0 and state > REWRITE:
             reason = state
         if reason == 0 and time != 0:
-            reason = self.rules.check_time(time)  # without any time, it is when it was received
-            # A backlog is sent late: when it was observed counts too.
+            reason = self.rules.check_time(time)  # a record without any time has the time of receipt
+            # A backlog is sent late, so the time of observation counts too.
             if reason == TIMESTAMP_TOO_OLD and scanner.other_time != 0:
                 reason = self.rules.check_time(scanner.other_time)
                 if reason == 0:
@@ -49,7 +49,7 @@ class LogsEnvelope(Envelope):
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """Records of `body`, a serialized ExportLogsServiceRequest. Raises Malformed."""
+    """Adapt `body`, a serialized ExportLogsServiceRequest. Raises Malformed, RequestRefused."""
     return adapt_plainly(
         lambda plain: LogsEnvelope(plain, header, rules, message_bytes_max, LOGS, TYPE_LOG).run(),
         body,

@@ -29,7 +29,7 @@ _FRAMING_BYTES_MAX: Final = 12  # tag and length of a metric's data and of a poi
 
 
 class _Refused:
-    """A point that may not pass: which one of its metric's, where it is, and why."""
+    """A `_Refused` is a rejected point: its number in the metric, its place, and the reason."""
 
     def __init__(self, point: i64, start: i64, end: i64, reason: i64, fault: str) -> None:
         self.fault: Final = fault
@@ -40,30 +40,30 @@ class _Refused:
 
 
 class MetricsEnvelope(Envelope):
-    """While a metric is taken: what it is, where its data is, and what comes before and after that, in normal form."""
+    """A `MetricsEnvelope` adapts metrics. Its fields hold the current metric: its data, and its own fields in normal form."""
 
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         super().__init__(body, header, rules, message_bytes_max, METRICS, TYPE_METRIC)
         self.start: i64 = 0
         self.end: i64 = 0
         self.data_tag: i64 = 0
-        self.metric_state: i64 = CLEAN  # of its own fields
-        self.data_at: i64 = 0  # where the field begins whose payload is data_start:data_end
+        self.metric_state: i64 = CLEAN  # the state of the metric's own fields
+        self.data_at: i64 = 0  # the beginning of the field whose payload is data_start:data_end
         self.data_length_at: i64 = 0
         self.data_start: i64 = 0
         self.data_end: i64 = 0
         self.point: MessageTable = METRIC
-        self.metric_reason: i64 = 0  # why no point of this metric can be taken
-        self.lacks_temporality: bool = False  # and is stored as cumulative
+        self.metric_reason: i64 = 0  # why no point of this metric can be accepted
+        self.lacks_temporality: bool = False  # if so, it is stored as cumulative
         self.before: bytes = b""
         self.behind: bytes = b""
         self.accepted: i64 = 0
-        self.points_repairs: dict[int, int] | None = None  # of the accepted points
-        self.points_bytes: i64 = 0  # of the accepted points, in normal form, tags and lengths included
-        # The first of them, and of the others how many for each reason.
+        self.points_repairs: dict[int, int] | None = None  # the repairs of the accepted points
+        self.points_bytes: i64 = 0  # the accepted points in normal form, including tags and lengths
+        # The first rejected points, and the number of the others for each reason.
         self.refused: Final[list[_Refused]] = []
         self.refused_more: Final[dict[int, int]] = {}
-        # Its data without the points, as sent, where it was asked for.
+        # The metric's data without the points, as sent, if it was needed.
         self.data_head: bytes | None = None
 
     def take(self, start: i64, end: i64) -> None:
@@ -136,7 +136,7 @@ class MetricsEnvelope(Envelope):
         self.points_repairs = None
 
     def _accept(self) -> None:
-        """Count the point read last, and what was repaired of it."""
+        """Count the point read last as accepted, and its repairs."""
         self.accepted += 1
         repairs = self.rules.take_pending()
         if repairs is None:
@@ -149,7 +149,7 @@ class MetricsEnvelope(Envelope):
             counted[kind] = counted.get(kind, 0) + count
 
     def _payload(self, refused: _Refused) -> bytes:
-        """The request of this point alone, if there is room for it."""
+        """Return the request of this point alone, or empty if the budget has no room for it."""
         builder = self.builder
         if not builder.keeps(refused.end - refused.start):
             return b""
@@ -178,12 +178,12 @@ class MetricsEnvelope(Envelope):
         return alone.request(metric.getvalue())
 
     def _normal_fields(self, state: i64, start: i64, end: i64) -> bytes:
-        """The metric's own fields at start:end, its metadata in normal form."""
+        """Return the metric's own fields at start:end, with its metadata in normal form."""
         scanner = self.scanner
         if state != REWRITE:
             return self.buffer[start:end]
         if scanner.duplicate_keys and end == scanner.data_at and scanner.has_attribute(METRIC, start, end):
-            raise NonCanonical(start)  # metadata on both sides of the data, maybe: the plain form has all of it behind
+            raise NonCanonical(start)  # metadata may be on both sides of the data: the plain form has all of it behind
         return scanner.normal(METRIC, start, end)
 
     def _metric(self, data: bytes) -> bytes:
@@ -194,7 +194,7 @@ class MetricsEnvelope(Envelope):
         return writer.getvalue()
 
     def _point_state(self, start: i64, end: i64) -> i64:
-        """CLEAN, REWRITE or a reason."""
+        """Scan and check a point. Return CLEAN, REWRITE or a reason."""
         scanner = self.scanner
         scanner.forget_notes()
         if self.point.has_buckets:
@@ -214,7 +214,7 @@ class MetricsEnvelope(Envelope):
         return state
 
     def _edit_points(self) -> None:
-        """Patch the metric's data, so that it is without the points that may not pass, and has the others in normal form."""
+        """Patch the metric's data, so that the rejected points are left out, and the others are in normal form."""
         cursor = self.cursor
         rules = self.rules
         scanner = self.scanner
@@ -257,7 +257,7 @@ class MetricsEnvelope(Envelope):
         patches.close(data, 0, self.data_length_at, self.data_start, end)
 
     def _take_patched(self) -> bool:
-        """The whole metric, whose own fields are normal as they are. False: more than fits a message."""
+        """Add the whole metric, whose own fields are already normal. Return False if it does not fit a message."""
         patches = self.scanner.patches
         builder = self.builder
         if patches.is_full:
@@ -272,9 +272,9 @@ class MetricsEnvelope(Envelope):
         return True
 
     def _take_put_together(self) -> bool:
-        """Take the whole metric, put together from its own fields in normal form and its data. False: more than fits."""
+        """Add the whole metric, made of its own fields in normal form and its data. Return False if it does not fit."""
         patches = self.scanner.patches
-        # What is larger than any item may be is not copied.
+        # Data that is larger than any item may be is not copied.
         if patches.is_full or self.data_end - self.data_start + patches.delta > self.builder.item_capacity():
             return False
         data = BytesWriter()
@@ -283,7 +283,7 @@ class MetricsEnvelope(Envelope):
         return self.builder.add(metric, self.accepted, len(metric) - self.points_bytes)
 
     def _take_in_pieces(self) -> None:
-        """The same points, as several metrics that each fit a message."""
+        """Add the same points as several metrics, each of which fits a message."""
         cursor = self.cursor
         buffer = self.buffer
         builder = self.builder
@@ -325,7 +325,7 @@ class MetricsEnvelope(Envelope):
                     pieces = 0
                 put_bytes(piece, _POINT, normal)
                 pieces += 1
-                # One that leaves no room by this estimate is alone, and the builder says whether it fits.
+                # A point that exceeds the room by this estimate is alone, and the builder decides whether it fits.
                 is_alone = len(normal) + _FRAMING_BYTES_MAX > room
                 if is_alone and not self._add_piece(piece, len(envelope), 1):
                     self._refuse(point, first, position, RECORD_TOO_LARGE)
@@ -338,7 +338,7 @@ class MetricsEnvelope(Envelope):
         assert taken
 
     def _is_larger_than_any(self, size_bytes: i64) -> bool:
-        """Return whether the point scanned last, of so many bytes as sent, is larger than any item may be. It is not copied."""
+        """Return whether the point scanned last, sent as `size_bytes`, is larger than any item may be, without copying it."""
         patches = self.scanner.patches
         if patches.is_full:
             return True
@@ -347,8 +347,8 @@ class MetricsEnvelope(Envelope):
         return size_bytes + patches.delta > self.builder.item_capacity()
 
     def _add_piece(self, piece: BytesWriter, head_bytes: i64, points: i64) -> bool:
-        """Add a metric of the points that are in `piece` behind `head_bytes`, and drop them from it. False: more than fits a
-        message, which only a single point can be."""
+        """Add a metric of the points that are in `piece` behind `head_bytes`, and remove them from it. Return False if it does
+        not fit a message, which is only possible for a single point."""
         if points == 0:
             return True
         metric = self._metric(piece.getvalue())
@@ -357,7 +357,7 @@ class MetricsEnvelope(Envelope):
         return self.builder.add(metric, points, len(metric) - points_bytes)
 
     def _data_without_points(self) -> bytes:
-        """Temporality and the like."""
+        """Return the fields of the metric's data except its points: temporality and similar fields."""
         cursor = self.cursor
         writer = BytesWriter()
         position: i64 = self.data_start
@@ -372,7 +372,7 @@ class MetricsEnvelope(Envelope):
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """Records of `body`, a serialized ExportMetricsServiceRequest. Raises Malformed."""
+    """Adapt `body`, a serialized ExportMetricsServiceRequest. Raises Malformed, RequestRefused."""
     return adapt_plainly(
         lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(),
         body,

@@ -1,11 +1,11 @@
-"""The normal forms of attributes that were met before: senders repeat the same few in every request.
+"""Cache the normal forms of attributes: senders repeat the same few in every request.
 
-Each form has one place in a table, which what was sent determines. A form that is put there replaces what was there before. So
-the table never grows, and a sender whose attributes are all different costs what it would cost without a table.
+Each form has one place in a table, which the sent bytes determine. A new form replaces the form that was there before. So the
+table never grows, and a sender whose attributes are all different costs about as much as without a table.
 
 Invariants (tests in tests/unit/adapters/otlp/test_normal_forms.py):
-1. `find` returns only what `keep` was given for the very same bytes. test_a_form_is_found_for_its_own_bytes_only
-2. The table has the same size, whatever is kept. test_the_table_does_not_grow
+1. `find` returns a form only for the exact bytes for which `keep` stored it. test_a_form_is_found_for_its_own_bytes_only
+2. The table always has the same size. test_the_table_does_not_grow
 """
 
 from typing import Final
@@ -20,7 +20,7 @@ PLACES: Final = 1 << 14
 
 
 class _Form:
-    """What was sent, and its normal form. They are in one object, so that a thread never sees one without the other."""
+    """A `_Form` holds sent bytes and their normal form, in one object, so that a thread never sees one without the other."""
 
     def __init__(self, sent: bytes, normal: bytes) -> None:
         self.sent: Final = sent
@@ -28,13 +28,13 @@ class _Form:
 
 
 class NormalForms:
-    """By what was sent."""
+    """A `NormalForms` is a table of normal forms by the bytes that were sent."""
 
     def __init__(self) -> None:
         self._places: Final[list[_Form | None]] = [None] * PLACES
 
     def find(self, buffer: bytes, start: i64, end: i64) -> bytes:
-        """Return the normal form of what is at start:end; empty where it is not known."""
+        """Return the normal form of start:end; empty if it is not in the table."""
         size: i64 = end - start
         if size < _BYTES_MIN or size > _BYTES_MAX:
             return b""
@@ -44,7 +44,7 @@ class NormalForms:
         sent = form.sent
         if len(sent) != size:
             return b""
-        # Eight bytes each, the last ones once more where they do not fill eight.
+        # Eight bytes at a time; the last eight may overlap with the ones before.
         last: i64 = size - 8
         at: i64 = 0
         while at < last:
@@ -54,14 +54,14 @@ class NormalForms:
         return form.normal if read_i64_le(sent, last) == read_i64_le(buffer, end - 8) else b""
 
     def keep(self, buffer: bytes, start: i64, end: i64, normal: bytes) -> None:
-        """`normal` is the normal form of what is at start:end, and not empty."""
+        """Store `normal`, which is not empty, as the normal form of start:end."""
         size: i64 = end - start
         if _BYTES_MIN <= size <= _BYTES_MAX:
             self._places[_place(buffer, start, end)] = _Form(buffer[start:end], normal)
 
 
 def _place(buffer: bytes, start: i64, end: i64) -> i64:
-    """The last eight bytes have most of the value, and those in the middle most of the key."""
+    """Return the place of start:end. The last eight bytes have most of the value, and the middle ones most of the key."""
     size: i64 = end - start
     tail: i64 = read_i64_le(buffer, end - 8)
     middle: i64 = read_i64_le(buffer, start + ((size - 8) >> 1))

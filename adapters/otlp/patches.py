@@ -1,9 +1,9 @@
-"""The replacements within a stretch of the body: in order, none touching another. The rest is copied unchanged.
+"""Record the replacements within a part of the body, in order and without overlaps. The rest is copied unchanged.
 
-The scan that finds bytes that are not normal also notes their normal form, once, so nothing is walked twice. A message whose
+The scan that finds bytes that are not normal also notes their normal form, so nothing is scanned twice. A message whose
 content changes its size has a patch of its length, placed before those of its content.
 
-There are at most `patches_max`. If a stretch needs more, `is_full` says so, and no patch may be used.
+There are at most `patches_max` patches. If a part needs more, `is_full` is set, and no patch may be used.
 """
 
 from typing import Final
@@ -13,12 +13,12 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import length_of
 
-# An item has at most so many where it fits the largest message that is usual: each replaces two bytes of it at least.
+# An item that fits the largest usual message has at most this many patches, since each replaces at least two bytes.
 PATCHES_MAX: Final = 1 << 18
 
 
 class _Patch:
-    """These bytes in place of those at start:end."""
+    """A `_Patch` replaces start:end by other bytes."""
 
     def __init__(self) -> None:
         self.start: i64 = 0
@@ -27,14 +27,14 @@ class _Patch:
 
 
 class Patches:
-    """Those of one stretch of `buffer`. The objects are used again and again: a request makes no more of them than it needs at
-    once."""
+    """A `Patches` holds the patches of one part of `buffer`. The patch objects are reused, so a request creates no more than it
+    needs at once."""
 
     def __init__(self, buffer: bytes, patches_max: int = PATCHES_MAX) -> None:
         self.buffer: Final = buffer
         self.count: i64 = 0
-        self.last_cut: i64 = -1  # which of them only takes away, if the last one does
-        self.delta: i64 = 0  # how much longer all of it becomes
+        self.last_cut: i64 = -1  # the index of the last patch, if that only removes bytes
+        self.delta: i64 = 0  # by how much the whole part becomes longer
         self.patches_max: i64 = patches_max
         self.is_full: bool = False
         self._spare: Final = _Patch()
@@ -47,7 +47,7 @@ class Patches:
         self.is_full = False
 
     def replace(self, start: i64, end: i64, replacement: bytes) -> None:
-        """Behind all that there are."""
+        """Add a patch behind all others."""
         patch = self._next()
         patch.start = start
         patch.end = end
@@ -55,13 +55,13 @@ class Patches:
         self.delta += len(replacement) - (end - start)
 
     def open(self) -> i64:
-        """A place for a message's length, before what its content may need. Then `close` or `cut`."""
+        """Reserve a patch for a message's length, before the patches of its content. Then call `close` or `cut`."""
         place: i64 = self.count
         self._next()
         return place
 
     def close(self, place: i64, delta: i64, length_at: i64, start: i64, end: i64) -> None:
-        """The message at start:end was scanned, its length is before it, from `length_at`. `delta`: what it was before."""
+        """End the message at start:end, whose length is at length_at:start. `delta` is the delta before `open`."""
         if self.is_full:
             return
         if self.count == place + 1:
@@ -78,13 +78,13 @@ class Patches:
         self.delta += len(patch.replacement) - (start - length_at)
 
     def cut(self, place: i64, delta: i64, start: i64, end: i64, replacement: bytes) -> None:
-        """Instead of `close`: replace all of start:end. `delta`: as above."""
+        """Replace all of start:end, instead of `close`. `delta` is the delta before `open`."""
         if self.is_full:
             return
         self.count = place
         self.delta = delta
         if not replacement and self.last_cut == place - 1 and place > 0 and self._made[place - 1].end == start:
-            # One patch for all that goes in a row: of millions, each would be an object.
+            # One patch for adjacent cuts: there may be millions, and each patch is an object.
             self._made[place - 1].end = end
             self.delta -= end - start
             return
@@ -94,7 +94,7 @@ class Patches:
             self.last_cut = -1
 
     def write(self, writer: BytesWriter, start: i64, end: i64) -> None:
-        """The stretch as it is with all patches. It begins and ends outside of them."""
+        """Write start:end with all its patches. It must begin and end outside of patches."""
         buffer = self.buffer
         index: i64 = 0
         while index < self.count:

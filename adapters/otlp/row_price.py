@@ -1,15 +1,15 @@
-"""How many bytes the rows of an OTLP export request have, known before it is read.
+"""Count the bytes of the rows of an OTLP export request before it is read.
 
 The store repeats a resource, a scope, and a metric's own fields in each row (adapters/rows.py), and a sender pays for them
 once. The check reads a large body before its adapter does, keeps nothing of it, and stops at the limit: about 5 ns an item. A
-body that is over it as it was sent is read once more, with each attribute and name as it is cut (adapters/otlp/stored_size.py).
+body that exceeds the limit as it was sent is counted once more with cut attributes and names (adapters/otlp/stored_size.py).
 
 Invariants:
-1. What is counted is what BatchBuilder counts where each item is accepted as it is (tests/unit/adapters/test_price.py,
+1. If each item is accepted as it is, the count is the same as BatchBuilder's (tests/unit/adapters/test_price.py,
    test_rows_are_counted_as_the_builder_counts_them).
-2. A request is not refused that is within the limit after its values are cut (tests/unit/adapters/test_price.py,
+2. A request that is within the limit after its values are cut is not refused (tests/unit/adapters/test_price.py,
    test_rows_are_counted_as_they_are_cut).
-3. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
+3. A body is never refused for being malformed: the adapter that reads it next reports that (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
 """
 
@@ -23,22 +23,22 @@ from adapters.otlp.stored_size import StoredSize
 from adapters.rows import ROW_BYTES, check_row_bytes, points_of
 from adapters.rules import Rules
 
-# Of a request, by whatever signal.
+# Fields of a request, the same for each signal.
 _RESOURCE: Final = 0x0A
 _BODY: Final = 0x0A  # an entry's resource or scope
 _POINT: Final = 0x0A  # of a metric's data
 _MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
 # A smaller body need not be counted before it is read, which takes a few milliseconds: BatchBuilder stops at the limit, too.
-# Where a plan allows less, a tenant can send many such bodies.
+# If a plan allows less, every body is counted, since a tenant can send many small ones.
 UNCOUNTED_BYTES_MAX: Final = 256 << 10
-# How many items are counted before the limit is looked at.
+# How many items are counted before the limit is checked.
 _COUNTED_AT_ONCE: Final = 10_000
 
 
 def check_rows(body: bytes, rules: Rules, item: MessageTable) -> None:
     """Refuse an OTLP export request whose rows have more bytes than `rules` allow. Raises RequestRefused.
 
-    `item`: what its scopes hold.
+    `item` is the table of the items in its scopes.
     """
     for is_cut in (False, True):
         rows = _Rows(body, rules, item, is_cut=is_cut)
@@ -48,14 +48,14 @@ def check_rows(body: bytes, rules: Rules, item: MessageTable) -> None:
 
 
 class _TooManyRowBytes(Exception):
-    """The limit is exceeded: the rest need not be read."""
+    """The limit is exceeded, so the rest need not be read."""
 
 
 class _Rows:
-    """Counts the bytes of the rows of one OTLP export request: of each of its messages only where the next begins is read."""
+    """A `_Rows` counts the bytes of the rows of one OTLP export request. Of most messages, only the length is read."""
 
     def __init__(self, buffer: bytes, rules: Rules, item: MessageTable, *, is_cut: bool) -> None:
-        """`is_cut`: attributes and names count as they are stored."""
+        """Begin with empty counts. With `is_cut`, attributes and names count as they are stored."""
         self.buffer: Final = buffer
         self.cursor: Final = Cursor(buffer)
         self.rules: Final = rules
@@ -64,11 +64,11 @@ class _Rows:
         self.is_cut: Final = is_cut
         self.stored: Final = StoredSize(self.cursor, rules)
         self.row_bytes: i64 = 0
-        self.members: i64 = 0  # of the entry read last, and their bytes
+        self.members: i64 = 0  # the number of the members of the entry read last, and their bytes
         self.members_bytes: i64 = 0
 
     def fit(self) -> bool:
-        """Return whether the request is within the limit; also where it is malformed, which the adapter says."""
+        """Return whether the request is within the limit, or is malformed, which its adapter reports."""
         try:
             self._request()
         except NonCanonical:
@@ -78,7 +78,7 @@ class _Rows:
         return True
 
     def _request(self) -> None:
-        """Raises NonCanonical, _TooManyRowBytes."""
+        """Count the request. Raises NonCanonical, _TooManyRowBytes."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         position: i64 = 0
@@ -103,7 +103,7 @@ class _Rows:
                 self._scope(own_bytes, cursor.start, position)
 
     def _own_bytes(self, message: MessageTable, start: i64, end: i64) -> i64:
-        """Of an entry at start:end, without its members; `message`: what it has as its first field."""
+        """Return the size of the entry at start:end without its members. `message` is the table of its first field."""
         cursor = self.cursor
         cursor.position = start
         members: i64 = 0
@@ -124,7 +124,7 @@ class _Rows:
         return self._stored_bytes(message, own_bytes, start, end) if self.is_cut else own_bytes
 
     def _stored_bytes(self, message: MessageTable, own_bytes: i64, start: i64, end: i64) -> i64:
-        """Of so many bytes of the entry at start:end, those that are stored in each row."""
+        """Return how many of the `own_bytes` of the entry at start:end are stored in each row."""
         cursor = self.cursor
         position: i64 = start
         while position < end:
@@ -136,7 +136,7 @@ class _Rows:
             if tag == _BODY:
                 own_bytes -= position - first - self.stored.of(message, first, position)
                 if self.stored.is_refused:
-                    return 0  # no item of it is stored
+                    return 0  # no item of this entry is stored
         return own_bytes
 
     def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:
@@ -177,7 +177,7 @@ class _Rows:
         self._add(points * (group_bytes + own_bytes) + points_bytes)
 
     def _stored_points_bytes(self, start: i64, end: i64) -> i64:
-        """Of the points of the Metric at start:end, those that are stored."""
+        """Return the stored bytes of the points of the Metric at start:end."""
         cursor = self.cursor
         total: i64 = 0
         position: i64 = start

@@ -1,7 +1,7 @@
-"""Check a message against its table, and note what has to be replaced for the normal form.
+"""Check a message against its table, and note the bytes that have to be replaced for the normal form.
 
-`scan` accepts only what protobuf's parser would read to the same message, and returns whether a copy of the bytes is already
-normal. If it is not, the patches make it so. Anything unusual raises `NonCanonical`.
+`scan` accepts only bytes that protobuf's parser would read as the same message, and returns whether a copy of them is already
+normal. If it is not, the patches make it normal. Anything unusual raises `NonCanonical`.
 """
 
 from bisect import bisect_right
@@ -78,41 +78,41 @@ from adapters.repairs import (
 )
 from adapters.rules import Rules
 
-# How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
+# How often a list of attributes is searched for a key that may be there twice, before its keys are put into a set.
 _WALKS_MAX: Final = 8
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
-_DROPPED_MAX: Final = 0xFFFFFFFF  # as much as the field can say
+_DROPPED_MAX: Final = 0xFFFFFFFF  # the largest number of the field, a uint32
 _BODY_BYTES_MAX: Final = 1 << 28
 _FAULT_BYTES_MAX: Final = 500
 
 
 class Scanner:
-    """Scans messages of one request's body. The notes (`time`, …) are those of the item or envelope scanned last."""
+    """A `Scanner` scans messages of one request's body. Its notes (`time`, …) are of the item or envelope scanned last."""
 
     def __init__(self, cursor: Cursor, rules: Rules) -> None:
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
         self.rules: Final = rules
-        # Of more attributes in one list, only the form is checked: they are left out, and counted as dropped.
+        # Attributes of one list beyond this many are only checked for their form. They are left out, and counted as dropped.
         self.attributes_max: Final[i64] = rules.attributes_max
-        # Of a longer body of a log record that is no text, none is made: the record would exceed every message.
+        # A log record's longer body that is not text is not converted: the record would exceed every message.
         self.body_bytes_max: i64 = _BODY_BYTES_MAX
         self.attribute: Final = Attribute(cursor, rules)
         self.patches: Final = Patches(cursor.buffer)
-        # Set where some list of attributes has a key twice; then `rewrite` looks for it.
+        # Whether some list of attributes has a key twice; then `normal` looks for it.
         self.duplicate_keys: bool = False
-        # Set where some attribute was cut: it may be stored under another key than its own.
+        # Whether some attribute was cut: it may be stored under another key than its own.
         self.has_cuts: bool = False
-        # Where exemplars are left out: the beginning and the end of each run of them, in order.
+        # The exemplars that are left out: the beginning and the end of each run of them, in order.
         self.left_out: list[int] = []
         self.time: i64 = 0
         self.other_time: i64 = 0
         self.valid_trace_id: bool = False
         self.valid_span_id: bool = False
-        # Set where an id is there, and is none: of the wrong length, or all zero.
+        # Whether an id of the item is present and invalid: of the wrong length, or all zero.
         self.invalid_id: bool = False
-        # How many of its own ids have a wrong length; zeros say that there is none.
+        # The number of the item's own invalid ids that are not all zero: zeros mean that there is no id.
         self.odd_ids: i64 = 0
         self.data_tag: i64 = 0
         self.data_at: i64 = 0
@@ -123,7 +123,7 @@ class Scanner:
         self.temporality: i64 = 0
         self.seen: i64 = 0  # the bits of the fields of the message scanned last
         self.buckets: Final = ScannedBuckets(cursor.buffer, rules)
-        # What is wrong, in words, where its sender is to hear more than the reason says.
+        # The fault in words, if its sender needs more than the reason's message.
         self.fault: str = ""
 
     def begin(self) -> None:
@@ -132,7 +132,7 @@ class Scanner:
         self.patches.clear()
 
     def forget_notes(self) -> None:
-        """But not the patches."""
+        """Forget the notes, but not the patches."""
         self.duplicate_keys = False
         self.has_cuts = False
         if self.left_out:
@@ -149,20 +149,20 @@ class Scanner:
         self.fault = ""
 
     def scan(self, message: MessageTable, start: i64, end: i64) -> i64:
-        """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NonCanonical."""
+        """Scan a message. Return CLEAN, REWRITE, or the first reason for its rejection. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
         actions = message.actions
         masks = message.masks
         seen: i64 = 0
-        # One bit a hashed key, 256 in all.
+        # One bit for each hash of a key, 256 in all.
         keys_0: i64 = 0
         keys_1: i64 = 0
         keys_2: i64 = 0
         keys_3: i64 = 0
         walks: i64 = 0
         names: set[bytes] | None = None
-        made: list[bytes] | None = None  # keys of what was cut
+        made: list[bytes] | None = None  # the keys that were made for cut attributes
         attributes: i64 = 0
         attributes_max: i64 = self.attributes_max
         is_dropped_told = False
@@ -171,8 +171,8 @@ class Scanner:
         position: i64 = start
         while position < end:
             at: i64 = position
-            # What nearly every field is, by hand: one byte of tag, and one or two of length, one of value, or eight or four of
-            # payload.
+            # Nearly every field has one byte of tag, and one or two of length, one of value, or eight or four of payload: such
+            # fields are read here.
             tag: i64 = 0
             length_at: i64 = at + 1
             first: i64 = length_at
@@ -219,7 +219,7 @@ class Scanner:
                 attributes += 1
                 if attributes > attributes_max:
                     if is_dropped_told:
-                        raise NonCanonical(at)  # the plain form has the count behind them
+                        raise NonCanonical(at)  # the plain form has the count behind the attributes
                     self.rules.read(after - first)
                     self.attribute.check_form(first, after)
                     self.patches.cut(self.patches.count, self.patches.delta, at, after, b"")
@@ -264,7 +264,7 @@ class Scanner:
                         walks += 1
                         is_repeated = self._is_repeated(message, start, at)
                     else:
-                        # Too many to look through them each time, or keys that are made to meet.
+                        # There are too many attributes to search them each time, or keys that are made to collide.
                         name = buffer[self.attribute.key_start : self.attribute.key_end]
                         if names is None:
                             names = self._names(message, start, at)
@@ -304,7 +304,7 @@ class Scanner:
                     self.buckets.counts_start = first
                     self.buckets.counts_end = after
                     if self.buckets.bounds_end > self.buckets.bounds_start and self.buckets.infinite() >= 0:
-                        raise NonCanonical(at)  # the plain form has the bounds behind them
+                        raise NonCanonical(at)  # the plain form has the bounds behind the counts
                 elif action == BOUNDS:
                     self.buckets.bounds_start = first
                     self.buckets.bounds_end = after
@@ -369,7 +369,7 @@ class Scanner:
         return state
 
     def _scan_exemplar(self, message: MessageTable, at: i64, length_at: i64, first: i64, after: i64) -> i64:
-        """Scan the exemplar at at:after as `scan` does. One that can't be taken is left out, with its repairs."""
+        """Scan the exemplar at at:after as `scan` does. An exemplar that is rejected is left out, with its repairs."""
         patches = self.patches
         rules = self.rules
         delta: i64 = patches.delta
@@ -394,7 +394,7 @@ class Scanner:
         return REWRITE
 
     def _note_cut(self, made: list[bytes]) -> None:
-        """Note what was cut of the attribute checked last, and the keys that were made for it."""
+        """Count the cuts of the attribute checked last as repairs, and note the keys that were made for it."""
         attribute = self.attribute
         if attribute.is_key_cut:
             self.rules.repair_pending(KEY_TRUNCATED)
@@ -404,7 +404,7 @@ class Scanner:
             made.append(CUT_KEY_PREFIX + attribute.stored_key)
 
     def _is_made_twice(self, message: MessageTable, start: i64, end: i64, made: list[bytes]) -> bool:
-        """Return whether a key that was made for what was cut is there twice: it may have been sent, too."""
+        """Return whether a key that was made for a cut attribute occurs twice: it may also have been sent."""
         keys = set(made)
         if len(keys) < len(made):
             return True
@@ -423,12 +423,12 @@ class Scanner:
         return False
 
     def _name_within(self, start: i64, end: i64) -> bytes:
-        """The name at start:end, which is too long, cut; its length before it."""
+        """Return the name at start:end, which is too long, cut and with its length before it."""
         name = shortened_name(self.buffer[start:end], self.rules.name_bytes_max, self.rules)
         return length_of(len(name)) + name
 
     def _unfit(self, start: i64, end: i64) -> i64:
-        """Return the reason that is written at start:end for what could not be written; 0: none is read there."""
+        """Return the reason that the JSON reader wrote at start:end for a value that does not fit; 0 if it is none."""
         if start == end:
             return 0
         reason: i64 = self.buffer[start]
@@ -438,13 +438,13 @@ class Scanner:
         return reason
 
     def fault_of(self, reason: i64) -> str:
-        """What is to be said of the item scanned last, which is rejected for that reason; empty: what the rules say."""
+        """Return the message for the item scanned last, rejected for `reason`; empty if the rules' message is used."""
         if reason == INVALID_HISTOGRAM or (reason in UNFIT_REASONS and reason != NESTED_TOO_DEEP):
             return self.fault
         return ""
 
     def histogram_reason(self) -> i64:
-        """Return why the histogram's point scanned last can't be taken, with `fault` set; 0: it is taken."""
+        """Return the reason to reject the histogram's point scanned last, and set `fault`; 0 if it is accepted."""
         buckets = self.buckets
         fault = buckets.fault()
         if fault:
@@ -455,7 +455,7 @@ class Scanner:
         return 0
 
     def _leave_out_infinity(self, counts_left_out: i64, at: i64, length_at: i64, start: i64, end: i64) -> None:
-        """Patch the bounds at start:end, and the counts before them, to what `ScannedBuckets` has left of them."""
+        """Patch the bounds at start:end, and the counts before them, to the part that `ScannedBuckets` keeps."""
         buckets = self.buckets
         if counts_left_out:
             first: i64 = buckets.counts_start
@@ -470,8 +470,8 @@ class Scanner:
         self.rules.repair_pending(INFINITE_BOUND)
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
-        """Note what is needed about an item or its envelope, of the field at at:after: its length, if it has one, is at
-        length_at:first, its payload at first:after."""
+        """Note the field at at:after, of an item or its envelope. Its length, if it has one, is at length_at:first, its payload
+        at first:after."""
         buffer = self.buffer
         if action == TIME:
             self.time = read_i64_le(buffer, first)
@@ -494,7 +494,7 @@ class Scanner:
                 raise NonCanonical(first)
             self.temporality = value
             if value == 0 and self.rules.assumes_cumulative:
-                raise NonCanonical(first)  # the plain form is without it, and it can be written behind the points
+                raise NonCanonical(first)  # the plain form is without 0, so that a value can be written behind the points
         elif action == COUNT:
             self.buckets.count = read_i64_le(buffer, first)
         elif action == ZERO_COUNT:
@@ -512,7 +512,7 @@ class Scanner:
             self.data_end = after
 
     def _drop_id(self, at: i64, first: i64, after: i64) -> None:
-        """A log record is kept without it; a span is not kept."""
+        """Patch out an invalid id: a log record is kept without it, and a span is rejected."""
         self.invalid_id = True
         if not _is_zero(self.buffer, first, after):
             self.odd_ids += 1
@@ -526,17 +526,17 @@ class Scanner:
         key_start: i64 = attribute.key_start
         key_end: i64 = attribute.key_end
         size: i64 = key_end - key_start
-        last: i64 = buffer[key_end - 1]  # of no key, the byte before it, which is not looked at
+        last: i64 = buffer[key_end - 1]  # for an empty key the byte before it, which is not used
         cursor = self.cursor
         position: i64 = start
         while position < at:
             tag: i64 = buffer[position]
             first: i64 = position + 2
-            # What nearly every attribute is, by hand: short, and its key comes first.
+            # Nearly every attribute is short, and its key comes first: such attributes are read here.
             if tag < 128 and first + 2 <= at and actions[tag] == ATTRIBUTE and 2 <= buffer[position + 1] < 128:
                 position = first + buffer[position + 1]
                 length: i64 = buffer[first + 1]
-                # Most keys that are as long end otherwise.
+                # Most keys of the same length have another last byte.
                 if buffer[first] == KEY and length < 128 and (length != size or (size and buffer[first + 1 + size] != last)):
                     continue
                 attribute.locate(first, position)
@@ -553,7 +553,7 @@ class Scanner:
         return False
 
     def _names(self, message: MessageTable, start: i64, at: i64) -> set[bytes]:
-        """The keys of the list's attributes before `at`."""
+        """Return the keys of the list's attributes before `at`."""
         cursor = self.cursor
         names: set[bytes] = set()
         position: i64 = start
@@ -567,9 +567,9 @@ class Scanner:
         return names
 
     def _check_body(self, length_at: i64, start: i64, end: i64) -> i64:
-        """A log's body: any value; clean where it is a string."""
+        """Check a log record's body. Return CLEAN if it is a string, REWRITE for any other value, or a reason."""
         buffer = self.buffer
-        # What nearly every body is, by hand: one short string.
+        # Nearly every body is one short string.
         if end - start > 1 and buffer[start] == STRING and buffer[start + 1] == end - start - 2 and end - start < 130:
             if not is_utf8(buffer, start + 2, end, self.rules):
                 raise NonCanonical(start + 2)
@@ -590,7 +590,7 @@ class Scanner:
         return REWRITE
 
     def normal(self, message: MessageTable, start: i64, end: i64) -> bytes:
-        """The normal form of start:end, whole fields of the message that was scanned last."""
+        """Return the normal form of start:end, whole fields of the message that was scanned last."""
         writer = BytesWriter()
         if self.duplicate_keys:
             self._write_last(writer, message, start, end)
@@ -599,7 +599,7 @@ class Scanner:
         return writer.getvalue()
 
     def _write_last(self, writer: BytesWriter, message: MessageTable, start: i64, end: i64) -> None:
-        """If a key is there twice, write its last attribute. What is not normal is looked for once more."""
+        """Write start:end in the normal form, with only the last attribute of each key. Fields are checked once more."""
         attributes: i64 = 0
         is_dropped_told = False
         cursor = self.cursor
@@ -672,7 +672,7 @@ class Scanner:
                 put_bytes(writer, tag, string_value(text_of(cursor, first, position)))
                 keep = position
             elif action == TRACE_ID or action == SPAN_ID or action == OTHER_TRACE_ID or action == OTHER_SPAN_ID:
-                # Only a log record comes here with an id of its own that is none: kept, without the association.
+                # Only a log record comes here with an invalid id of its own: it is kept without the id.
                 is_trace = action == TRACE_ID or action == OTHER_TRACE_ID
                 if position > first and not _is_id(buffer, first, position, TRACE_ID_BYTES if is_trace else SPAN_ID_BYTES):
                     writer.write(buffer[keep:at])
@@ -687,8 +687,8 @@ class Scanner:
         return len(self._kept_positions(message, start, end)) > 0
 
     def _kept_positions(self, message: MessageTable, start: i64, end: i64) -> dict[int, int]:
-        """Return what is stored of the attributes, of those that are within their limit, by their positions: the last of each
-        key."""
+        """Return which part of each attribute is stored, by its position: only the last of each key is. Attributes beyond the
+        limit are not included."""
         places: list[int] = []
         keys: list[bytes] = []
         markers: list[bytes] = []
@@ -718,7 +718,7 @@ class Scanner:
 
 
 def _is_id(buffer: bytes, start: i64, end: i64, length: i64) -> bool:
-    """Return whether it has the length of an id, and is not all zero."""
+    """Return whether start:end has the length of an id, and is not all zero."""
     if end - start != length:
         return False
     position: i64 = start
@@ -730,7 +730,7 @@ def _is_id(buffer: bytes, start: i64, end: i64, length: i64) -> bool:
 
 
 def _is_zero(buffer: bytes, first: i64, after: i64) -> bool:
-    """Return whether an id is zeros only, which says that there is none. Any other is reported."""
+    """Return whether an id is only zeros, which means that there is none. Any other invalid id is reported."""
     position: i64 = first
     while position < after and buffer[position] == 0:
         position += 1

@@ -1,10 +1,10 @@
-"""Build the request of a single item: its resource, its scope, and of their items only this one.
+"""Build the request of a single item: its resource, its scope, and only this item.
 
-What was sent is copied, not normalised. Each copy may be of 60 MB, so it is a stretch of its own. The request's size is known
-before it is built. For accepted items nothing is read or copied.
+The sent bytes are copied, not normalised. Each copy may have 60 MB, so each counts as read. The request's size is known before
+it is built. For accepted items, nothing is read or copied.
 
 Invariants:
-1. The request, adapted, is what the item would have been by itself (test_any_rejected_otlp_item_can_be_replayed).
+1. The request is adapted as the item would have been by itself (test_any_rejected_otlp_item_can_be_replayed).
 """
 
 from typing import Final
@@ -21,20 +21,20 @@ _SCHEMA_URL: Final = 0x1A
 
 
 class SingleItemExport:
-    """Makes requests of one item each, of those in `buffer`. Its entries have been scanned."""
+    """A `SingleItemExport` makes requests of one item each. The items are in `buffer`, whose entries have been scanned."""
 
     def __init__(self, buffer: bytes, rules: Rules) -> None:
         self.buffer: Final = buffer
         self.rules: Final = rules
         self.cursor: Final = Cursor(buffer)
-        # The current entries: where they begin, and all of them but their members.
+        # The current entries: where they begin, and their fields except their members.
         self.resource_at: i64 = -1
         self.scope_at: i64 = -1
         self.resource: bytes = b""
         self.scope: bytes = b""
 
     def stand(self, resource_start: i64, resource_end: i64, scope_start: i64, scope_end: i64) -> None:
-        """Set the resource's entry, and the scope's in it, that the next items belong to."""
+        """Set the entry of the resource, and in it the entry of the scope, of the next items."""
         if resource_start != self.resource_at:
             self.resource_at = resource_start
             self.resource = self._without_members(resource_start, resource_end)
@@ -43,11 +43,11 @@ class SingleItemExport:
             self.scope = self._without_members(scope_start, scope_end)
 
     def size(self, item_bytes: i64) -> i64:
-        """Return the size of the request that `request` makes of an item of so many bytes."""
+        """Return the size of the request that `request` makes of an item of `item_bytes`."""
         return field_size(len(self.resource) + field_size(len(self.scope) + field_size(item_bytes)))
 
     def request(self, item: bytes) -> bytes:
-        """`item`: a LogRecord, a Span, or a Metric with one point."""
+        """Return the request of `item`, which is a LogRecord, a Span, or a Metric with one point."""
         scope_bytes: i64 = len(self.scope) + field_size(len(item))
         rules = self.rules
         rules.read(len(item))
@@ -69,7 +69,7 @@ class SingleItemExport:
         return request
 
     def _without_members(self, start: i64, end: i64) -> bytes:
-        """The resource or scope of an entry, and its schema URL: whole fields."""
+        """Return the resource or scope of an entry, and its schema URL, as whole fields."""
         cursor = self.cursor
         writer = BytesWriter()
         position: i64 = start

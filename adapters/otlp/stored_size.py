@@ -1,7 +1,7 @@
-"""How many bytes a message has once its attributes and names are cut, known before it is scanned.
+"""Count the bytes that a message has when its attributes and names are cut, before it is scanned.
 
-It is no more than is stored, but for what the normal form of a value adds: where the rows of a request are near their limit,
-BatchBuilder has the last word.
+The count is at most the stored size, except for the bytes that the normal form of a value adds. If the rows of a request are
+near their limit, BatchBuilder decides.
 """
 
 from typing import Final
@@ -17,16 +17,16 @@ from adapters.rules import Rules
 
 
 class StoredSize:
-    """Counts the bytes of messages in `cursor`'s buffer."""
+    """A `StoredSize` counts the bytes of messages in `cursor`'s buffer."""
 
     def __init__(self, cursor: Cursor, rules: Rules) -> None:
         self.cursor: Final = cursor
         self.rules: Final = rules
-        # Whether an attribute or a name of the message counted last may not be cut, so that nothing of it is stored.
+        # Whether a too long attribute or name of the message counted last may not be cut, so that the message is not stored.
         self.is_refused: bool = False
 
     def of(self, message: MessageTable, start: i64, end: i64) -> i64:
-        """Return the size of start:end, whole fields of such a message. Moves the cursor. Raises NonCanonical."""
+        """Return the size of start:end, whole fields of a message. Moves the cursor. Raises NonCanonical."""
         self.is_refused = False
         return self._of(message, start, end)
 
@@ -62,7 +62,7 @@ class StoredSize:
         return size
 
     def _cut_of(self, start: i64, end: i64) -> i64:
-        """Return how many bytes are cut of the KeyValue at start:end, less those of the attribute that says so."""
+        """Return how many bytes are cut of the KeyValue at start:end, less those of the marker that contains its length."""
         cursor = self.cursor
         rules = self.rules
         key_bytes: i64 = 0

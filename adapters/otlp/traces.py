@@ -1,7 +1,7 @@
 """OTLP traces: convert an ExportTraceServiceRequest to records of spans.
 
 A span without valid ids or without a start is rejected. Its time is when it ended, so that a long span is not late
-(test_a_long_span_is_as_late_as_its_end), or its start where that is later (test_an_end_before_the_start_makes_no_span_late).
+(test_a_long_span_is_as_late_as_its_end), or its start if that is later (test_an_end_before_the_start_makes_no_span_late).
 """
 
 from mypy_extensions import i64
@@ -17,7 +17,7 @@ from adapters.rules import Rules
 
 
 class TracesEnvelope(Envelope):
-    """Takes the spans of an export request."""
+    """A `TracesEnvelope` adapts the spans of an export request."""
 
     def take(self, start: i64, end: i64) -> None:
         scanner = self.scanner
@@ -29,7 +29,7 @@ class TracesEnvelope(Envelope):
         self.settle(SPAN, state, reason, start, end)
 
     def _reason(self, state: i64) -> i64:
-        """Why the span scanned last can't be taken, or 0."""
+        """Return the reason to reject the span scanned last, or 0."""
         scanner = self.scanner
         if state > REWRITE:
             return state
@@ -42,7 +42,7 @@ class TracesEnvelope(Envelope):
         start: i64 = self.rules.check_time(scanner.time)
         if start == TIMESTAMP_IN_FUTURE:
             return start
-        # An end before the start is of another clock or unit, and says nothing about how late the span is.
+        # An end before the start is from another clock or in another unit, and does not show how late the span is.
         latest: i64 = scanner.time if 0 <= scanner.other_time < scanner.time else scanner.other_time
         reason: i64 = self.rules.check_time(latest)
         if reason == 0 and start == TIMESTAMP_TOO_OLD:
@@ -51,7 +51,7 @@ class TracesEnvelope(Envelope):
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """Records of `body`, a serialized ExportTraceServiceRequest. Raises Malformed."""
+    """Adapt `body`, a serialized ExportTraceServiceRequest. Raises Malformed, RequestRefused."""
     return adapt_plainly(
         lambda plain: TracesEnvelope(plain, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run(),
         body,
