@@ -1,8 +1,8 @@
 """Count the bytes of the rows that records become: messages are cut, and inserts are bounded, by this count.
 
-The store makes one row of each log record, span and data point. A record's resource is in each of its rows, a group's scope
-in each row of the group, and a metric's name, description, unit and metadata in the row of each of its points. So a few bytes
-on the wire can become many in the store, and the size of a message does not show how many.
+The store makes one row of each log record, span and data point. A record's resource is in each of its rows, and a group's
+scope in each row of the group. A metric's name, description, unit and metadata are in the row of each of its points. So a few
+bytes on the wire can become many in the store, and the size of a message does not show how many.
 
 Invariants:
 1. `row_bytes` is additive: that of concatenated messages is the sum of theirs (test_rows.py, test_row_bytes_are_additive).

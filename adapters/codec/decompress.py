@@ -84,8 +84,8 @@ class Decompression:
         self._steps: Final = _steps(body, encoding, self._out, beginning_bytes + _CHUNK_BYTES)
 
     def step(self) -> bool:
-        """Decompress about a megabyte more, in any thread. The first step of snappy only reads its announced size. Raises
-        RequestRefused."""
+        """Decompress about a megabyte more, in any thread; snappy's block format at once, after a step that reads its announced
+        size. Raises RequestRefused."""
         try:
             self.size_bytes = next(self._steps)
         except StopIteration as done:

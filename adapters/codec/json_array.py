@@ -25,7 +25,7 @@ class Elements:
     """An `Elements` finds elements by index: after `find`, the element is `start:end` of the text, without space around it."""
 
     def __init__(self, text: bytes, rules: Rules = NO_RULES) -> None:
-        """Prepare to read `text`, which rests as `rules` say."""
+        """Prepare to read `text`. Rest as `rules` say."""
         self.text: Final = text
         self.rules: Final = rules
         self.rest_at: i64 = REST_BYTES

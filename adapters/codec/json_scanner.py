@@ -259,7 +259,7 @@ class JsonScanner:
         return end
 
     def double_end(self, position: i64) -> i64:
-        """Read the number at `position` into `double`. Return its end, or 0 if it is none or not simple to convert."""
+        """Read the number at `position` into `double`. Return its end, or 0 if there is none that is simple to convert."""
         text = self.text
         is_negative = text[position] == _MINUS
         start: i64 = position + 1 if is_negative else position

@@ -131,7 +131,7 @@ class Notes:
 
 
 class Unfit(Exception):
-    """A value that its field can't hold."""
+    """The field can't hold its value."""
 
     def __init__(self, message: str, reason: int = INVALID_RECORD) -> None:
         super().__init__(message)

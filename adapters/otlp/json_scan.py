@@ -340,7 +340,7 @@ class _Scan(JsonScanner):
         return end
 
     def _id(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
-        """Write the hex id at `position`. Return where it ends, or 0 if it is none."""
+        """Write the hex id at `position`. Return where it ends, or 0 if the value is not a hex id."""
         text = self.text
         if text[position] != QUOTE:
             return 0

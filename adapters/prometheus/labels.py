@@ -4,8 +4,8 @@ Most series have the labels of the series before, except for one or two. Labels 
 place, are not read again: their encoded attributes are copied. Nothing is remembered beyond the request.
 
 `read_series` reads labels that are not written plainly: plain labels have one name and one value each, neither empty, and
-lengths of at most two bytes. It also reads labels that break a rule, that are too near the end of the body to be read eight
-bytes at a time, or whose series is so large that reading it must rest.
+lengths of at most two bytes. It also reads labels that break a rule, or are too near the end of the body to be read eight
+bytes at a time, and large series, where reading must rest.
 
 Invariants:
 1. The result for any labels is that of `read_series`, which defines it (test_a_series_is_read_as_it_would_be_alone,

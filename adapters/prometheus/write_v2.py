@@ -13,8 +13,8 @@ references into it. Items of a series that has both samples and histograms can b
 Source: prometheus.io/docs/specs/prw/remote_write_spec_2_0.
 
 Invariants:
-1. A series is rejected, and its neighbours are kept, if its labels' references are odd in number or lead out of the table, if
-   it has both samples and histograms, or if it has nothing at all (test_a_bad_series_is_rejected_and_no_other). A help or unit
+1. A series is rejected if its labels' references are odd in number or lead out of the table, if it has both samples and
+   histograms, or if it has nothing at all. Its neighbours are kept (test_a_bad_series_is_rejected_and_no_other). A help or unit
    that is not in the table is left out (test_a_help_or_unit_out_of_the_table_is_left_out).
 2. A table that does not begin with the empty text is invalid, and the request is refused
    (test_a_table_without_the_empty_text_is_refused).
