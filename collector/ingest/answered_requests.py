@@ -1,8 +1,8 @@
-"""The answers that one process gave lately, to give them again.
+"""Remembers the latest answers of one process, to give them again.
 
 Invariants:
-1. What was added is found by the same tenant's fingerprint, with its batch id, time and all its counts, unless as many others
-   came later as there may be; and nothing else is found
+1. An answer is found by its tenant and fingerprint, with its batch id, time and all its counts, unless `answers_max` other
+   answers were added later. Nothing else is found
    (tests/unit/collector/ingest/test_answered_requests.py, test_answers_against_a_dict).
 """
 
@@ -21,7 +21,7 @@ _HEAD_BYTES: Final = _ID_BYTES + 8
 
 
 class AnsweredRequest(NamedTuple):
-    """A request that was accepted as a whole, in this process. `counts` has its numbers and none of its data."""
+    """A request that this process accepted as a whole. `counts` has its numbers and none of its data."""
 
     batch_id: UUID
     counts: Adapted
@@ -29,7 +29,7 @@ class AnsweredRequest(NamedTuple):
 
 
 class AnsweredRequests:
-    """One process's. One event loop's: no locks."""
+    """Holds the latest answers of one process. Used by one event loop, so it has no locks."""
 
     def __init__(self, answers_max: int) -> None:
         self._answers: Final = LatestEntries(answers_max)
@@ -39,17 +39,17 @@ class AnsweredRequests:
         return None if answer is None else _decoded(answer)
 
     def add(self, tenant: str, fingerprint: bytes, batch_id: bytes, adapted: Adapted, received_unix_nano: int) -> None:
-        """`batch_id`: 16 bytes. `adapted`: its counts alone are remembered."""
+        """Remember an answer. `batch_id` has 16 bytes. Only the counts of `adapted` are kept."""
         self._answers.put(_key(tenant, fingerprint), _encoded(batch_id, adapted, received_unix_nano))
 
 
 def _key(tenant: str, fingerprint: bytes) -> bytes:
-    """All fingerprints have one length, so no two tenants' keys are equal."""
+    """Return the key of an entry. All fingerprints have one length, so no two tenants' keys are equal."""
     return fingerprint + tenant.encode()
 
 
 def _encoded(batch_id: bytes, adapted: Adapted, received_unix_nano: i64) -> bytes:
-    """The batch id, the time, then varints: samples, histograms, exemplars, and how many were accepted of each type."""
+    """Return the batch id, the time, then varints: samples, histograms, exemplars, and the accepted items of each type."""
     writer = BytesWriter()
     writer.write(batch_id)
     write_i64_le(writer, received_unix_nano)

@@ -1,12 +1,12 @@
-"""What requests cost in their tenants' plans: items, and the bytes of their bodies, their rows, or the work of reading them,
+"""Charge requests to their tenants' plans: items, and the bytes of their bodies, their rows, or the work of reading them,
 whichever are most (collector/ingest/reading.py).
 
-A request that is refused for good is counted, too: else no plan would limit such requests.
+A request that is refused for good is counted, too. Otherwise no plan would limit such requests.
 
 Invariants:
-1. A body counts as it was sent, or decompressed, whichever is larger: it may become nothing, and cost its decompression all the
-   same (tests/unit/collector/receivers/test_decompress.py, test_a_body_that_becomes_nothing_costs_what_was_sent).
-2. What was decompressed counts, whatever becomes of the request (test_decompress.py,
+1. A body counts as it was sent, or decompressed, whichever is larger: an empty result costs its decompression all the same
+   (tests/unit/collector/receivers/test_decompress.py, test_a_body_that_becomes_nothing_costs_what_was_sent).
+2. Decompressed bytes count, whatever becomes of the request (test_decompress.py,
    test_what_was_decompressed_counts_where_the_plan_has_no_room).
 """
 
@@ -30,7 +30,7 @@ class Charges:
         self._metrics: Final = metrics
 
     def check(self, caller: Caller, size_bytes: int) -> None:
-        """Before a body is read or decoded: whether one of at least that size may come. Takes nothing of the quota.
+        """Check, before a body is read or decoded, that the plan allows one of at least that size. Takes nothing of the quota.
 
         Raises Limited, RequestRefused.
         """
@@ -42,9 +42,10 @@ class Charges:
                 raise
 
     async def of_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int], came_bytes: int = 0) -> bytes:
-        """Await what is done of a body before it is ingested. Where that refuses it, or it does not fit its tenant's share of
-        the bytes in flight, count it for the plan, with the bytes that `cost` returns. So it is where the plan has no room for
-        it, and anything was done: `cost` is more than `came_bytes` then. Raises what `work` does."""
+        """Await the `work` on a body before it is ingested. Raises what `work` does.
+
+        If the body is refused, or does not fit its tenant's share of the bytes in flight, count it for the plan, with the bytes
+        that `cost` returns. If the plan has no room for it, do so only if any work was done: if `cost` exceeds `came_bytes`."""
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         try:
             return await work
@@ -70,7 +71,7 @@ class Charges:
         if not caller.plan.is_limited:
             return
         for counted_bytes in (size_bytes, 0):
-            # Where not even a request can be counted, the next is refused before it is read.
+            # If not even a request can be counted, the next request is refused before it is read.
             with contextlib.suppress(Limited, RequestRefused):
                 await self._limiter.take(caller, 0, counted_bytes)
                 if counted_bytes == size_bytes:
@@ -78,7 +79,7 @@ class Charges:
         self._limiter.refused(caller, size_bytes)
 
     async def take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
-        """Take the request from the plan's quota. `adapted`: None where only its bytes count.
+        """Take the request from the plan's quota. `adapted` is None if only its bytes count.
 
         Raises Limited, RequestRefused.
         """
@@ -94,7 +95,7 @@ class Charges:
             raise
 
     async def take_whole(self, caller: Caller, adapted: Adapted | None, cost_bytes: int, body_bytes: int) -> None:
-        """Call `take` for a request that was read. Where it may not come, count what reading its body cost.
+        """Call `take` for a request that was read. If the plan refuses it, count the cost of reading its body.
 
         Raises Limited, RequestRefused.
         """
@@ -111,7 +112,7 @@ class Charges:
             raise refusal
 
     async def give_back(self, caller: Caller, adapted: Adapted, size_bytes: int) -> None:
-        """Give back what was taken for a request that was not kept."""
+        """Return to the quota what a request took that was not kept."""
         if caller.plan.is_limited:
             await self._limiter.give_back(caller, _items(adapted), size_bytes)
 

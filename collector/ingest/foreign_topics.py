@@ -71,14 +71,14 @@ class TopicLimits(NamedTuple):
 
 
 class TopicObserver(Protocol):
-    """Receives what became of messages; collector.telemetry.metrics.Metrics is one."""
+    """Receives the outcomes of messages; collector.telemetry.metrics.Metrics is one."""
 
     def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
-        """Count the items of one message. `dead_letters`: how many of its rejected items are kept, by reason."""
+        """Count the items of one message. `dead_letters` is the number of its rejected items that are kept, by reason."""
 
 
 class AdaptedMessage(NamedTuple):
-    """What became of a message."""
+    """The outcome of one message."""
 
     payload: bytes  # a TelemetryBatch; empty if there is nothing to store
     letters: Sequence[Message]
@@ -102,7 +102,7 @@ class AdaptedRange:
         self._observer: Final = observer
 
     async def keep(self, count: int) -> None:
-        """Return when the dead letters of the first `count` messages are durable. Raises BrokerError."""
+        """Append the dead letters of the first `count` messages; return when they are durable. Raises BrokerError."""
         for letters in _chunks(letter for read in self._read[:count] for letter in read.letters):
             await self._append(letters)
 
@@ -142,9 +142,9 @@ class ForeignTopics:
         return topic in self._topics
 
     def adapt(self, messages: Range) -> AdaptedRange:
-        """Return how a range of one of these topics is stored. Raises nothing."""
+        """Return a range of one of these topics in the form in which it is stored. Raises nothing."""
         topic = self._topics[messages.partition.topic]
-        # The identity of the log, without the two parts that differ between ranges: the last message's epoch, and the digest.
+        # The log's identity, without the two parts that differ between ranges: the last message's epoch, and the digest.
         identity = messages.log.rpartition(".")[0]
         read: list[AdaptedMessage] = []
         for context, payload in zip(messages.contexts, messages.payloads, strict=True):

@@ -1,14 +1,14 @@
-"""Bodies that are read on the event loop share it: many at once hold up neither the loop nor another tenant's.
+"""Share the event loop among the bodies read on it, so that many bodies at once delay neither the loop nor other tenants.
 
 A small body takes up to 25 ms of the loop, and a connection brings hundreds at once: 120 of 300 bytes (gzip) took 4.4 s, and
-nobody else had a turn. So once bodies have used a few milliseconds since the loop's last turn, further ones wait for the next.
+no other request had a turn. So once bodies have used _TURN_S since the loop's last turn, further bodies wait for the next turn.
 
 Invariants:
 1. Between two turns of the loop no body is begun once others have used _TURN_S
    (tests/unit/collector/ingest/test_loop_turns.py, test_a_turn_of_the_loop_is_bounded).
-2. Tenants that wait have equal times, whatever each body costs: who waits with few is served first
+2. Tenants that wait get equal times, whatever each body costs: a tenant with few bodies is served first
    (test_a_tenant_waits_behind_its_own, test_tenants_have_equal_times).
-3. Who waits is served or cancelled: no order of these leaves one behind (test_who_is_cancelled_holds_up_nobody).
+3. Each waiting body is served or cancelled, in whatever order both happen (test_who_is_cancelled_holds_up_nobody).
 """
 
 import asyncio
@@ -20,37 +20,37 @@ from typing import Any, Final
 
 from mypy_extensions import i64
 
-# A smaller body costs less than what is done around it, and is not looked at.
+# A smaller body costs less than the work around it, so its time is not counted.
 UNCOUNTED_BYTES_MAX: Final = 1024
-# Of bodies between two turns of the loop.
+# The time that bodies may use between two turns of the loop.
 _TURN_S: Final = 0.01
-# What an honest body takes: as many are woken as fill a turn, and those that find it used up wait again.
+# What an honest body takes for each byte. Enough bodies to fill a turn are woken; if it is used up, they wait again.
 _BYTE_S: Final = 10e-9
 
 
 class _Queue:
-    """One tenant's bodies that wait."""
+    """The waiting bodies of one tenant."""
 
     def __init__(self, number: int, had_s: float) -> None:
         self.number: Final = number
-        self.had_s: float = had_s  # of the loop, counted from what others had when it came
+        self.had_s: float = had_s  # the loop's time that it had, counted from the others' time when it came
         self.waiting: Final[deque[tuple[Any, int]]] = deque()  # futures, and the sizes of bodies
 
 
 class LoopTurns:
-    """One event loop's. Use: where `is_busy`, await `wait`; then read, and say with `used` how long that took."""
+    """Gives turns to bodies on one event loop. If `is_busy`, await `wait`. Then read the body, and pass its time to `used`."""
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.clock: Final = clock
         self.is_busy: bool = False
-        """Whether who comes now has to wait."""
+        """Whether a body that comes now has to wait."""
         self._used_s: float = 0.0  # since the last turn; before `is_busy` since an earlier one
         self._queues: Final[dict[str, _Queue]] = {}
         self._numbers: i64 = 0
-        self._had_s: float = 0.0  # what the tenant had that was served first in the last turn
+        self._had_s: float = 0.0  # the time of the tenant that was served first in the last turn
 
     def used(self, tenant: str, seconds: float) -> None:
-        """Count what a body took."""
+        """Count the time that a body took."""
         self._used_s += seconds
         if self.is_busy:
             queue = self._queues.get(tenant)
@@ -61,7 +61,7 @@ class LoopTurns:
             asyncio.get_running_loop().call_soon(self._turn)
 
     async def wait(self, tenant: str, size_bytes: int) -> None:
-        """Return when a body of that tenant may be read. Call it where `is_busy`."""
+        """Wait until a body of that tenant may be read. Call it only if `is_busy`."""
         is_first = True
         while is_first or self._used_s >= _TURN_S:
             queue = self._queues.get(tenant)
@@ -79,7 +79,7 @@ class LoopTurns:
             await future
 
     def _turn(self) -> None:
-        """The loop begins a turn: wake as many as may fill it."""
+        """Begin a turn of the loop: wake as many bodies as may fill it."""
         self._used_s = 0.0
         left_s = _TURN_S
         has_woken = False
@@ -95,7 +95,7 @@ class LoopTurns:
                 if queue.waiting:
                     heapq.heappush(order, (had_s + size_bytes * _BYTE_S, number, queue))
         if has_woken:
-            # They run before this is called again, and those that they leave no time wait once more.
+            # The woken bodies run before this is called again; those for which no time is left wait once more.
             asyncio.get_running_loop().call_soon(self._turn)
         else:
             self.is_busy = False
@@ -103,7 +103,7 @@ class LoopTurns:
             self._had_s = 0.0
 
     def _order(self) -> list[tuple[float, int, _Queue]]:
-        """Return a heap of those that wait, who has had least first. Who waits no more and has had no more is forgotten."""
+        """Return a heap of the waiting tenants, by the time that they had. Forget idle tenants that had no more than others."""
         for tenant, queue in list(self._queues.items()):
             if not queue.waiting and queue.had_s <= self._had_s:
                 del self._queues[tenant]
@@ -112,7 +112,7 @@ class LoopTurns:
         return order
 
     def _wake(self, queue: _Queue) -> int:
-        """Wake who has waited longest. Return the size of its body; -1: nobody waits any more."""
+        """Wake the body that has waited longest. Return its size, or -1 if none waits any more."""
         waiting = queue.waiting
         while waiting:
             future, size_bytes = waiting.popleft()

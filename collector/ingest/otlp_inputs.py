@@ -1,4 +1,4 @@
-"""Who reads OTLP, by encoding and signal: in the bodies of requests, and in messages of topics that others write."""
+"""The adapters of OTLP, by encoding and signal: for bodies of requests, and for messages of topics that others write."""
 
 from typing import Final
 

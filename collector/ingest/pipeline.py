@@ -36,7 +36,7 @@ from collector.tenancy.identity import Caller
 
 
 class Outcome:
-    """What became of a request that was taken. `adapted` counts the accepted and the rejected items, with the reasons.
+    """The outcome of a request that was taken. `adapted` counts the accepted and the rejected items, with the reasons.
 
     This is a class since interpreted code makes a NamedTuple, in 2,400 instructions. For the same reason no request makes any
     other NamedTuple.
@@ -209,8 +209,8 @@ class Pipeline:
         return prints
 
     async def _refuse(self, reading: Reading, refusal: RequestRefused | DeadLettersFull) -> None:
-        """Charge the tenant for a request that can't be read or kept, by what reading it cost: else nothing would limit such
-        requests."""
+        """Charge the tenant for a request that can't be read or kept, by the cost of reading it. Otherwise nothing would limit
+        such requests."""
         caller = reading.caller
         cost = reading.cost_bytes()
         if isinstance(refusal, DeadLettersFull):

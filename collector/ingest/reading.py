@@ -32,18 +32,18 @@ _NOTHING_READ: Final = Adapted()
 
 
 class Input(NamedTuple):
-    """One way for telemetry to come in: the adapter of its bodies, and how records, receipts and dead letters name it."""
+    """One route for telemetry: the adapter of its bodies, and its names in records, receipts and dead letters."""
 
     adapt: Adapt
     count_pieces: CountPieces
     source: int
     route: str  # the HTTP path or gRPC method
-    payload_form: PayloadForm  # what the adapter keeps of a rejected item
+    payload_form: PayloadForm  # the form in which the adapter keeps a rejected item
 
 
 class BodyReader:
-    """What the reading of all requests of a process shares. `message_bytes_max` and `message_row_bytes_max` limit each
-    message."""
+    """The limits and dead letters that all requests of a process share. `message_bytes_max` and `message_row_bytes_max` limit
+    each message."""
 
     def __init__(
         self, limits: Limits, dead_letters: DeadLetters, *, message_bytes_max: int, message_row_bytes_max: int
@@ -118,14 +118,14 @@ class Reading:
             self.letters = reader.dead_letters.make(self.origin(), adapted)
 
     def cost_bytes(self) -> int:
-        """Return what reading the body cost, in bytes that count for the plan.
+        """Return the cost of reading the body, in bytes that count for the plan.
 
         The cost is the body's size, or half of its work (`Rules.work_bytes`) if that is more, which it is not for honest
         bodies. The work counts for at most half of what the plan allows at once, so that such a request still passes."""
         return max(self.size_bytes, min(int(self._rules.work_bytes) // _HONEST_WORK, self._plan_row_bytes_max // 2))
 
     def origin(self) -> Origin:
-        """Return what dead letters say of the request. Call it only for rejected items, since the call is interpreted."""
+        """Return the request's fields in its dead letters. Call it only for rejected items, since the call is interpreted."""
         input_ = self.input
         return Origin(
             self.caller.tenant,

@@ -1,4 +1,4 @@
-"""Receipts: what became of each request, stored with it, and sequence numbers that show when one was lost.
+"""Receipts report the outcome of each request and are stored with it. Their sequence numbers show if a request was lost.
 
 Receipts are encoded by hand, since every request has one; infrasage.v1.Receipt is the message.
 

@@ -1,14 +1,14 @@
-"""Which requests are recognized when they are sent again, and what of them this process has answered.
+"""Recognize requests that are sent again, and remember which of them this process has answered.
 
 Invariants:
-1. A request without a key of its sender has fingerprints only where its data identify themselves: metrics, traces and remote
-   write, and logs whose every record has a time finer than a millisecond. Equal events of other logs are events of their own
+1. A request without an Idempotency-Key has fingerprints only if its data identify themselves: metrics, traces and remote
+   write, and logs whose every record has a time finer than a millisecond. Equal records of other logs are different events
    (tests/unit/collector/ingest/test_request_fingerprints.py, test_what_is_recognized_without_a_key).
-2. What was rejected of a request is part of its fingerprints: a repetition with other accepted items is another request
+2. The rejected items of a request are part of its fingerprints: a repetition with other accepted items is another request
    (test_other_rejections_are_another_request).
 3. Only a request that is durable as a whole is remembered as answered (the same,
    test_a_request_that_failed_is_not_answered_from_memory).
-4. A plan's own setting comes before those of the routes (the same, test_a_plan_has_its_own_setting).
+4. A plan's own setting overrides those of the routes (the same, test_a_plan_has_its_own_setting).
 5. A remembered key takes the same memory, however long it is (the same, test_long_keys_take_no_more_memory).
 """
 
@@ -30,12 +30,12 @@ from collector.tenancy.identity import Caller
 _SECOND_NS: Final = 10**9
 _KEY_SHOWN_BYTES_MAX: Final = 100
 
-# What counts of a request whose sender gave no key.
-BY_KEY: Final = 0  # nothing
+# How a request without a key is recognized.
+BY_KEY: Final = 0  # not at all
 BY_BODY: Final = 1
 BY_BODY_WITH_FINE_TIMES: Final = 2
 
-# The routes by their names in the section repetitions, and what counts of each where it is recognized by its body.
+# The routes by their names in the section repetitions, and how each is recognized if the setting is to use bodies.
 HASHED: Final[Mapping[str, int]] = {
     "metrics": BY_BODY,
     "traces": BY_BODY,
@@ -62,23 +62,23 @@ _MODES_OF_PLANS: Final[Mapping[str, Mapping[str, int]]] = {
 
 
 class RequestFingerprints:
-    """One process's. One event loop's: no locks."""
+    """Makes the fingerprints of one process's requests. Used by one event loop, so it has no locks."""
 
     def __init__(self, window_s: int, hashed: Collection[str], answers_max: int) -> None:
-        """`window_s`: 0 recognizes nothing. `hashed`: names of HASHED. `answers_max`: how many answers are remembered."""
+        """If `window_s` is 0, no request is recognized. `hashed` has names of HASHED. `answers_max` answers are remembered."""
         self._window_ns: Final = window_s * _SECOND_NS
         self._modes: Final[dict[str, int]] = {route: HASHED[name] for route, name in _ROUTES.items() if name in hashed}
         self._seeds: Final[dict[str, int]] = {}
         self._answered: Final = AnsweredRequests(answers_max)
-        # By the digest of tenant, route and key, since a key may be as long as all headers: when it was used, and the
-        # fingerprint of the request.
+        # The time at which a key was used, and the request's fingerprint. By the digest of tenant, route and key, since a key
+        # may be as long as all headers.
         self._keys: Final = LatestEntries(answers_max)
 
     def of(
         self, caller: Caller, route: str, body: bytes, key: bytes, adapted: Adapted, has_coarse_times: bool, now_unix_nano: int
     ) -> list[bytes]:
-        """Return the fingerprint of each part; none where a repetition is not to be recognized. Raises RequestRefused where the
-        key was used for another body."""
+        """Return the fingerprint of each part; an empty list if repetitions are not to be recognized. Raises RequestRefused if
+        the key was used for another body."""
         of_plan = caller.plan.repetitions
         if self._window_ns == 0 or of_plan == "off":
             return []
@@ -114,7 +114,7 @@ class RequestFingerprints:
         self._keys.put(digest, entry.getvalue())
 
     def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> AnsweredRequest | None:
-        """Return the answer to the same request, where it was given here within the window."""
+        """Return this process's answer to the same request, if it was given within the window."""
         if not fingerprints:
             return None
         answered = self._answered.find(tenant, fingerprints[-1])
@@ -123,6 +123,6 @@ class RequestFingerprints:
         return answered
 
     def note(self, tenant: str, fingerprints: list[bytes], batch_id: bytes, adapted: Adapted, now_unix_nano: int) -> None:
-        """Remember a request that is durable, unless an item was rejected or repaired, since its answer said more."""
+        """Remember a durable request. One with a rejected or repaired item is not remembered, since its answer said more."""
         if fingerprints and not adapted.rejected and not adapted.repaired:
             self._answered.add(tenant, fingerprints[-1], batch_id, adapted, now_unix_nano)

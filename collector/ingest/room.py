@@ -31,82 +31,82 @@ _FREE_OF_ALL: Final = 6
 # Eighths up to which a tenant's first body comes in while its whole bodies, or many bytes of any tenant, are at work.
 _BUSY: Final = 4
 _BUSY_OF_ALL: Final = 6
-# If whole bodies are to need less than this part (1/32) of the whole budget, no body waits for them.
+# If whole bodies will need less than this part (1/32) of the whole budget, no body waits for them.
 _BUSY_PART: Final = 32
 # Eighths of the whole budget that may be held when the first bodies of several tenants are whole.
 _FIRSTS_OF_ALL: Final = 7
 # How much a body that may go on can send before the next check.
 _STEP_BYTES: Final = 64 << 10
-# The first body must bring so much between two looks, half a second apart. After _LOOKS_MAX failures it loses its place.
+# What the first body must bring between two checks, half a second apart. After _LOOKS_MAX failures it loses its place.
 _PROGRESS_BYTES: Final = 64 << 10
 _LOOKS_MAX: Final = 2
 # If no body becomes whole and none is at work, no body waits for longer than this.
 _STUCK_S: Final = 5.0
 _OPEN_S: Final = 60.0
-# A body waits in all for at most so many times its timeout.
+# A body waits in all for at most this many times its timeout.
 _WAIT_FACTOR: Final = 4
 # A body that needs no more than this passes larger bodies that wait, if there is room for it.
 _PASSING_BYTES: Final = 1 << 20
 
 
 class HeldBytes:
-    """Bytes of requests that are in memory, and how many may be."""
+    """The bytes of requests that are in memory, and their limit."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max: Final = bytes_max
         self.bytes_held: int = 0
 
     def is_below(self, eighths: int, more_bytes: int) -> bool:
-        """Return whether it would hold at most that part with so many more."""
+        """Return whether it would hold at most that part if `more_bytes` were added."""
         return 8 * (self.bytes_held + more_bytes) <= eighths * self.bytes_max
 
     def fits(self, more_bytes: int) -> bool:
-        """Return whether it may hold so many more."""
+        """Return whether `more_bytes` may be added."""
         return self.bytes_held + more_bytes <= self.bytes_max
 
 
 class ComingBody:
-    """A large body that is not whole, and for how long it was held back."""
+    """A large body that is not yet whole. It knows for how long it was held back."""
 
     def __init__(self, resume: Callable[[], None], announced_bytes: int = 0) -> None:
-        """`resume`: called when it may go on, after it was held back. `announced_bytes`: its size; 0 if unknown."""
+        """`resume` is called when the body may go on after it was held back. `announced_bytes` is its size; 0 if unknown."""
         self.is_held_back: bool = False
         self.is_free: bool = False
-        """It has waited long enough, and is not held back any more."""
+        """Whether it has waited long enough, and is not held back any more."""
         self.came_bytes: i64 = 0
         self.granted_bytes: i64 = 0  # that its client may send without being held back
         self._resume: Final = resume
         self._announced_bytes: Final = announced_bytes
         self.held_since: float = 0.0
         """The loop's time."""
-        self._waited_s: float = 0.0  # before that
+        self._waited_s: float = 0.0  # before `held_since`
         self._seen_bytes: i64 = 0
         self._idle_looks: i64 = 0
 
     def rest_bytes(self) -> int:
-        """Return how much is still to come, or as much as has come where nobody knows."""
+        """Return the number of bytes still to come; if the size is unknown, the number that has come."""
         came_bytes = int(self.came_bytes)
         return max(0, self._announced_bytes - came_bytes) if self._announced_bytes else came_bytes
 
     def hold_back(self, now: float) -> None:
-        """`now`: the loop's time."""
+        """Hold the body back. `now` is the loop's time."""
         if not self.is_held_back:
             self.is_held_back = True
             self.held_since = now
 
     def go_on(self) -> None:
-        """Let it go on, if it was held back."""
+        """Let the body go on, if it was held back."""
         if self.is_held_back:
             self.is_held_back = False
             self._waited_s += asyncio.get_running_loop().time() - self.held_since
             self._resume()
 
     def waited_s(self, now: float) -> float:
-        """Return for how long it was held back, all in all. `now`: the loop's time."""
+        """Return for how long it was held back in all. `now` is the loop's time."""
         return self._waited_s + now - self.held_since if self.is_held_back else self._waited_s
 
     def gets_on(self) -> bool:
-        """Look whether it has brought enough since the last looks."""
+        """Return whether enough of it has come in the last checks. Call it at each check."""
         if self.came_bytes - self._seen_bytes >= _PROGRESS_BYTES:
             self._idle_looks = 0
         else:
@@ -115,13 +115,13 @@ class ComingBody:
         return self._idle_looks < _LOOKS_MAX
 
     def begin_to_look(self) -> None:
-        """Begin to look at its progress anew."""
+        """Check its progress from now on."""
         self._seen_bytes = self.came_bytes
         self._idle_looks = 0
 
 
 class WholeBody:
-    """A large body that is whole, and how much it may become beside itself."""
+    """A large body that is whole. `growth_bytes` is the memory that it may need in addition to its own size."""
 
     def __init__(self, growth_bytes: int) -> None:
         self.growth_bytes: int = growth_bytes
@@ -130,32 +130,32 @@ class WholeBody:
 
 
 class Rooms:
-    """What the rooms of all tenants have in common. One event loop's: no locks."""
+    """The state that the rooms of all tenants share. Used by one event loop, so it has no locks."""
 
     def __init__(self, held: HeldBytes) -> None:
-        """`held`: by all."""
+        """`held` has the bytes of all tenants."""
         self.held: Final = held
         self.granted_bytes: i64 = 0
         self.growth_bytes: i64 = 0
         self.at_work: i64 = 0
-        self.firsts: Final[dict[ComingBody, None]] = {}  # those that go on beyond the part where all may
-        self.moved_at: float = 0.0  # the loop's time when one of these was whole or gone, or a large whole one was answered
+        self.firsts: Final[dict[ComingBody, None]] = {}  # the bodies that go on beyond the part up to which all may
+        self.moved_at: float = 0.0  # the loop's time when one of `firsts` was whole or gone, or a large body was answered
         self.is_waited_for: bool = False
-        """Whether to call `wake_soon` where bytes are released."""
-        self._waiting: Final[dict[Room, None]] = {}  # the one whose turn is next first
+        """Whether to call `wake_soon` when bytes are released."""
+        self._waiting: Final[dict[Room, None]] = {}  # the room whose turn is next comes first
         self._is_wake_due: bool = False
 
     def is_busy(self) -> bool:
-        """Return whether whole bodies are at work that are worth to wait for. Small ones are at work all the time."""
+        """Return whether the whole bodies at work are large enough to wait for. Small bodies are at work all the time."""
         return _BUSY_PART * int(self.growth_bytes) > self.held.bytes_max
 
     def wait(self, room: "Room") -> None:
-        """Note that somebody waits there."""
+        """Note that a body of that room waits."""
         self._waiting[room] = None
         self.is_waited_for = True
 
     def wake_soon(self) -> None:
-        """Look who may go on, since bytes were released."""
+        """Check soon which bodies may go on, since bytes were released."""
         if not self._is_wake_due and self.is_waited_for:
             self._is_wake_due = True
             asyncio.get_running_loop().call_soon(self._wake)
@@ -163,7 +163,7 @@ class Rooms:
     def _wake(self) -> None:
         self._is_wake_due = False
         rooms = list(self._waiting)
-        begun = [room.wake_whole() for room in rooms]  # of all first: bodies that come wait for those
+        begun = [room.wake_whole() for room in rooms]  # first of all rooms, since bodies that come in wait for whole ones
         for room, has_begun in zip(rooms, begun, strict=True):
             has_gone_on = room.wake_coming()
             if has_begun or has_gone_on or not room.is_waited_for:
@@ -174,31 +174,31 @@ class Rooms:
 
 
 class Room:
-    """One tenant's."""
+    """Decides which large bodies of one tenant go on, and which wait."""
 
     def __init__(self, share: HeldBytes, rooms: Rooms) -> None:
-        """`share`: what the tenant holds. `rooms`: of all tenants."""
+        """`share` has the bytes that the tenant holds. `rooms` is the state of all tenants."""
         self._share: Final = share
         self._rooms: Final = rooms
         self._first: ComingBody | None = None
-        self._granted_bytes: i64 = 0  # to all bodies that get on
-        self._open_until: float = 0.0  # the loop's time, until when nobody is held back
-        self._coming: Final[dict[ComingBody, None]] = {}  # those that are held back, the oldest first
-        self._whole: Final[dict[WholeBody, None]] = {}  # those that wait, the oldest first
+        self._granted_bytes: i64 = 0  # to all bodies that go on
+        self._open_until: float = 0.0  # the loop's time until which no body is held back
+        self._coming: Final[dict[ComingBody, None]] = {}  # the bodies that are held back, the oldest first
+        self._whole: Final[dict[WholeBody, None]] = {}  # the whole bodies that wait, the oldest first
         self._at_work: i64 = 0
         self._moved_at: float = 0.0  # the loop's time when the first body was whole or gone, or a whole one was answered
-        self._has_lost: bool = False  # since then a body lost its place
-        self._growth_bytes: i64 = 0  # of what is at work
+        self._has_lost: bool = False  # whether a body has lost its place since then
+        self._growth_bytes: i64 = 0  # of the bodies at work
 
     @property
     def is_waited_for(self) -> bool:
-        """Return whether somebody waits."""
+        """Return whether a body waits."""
         return bool(self._coming or self._whole)
 
-    # Bodies that come.
+    # Bodies that come in.
 
     def admits(self, body: ComingBody) -> bool:
-        """Return whether more of a body may come. If not, it is held back until it may go on."""
+        """Return whether more of a body may come in. If not, it is held back until it may go on."""
         if body.is_free or body is self._first or self._is_below(0, _FREE, _FREE_OF_ALL):
             return True
         now = asyncio.get_running_loop().time()
@@ -213,17 +213,17 @@ class Room:
         return False
 
     def grant(self, body: ComingBody, size_bytes: i64) -> None:
-        """Note how much its client may send now."""
+        """Note that the body's client may send `size_bytes` now."""
         self._granted_bytes += size_bytes - body.granted_bytes
         self._rooms.granted_bytes += size_bytes - body.granted_bytes
         body.granted_bytes = size_bytes
 
     def may_widen(self, body: ComingBody, window_bytes: int) -> bool:
-        """Return whether its client may be granted so much at once."""
+        """Return whether the body's client may be granted `window_bytes` at once."""
         return body is self._first or self._is_below(window_bytes, _FREE, _FREE_OF_ALL)
 
     def left(self, body: ComingBody) -> None:
-        """Note that it is whole, or gone, or that no more of it is waited for. What still comes of it may pass."""
+        """Note that a body is whole, or gone, or that no more of it is needed. Any further bytes of it may pass."""
         self.grant(body, 0)
         self._coming.pop(body, None)
         if body is self._first:
@@ -234,8 +234,8 @@ class Room:
         body.go_on()
 
     def look_at(self, body: ComingBody, now: float, timeout_s: float) -> float:
-        """Let others go before a body that does not get on, and end a wait that is too long. Called twice a second. Return for
-        how long it was held back. `now`: the loop's time. `timeout_s`: what its client has, beside that."""
+        """Let others pass a body without progress, and end a wait that is too long. Called twice a second. Return for how long
+        the body was held back. `now` is the loop's time; `timeout_s` is the client's timeout, which excludes that wait."""
         waited_s = body.waited_s(now)
         if not body.is_held_back:
             self._look_at_progress(body)
@@ -248,7 +248,7 @@ class Room:
     # Bodies that are whole.
 
     async def begin(self, body: WholeBody, timeout_s: float) -> None:
-        """Return when what it may become fits, but at the latest after that time."""
+        """Wait until the memory that the body may need fits, but no longer than `timeout_s`."""
         if (self._whole and body.growth_bytes > _PASSING_BYTES) or not self._fits(body):
             waiting = asyncio.get_running_loop().create_future()
             body.waiting = waiting
@@ -262,7 +262,7 @@ class Room:
             self._work(body)
 
     def expect(self, body: WholeBody, growth_bytes: int) -> None:
-        """Note how much it may still become."""
+        """Note that a body at work may still need `growth_bytes`."""
         if body.is_at_work:
             self._growth_bytes += growth_bytes - body.growth_bytes
             self._rooms.growth_bytes += growth_bytes - body.growth_bytes
@@ -270,7 +270,7 @@ class Room:
             self._rooms.wake_soon()
 
     def end(self, body: WholeBody) -> None:
-        """Note that it is answered."""
+        """Note that the body's request is answered."""
         if body.is_at_work:
             body.is_at_work = False
             self._at_work -= 1
@@ -285,7 +285,7 @@ class Room:
     # Both.
 
     def wake_whole(self) -> bool:
-        """Let whole bodies begin that fit. Return whether any does."""
+        """Begin the whole bodies that fit. Return whether any did."""
         has_begun = False
         for whole in list(self._whole):
             if not self._fits(whole):
@@ -299,7 +299,7 @@ class Room:
         return has_begun
 
     def wake_coming(self) -> bool:
-        """Let bodies go on that may. Return whether any does."""
+        """Let the held back bodies go on that may. Return whether any did."""
         has_gone_on = False
         given_bytes = 0
         for body in list(self._coming):
@@ -316,7 +316,7 @@ class Room:
 
     def _look_at_progress(self, body: ComingBody) -> None:
         if not body.gets_on():
-            self.grant(body, 0)  # it may never use it
+            self.grant(body, 0)  # the client may never use its grant
             if self._rooms.is_waited_for:
                 if body is self._first:
                     self._end_first()
@@ -328,22 +328,22 @@ class Room:
         self._moved_at = asyncio.get_running_loop().time()
 
     def _moved(self) -> float:
-        """Return since when those that wait wait for nothing but clients, by the loop's time; infinity: for work. Where none of
-        the tenant's own bodies goes on, they wait for others'."""
+        """Return since when waiting bodies wait only for clients, by the loop's time; infinity if they wait for work. If none
+        of the tenant's own bodies goes on, they wait for those of others."""
         if self._first is None:
             return inf if self._rooms.is_busy() else self._rooms.moved_at
         return inf if self._at_work else self._moved_at
 
     def _free(self, body: ComingBody) -> None:
-        """Hold it back no more."""
+        """Hold the body back no more."""
         body.is_free = True
         self._coming.pop(body, None)
         body.go_on()
 
     def _open(self, now: float) -> None:
-        """Hold nobody back for a while: those that wait keep those that may go on from it, or nobody means to end.
+        """Hold no body back for a while: waiting bodies block those that may go on, or no client means to end its body.
 
-        A front that reads the streams of a client in one order, with small buffers, is so."""
+        A proxy that reads a client's streams in one order, with small buffers, causes the former."""
         self._open_until = now + _OPEN_S
         coming = list(self._coming)
         self._coming.clear()
@@ -351,7 +351,7 @@ class Room:
             body.go_on()
 
     def _may_go_first(self, body: ComingBody) -> bool:
-        """Return whether a body may go on beyond the part where all may: not where whole bodies have enough to do."""
+        """Return whether a body may go on beyond the part up to which all may: not if whole bodies already use enough."""
         rooms = self._rooms
         granted_bytes = int(rooms.granted_bytes)
         if (
@@ -394,7 +394,7 @@ class Room:
         if self._at_work and not self._share.fits(int(self._growth_bytes) + body.growth_bytes):
             return False
         rooms = self._rooms
-        # What others may become holds up no small body.
+        # The memory that others may need does not delay a small body.
         is_small = not self._at_work and body.growth_bytes <= _PASSING_BYTES
         others_bytes = 0 if is_small else int(rooms.growth_bytes)
         return not rooms.at_work or rooms.held.fits(others_bytes + body.growth_bytes)

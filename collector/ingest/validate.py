@@ -34,10 +34,10 @@ from adapters.rules import MESSAGE_ROW_BYTES_MAX, REQUEST_ELEMENTS_MAX, REQUEST_
 _NANOSECONDS: Final = 1_000_000_000
 _DAY_S: Final = 86_400
 _HOUR_S: Final = 3600
-# What is accepted is kept for so long at least, although its time is the oldest allowed: until it can be queried, and until an
-# audit has judged it. It waits in the log at first, and audits run every hour.
+# An accepted item is kept for at least this time, even if its own time is the oldest allowed: until it can be queried, and
+# until an audit has judged it. It waits in the log at first, and audits run every hour.
 KEPT_S_MIN: Final = 3 * _HOUR_S
-# By the form of a dead letter's payload, which tells the signal. Requests of the native API have items of two signals.
+# By the form of a dead letter's payload, which implies the signal. Requests of the native API have items of two signals.
 _SIGNALS: Final[dict[int, int]] = {
     PAYLOAD_FORM_OTLP_LOGS: LOGS,
     PAYLOAD_FORM_OTLP_TRACES: TRACES,
@@ -45,12 +45,12 @@ _SIGNALS: Final[dict[int, int]] = {
 
 
 def oldest_kept_s(days: int) -> int:
-    """Return how old an item may be, in seconds, where rows are kept for so many days."""
+    """Return how old an item may be, in seconds, if rows are kept for `days`."""
     return days * _DAY_S - KEPT_S_MIN
 
 
 class KeptDays:
-    """For how many days the store keeps rows, where that is known here."""
+    """The days for which the store keeps rows, as far as this process knows them."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class KeptDays:
         by_tenant: Mapping[str, int],
         of_plans: Callable[[str], int | None] | None = None,
     ) -> None:
-        """`by_signal`: None: for ever. `by_tenant`: replaces the days of every signal. `of_plans`: the days that the plans of a
-        tenant have, for every signal of tenants that are not in `by_tenant`."""
+        """None in `by_signal` means for ever. `by_tenant` replaces the days of every signal. `of_plans` returns the days of a
+        tenant's plans, for every signal of tenants that are not in `by_tenant`."""
         self._of_plans: Final = of_plans
         self._by_signal: Final[dict[int, int]] = {signal: days for signal, days in by_signal.items() if days is not None}
         self._by_tenant: Final[dict[str, int]] = dict(by_tenant)
 
     def of(self, tenant: str, signal: int) -> int:
-        """Return the days; 0: for ever."""
+        """Return the days for which rows are kept; 0 means for ever."""
         if tenant in self._by_tenant:
             return self._by_tenant[tenant]
         if self._of_plans is not None:
@@ -79,11 +79,11 @@ _KEPT_FOR_EVER: Final = KeptDays({}, {})
 
 
 class Past:
-    """How old something may be, in seconds. `days`: those of the store's retention, where it allows less than the settings; or
+    """The largest age allowed, in seconds. `days` are those of the store's retention if it allows less than the settings, else
     0."""
 
     def __init__(self, past_max_s: int, days: int) -> None:
-        """`days`: of the retention; 0: for ever."""
+        """`days` is the store's retention; 0 means for ever."""
         self.past_max_s: int = past_max_s
         self.days: int = 0
         if days and oldest_kept_s(days) < past_max_s:
@@ -91,12 +91,12 @@ class Past:
             self.days = days
 
     def kept_text(self) -> str:
-        """Return why it is less than the settings allow, for a sender; empty: it is not."""
+        """Return, for a sender, why the age is less than the settings allow; empty if it is not less."""
         return f" (rows are kept for {days_text(self.days)})" if self.days else ""
 
 
 class TimeWindow:
-    """How old an item may be; a time beside which there is a newer one; and a log record or an event of the native API."""
+    """The largest ages: of an item, of a time if the item has a newer one, and of a native log record or event."""
 
     def __init__(self, item: Past, own_time: Past, log: Past) -> None:
         self.item: Final = item
@@ -105,7 +105,7 @@ class TimeWindow:
 
 
 class Limits:
-    """The numbers behind the rules: seconds, counts and bytes. Defaults are the settings'."""
+    """The numbers that the rules use: seconds, counts and bytes. Defaults are the settings'."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Limits:
         self.kept_days: Final = kept_days
 
     def window_of(self, form: int, tenant: str, plan_past_max_s: int | None = None) -> TimeWindow:
-        """Return how old an item may be. `form`: of a dead letter's payload: it tells the source and signal."""
+        """Return how old an item may be. `form` is that of a dead letter's payload, which implies the source and signal."""
         past_max_s = plan_past_max_s
         if past_max_s is None:
             past_max_s = max(self.past_max_s, self._past_max_s.get(form, 0))
@@ -166,11 +166,11 @@ class Limits:
 
 
 class LimitRules(Rules):
-    """The rules for every source, as of one moment: `now_unix_nano` is when the request arrived. And for how many of its
-    rejected items, and how many bytes of them in all, there is room among the dead letters: for none, if nothing is said. And
-    how many bytes of rows a message may become.
+    """The rules for one request of any source. `now_unix_nano` is when it arrived. `dead_letter_items_max` and
+    `dead_letter_bytes_max` limit the rejected items that can become dead letters, and `message_row_bytes_max` the bytes of rows
+    of a message.
 
-    No check is a conditional expression: compiled, it would make an object of each answer."""
+    No check is a conditional expression, because compiled code would make an object of each result."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class LimitRules(Rules):
         pause: Callable[[], None] | None = None,
         window: TimeWindow | None = None,
     ) -> None:
-        """`pause` is called from time to time while a body is read. `window`: None: that of no source and no tenant."""
+        """`pause` is called from time to time while a body is read. A `window` of None is that of no source and no tenant."""
         if window is None:
             window = limits.window_of(0, "")
         self.window: Final = window
@@ -195,7 +195,7 @@ class LimitRules(Rules):
         self.request_elements_max = limits.request_elements_max
         self.request_row_bytes_max = limits.request_row_bytes_max
         self.limits: Final = limits
-        # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
+        # However far back the window reaches, 0 is no time, and a number that is negative if signed is far in the future.
         self.time_min: i64 = max(1, now_unix_nano - window.item.past_max_s * _NANOSECONDS)
         self.log_time_min: i64 = max(1, now_unix_nano - window.log.past_max_s * _NANOSECONDS)
         self.has_old_own_time = False
@@ -289,7 +289,7 @@ def days_text(days: int) -> str:
 
 
 def _duration(seconds: int) -> str:
-    """24h, 10m or 90s: the largest unit that holds it whole."""
+    """Return 24h, 10m or 90s: in the largest unit that needs no fraction."""
     if seconds and seconds % 3600 == 0:
         return f"{seconds // 3600}h"
     if seconds and seconds % 60 == 0:
