@@ -1,1 +1,1 @@
-"""What the collector's own messages hold."""
+"""The contents of the collector's own messages."""

@@ -1,8 +1,8 @@
-"""Dead letters: one entry for each item that was received and can't be stored; and how many a tenant may have kept.
+"""Dead letters: one entry for each item that was received and can't be stored, and the caps on how many a tenant may have.
 
 An entry's id is made of the item's position, so an item that is kept twice is one entry. An attack of invalid data fills
-neither the log nor the store. Past a tenant's cap a request is refused until the next minute (docs/adr/0033), so that nothing
-that was acknowledged is lost without a word.
+neither the log nor the store. Beyond a tenant's cap a request is refused until the next minute (docs/adr/0033), so that no
+acknowledged item is lost silently.
 """
 
 from collections import Counter
@@ -23,44 +23,45 @@ from adapters.errors import REASON
 from adapters.record import Adapted
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Message
 
-# What a message needs beside the record of a dead letter, at most. Records leave as much room, so that each can become one.
+# The most bytes that a message needs in addition to a dead letter's payload. Records leave this room, so that each can become a
+# dead letter.
 ENTRY_BYTES_MAX: Final = 4096
-# Of a request that is refused as a whole, unless the settings say otherwise.
+# The most bytes kept of a request that is refused as a whole, unless the settings have another limit.
 PAYLOAD_BYTES_MAX: Final = 64 << 10
-# A tenant may have so many bytes kept so in a minute, and then this much of each further request. Few KB of gzip become 64 KiB,
-# which log, writer and store all hold: 100 a second took 150 MiB.
+# In a minute a tenant may have this many bytes of such requests kept, and then _FURTHER_BYTES_MAX of each further one. A few KB
+# of gzip become 64 KiB, which log, writer and store all hold: 100 a second took 150 MiB.
 _REQUESTS_BYTES_PER_MINUTE: Final = 2 << 20
 _FURTHER_BYTES_MAX: Final = 1 << 10
-# Of each text that others have written.
+# The most bytes of each text that others have written.
 TEXT_BYTES_MAX: Final = 1000
 
 _MINUTE_NS: Final = 60 * 10**9
 
 
 def item_id(batch_id: bytes, item_index: int) -> bytes:
-    """The id of a gateway's dead letter, 16 bytes: the item's place in its request."""
+    """Return the id of a gateway's dead letter, 16 bytes, by the item's place in its request."""
     return _id(b"item", batch_id, item_index)
 
 
 def request_id(batch_id: bytes) -> bytes:
-    """The id of the dead letter of a request that was refused as a whole, 16 bytes."""
+    """Return the id of the dead letter of a request that was refused as a whole, 16 bytes."""
     return _id(b"request", batch_id)
 
 
 def record_id(log: str, topic: str, partition: int, offset: int, *path: int) -> bytes:
-    """The id of a writer's dead letter, 16 bytes: its place in the broker. `log`: the identity of the log, as Range has it.
-    `path`: the record's number in its message, and then, where the record was divided, the item's in the record."""
+    """Return the id of a writer's dead letter, 16 bytes, by its place in the broker. `log` is the identity of the log, as in
+    Range. `path` is the record's number in its message, and, if the record was divided, the item's number in the record."""
     place = f"{log}/{topic}" if log else topic
     return _id(b"record", place.encode(), partition, offset, *path)
 
 
 def replay_batch_id(dead_letter_id: bytes) -> bytes:
-    """The batch id of the record that a replay makes of a dead letter, 16 bytes: at each replay the same."""
+    """Return the batch id of the record that a replay makes of a dead letter, 16 bytes. Each replay has the same id."""
     return _id(b"replay", dead_letter_id)
 
 
 def _id(kind: bytes, place: bytes, *numbers: int) -> bytes:
-    """A UUID of version 8 (RFC 9562): a hash."""
+    """Return a hash as a UUID of version 8 (RFC 9562)."""
     whole = place + b"".join(number.to_bytes(8, "big") for number in numbers)
     digest = bytearray(blake2b(whole, digest_size=16, person=kind, salt=b"infrasage").digest())
     digest[6] = digest[6] & 0x0F | 0x80
@@ -69,15 +70,15 @@ def _id(kind: bytes, place: bytes, *numbers: int) -> bytes:
 
 
 def text(text_: str | bytes) -> str:
-    """Text of others as protobuf takes it: no longer than TEXT_BYTES_MAX, and valid."""
+    """Return a text of others in a form that protobuf accepts: valid, and no longer than TEXT_BYTES_MAX."""
     whole = text_.encode(errors="replace") if isinstance(text_, str) else text_
     return whole[:TEXT_BYTES_MAX].decode(errors="ignore" if len(whole) > TEXT_BYTES_MAX else "replace")
 
 
 def messages(records: Iterable[DeadLetterRecord], message_bytes_max: int, *, ordered: bool = False) -> list[Message]:
-    """As few messages as will do. Of a payload that is too long for any, the beginning is kept, and its length.
+    """Pack the records into few messages. If a payload is too long for a message, its beginning and its length are kept.
 
-    Events that bring a record (replays) are to be `ordered`: the writer relies on their sequence.
+    Events with a record (replays) must be `ordered`, because the writer relies on their sequence.
     """
     out: list[Message] = []
     parts: list[bytes] = []
@@ -101,19 +102,19 @@ def messages(records: Iterable[DeadLetterRecord], message_bytes_max: int, *, ord
 
 
 def event_messages(events: Iterable[DeadLetterEvent], message_bytes_max: int) -> list[Message]:
-    """Messages that tell the writer what became of entries; of replays, with the record to store."""
+    """Return messages that report the outcomes of entries to the writer. An event of a replay has the record to store."""
     return messages((DeadLetterRecord(event=event) for event in events), message_bytes_max, ordered=True)
 
 
 class Caps(NamedTuple):
-    """What a tenant may have kept in a minute, by each process."""
+    """The most dead letters that each process keeps of a tenant in a minute."""
 
     items_per_minute_max: int
     bytes_per_minute_max: int  # of the items themselves
 
 
 class Budget(NamedTuple):
-    """What is left of a tenant's caps."""
+    """The unused part of a tenant's caps."""
 
     items: int
     size_bytes: int
@@ -123,7 +124,7 @@ NO_BUDGET: Final = Budget(0, 0)
 
 
 class DeadLettersFull(Exception):
-    """The rejected items of a request do not fit what is left of the tenant's caps: nothing of it is kept. Retryable."""
+    """The rejected items of a request exceed the unused part of the tenant's caps: nothing of it is kept. Retryable."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -131,7 +132,7 @@ class DeadLettersFull(Exception):
 
 
 class Origin(NamedTuple):
-    """Which request the items came in."""
+    """The request that contained the items."""
 
     tenant: str
     source: int
@@ -158,14 +159,14 @@ NOTHING_KEPT: Final = Kept([], 0, {})
 
 
 class DeadLetters:
-    """The gateway's: of what adapters reject. One event loop's: no locks.
+    """Makes the gateway's dead letters, of items that adapters reject. Used by one event loop, so it has no locks.
 
-    Minutes are the clock's own, and caps begin anew with each; what is remembered is one pair of numbers for each tenant that
-    had items rejected in this minute. What a request took of its caps stays taken if it could not be kept.
+    Caps are reset at each minute of the clock. At most three numbers are remembered for each tenant that had items rejected in
+    this minute. The part of the caps that a request used stays used if the request could not be kept.
     """
 
     def __init__(self, caps: Caps, message_bytes_max: int, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
-        """`payload_bytes_max`: of the body of a request that is refused as a whole, and of an item that no message holds."""
+        """`payload_bytes_max` limits the body of a request that is refused as a whole, and an item that fits no message."""
         self._whole: Final = Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
         self.payload_bytes_max: Final = min(payload_bytes_max, message_bytes_max - ENTRY_BYTES_MAX)
         self._message_bytes_max: Final = message_bytes_max
@@ -174,7 +175,7 @@ class DeadLetters:
         self._of_requests: Final[dict[str, int]] = {}  # bytes of requests that were refused as a whole, by tenant
 
     def budget(self, tenant: str, now_unix_nano: int) -> Budget:
-        """Return how many rejected items, and bytes of them, may be kept of a request that arrives now."""
+        """Return how many rejected items of a request that arrives now may be kept, and how many bytes of them."""
         minute = now_unix_nano // _MINUTE_NS
         if minute != self._minute:
             self._minute = minute
@@ -187,8 +188,8 @@ class DeadLetters:
         return Budget(whole.items - used.items, whole.size_bytes - used.size_bytes)
 
     def check(self, budget: Budget, adapted: Adapted, now_unix_nano: int) -> None:
-        """Raise DeadLettersFull where a rejected item was not kept that the next minute has room for. An item that no minute
-        has room for is noted in `adapted`. `budget`: what was left when the request came."""
+        """Raise DeadLettersFull if a rejected item was not kept for which the next minute has room. An item for which no minute
+        has room is noted in `adapted`. `budget` is what was left when the request came."""
         lost = adapted.rejected_count() - adapted.dead_letter_items
         whole = self._whole
         if lost <= 0 or not whole.items or not whole.size_bytes:
@@ -206,13 +207,13 @@ class DeadLetters:
         )
 
     def count(self, tenant: str, adapted: Adapted) -> None:
-        """Take the rejected items that have a payload from the tenant's caps. Call it only where there is such an item."""
+        """Take the rejected items that have a payload from the tenant's caps. Call it only if there is such an item."""
         used = self._used.get(tenant, NO_BUDGET)
         self._used[tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
 
     def of_request(self, origin: Origin, reason: int, message: str, body: bytes, whole_bytes: int) -> list[Message]:
-        """Return what is to be appended of a request that was refused as a whole, and take it from the tenant's caps; nothing
-        where these have no room for it. `whole_bytes`: of the body, of which only the beginning may be there."""
+        """Return the messages to append for a request that was refused as a whole, and take it from the tenant's caps. If these
+        have no room, return no message. `whole_bytes` is the size of the whole body; `body` may be only its beginning."""
         tenant = origin.tenant
         budget = self.budget(tenant, origin.received_time_unix_nano)
         of_requests = self._of_requests.get(tenant, 0)
@@ -242,7 +243,7 @@ class DeadLetters:
         return messages([DeadLetterRecord(letter=letter)], self._message_bytes_max)
 
     def make(self, origin: Origin, adapted: Adapted) -> Kept:
-        """Return what is to be appended of the rejected items: those that have a payload. Any thread may call this."""
+        """Return the dead letters of the rejected items that have a payload. Any thread may call this."""
         if not adapted.dead_letter_items:
             return NOTHING_KEPT
         by_reason: Counter[int] = Counter(rejection.reason for rejection in adapted.rejections if rejection.payload)

@@ -1,4 +1,4 @@
-"""What the items of a record are: a record of any signal has them encoded."""
+"""The types of a record's items, which are encoded in a record of any signal."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,4 +11,4 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 
 ITEM_MESSAGES: Final[Mapping[str, type[Message]]] = {METRICS_TOPIC: Metric, LOGS_TOPIC: LogRecord, TRACES_TOPIC: Span}
-"""By topic."""
+"""The type of the items, by topic."""

@@ -1,4 +1,4 @@
-"""Whether the machine's clock was set: what came before and after is dated by two clocks, and retention goes by the date."""
+"""Detects that the machine's clock was set. Data from before and after have different dates, and retention goes by the date."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from typing import Final
 
 import structlog
 
-# What NTP corrects step by step is less.
+# NTP's corrections in steps are smaller.
 _JUMP_MIN_S: Final = 60.0
 
 
 class ClockWatch:
-    """Compares the clock that tells the date with the one that never jumps."""
+    """Compares the clock that has the date with the clock that never jumps."""
 
     def __init__(self, now_unix_s: Callable[[], float] = time.time, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._now_unix_s: Final = now_unix_s

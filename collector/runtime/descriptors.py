@@ -1,14 +1,14 @@
-"""File descriptors: how many there may be, and those that connections leave to the log, the store and Kafka.
+"""File descriptors: their limit, and the reserve that connections leave to the log, the store and Kafka.
 
 Invariants:
-1. At start the soft limit is raised to what all connections and the reserve need, as far as the hard limit lets it; else a
-   warning has the numbers and what to change. (test_the_limit_is_raised, test_a_limit_that_is_too_low_is_a_warning)
-2. A connection whose own descriptor is within the reserve, the highest numbers, is refused. The kernel hands out the lowest one
-   that is free: so all below were open then, and no connection that is kept takes one of the reserve.
+1. At start the soft limit is raised to the need of all connections and the reserve, as far as the hard limit allows. If that is
+   too low, a warning has the numbers and the remedy. (test_the_limit_is_raised, test_a_limit_that_is_too_low_is_a_warning)
+2. A connection whose own descriptor is within the reserve, the highest numbers, is refused. The kernel hands out the lowest
+   free descriptor. So all lower ones were open then, and no connection that is kept takes one of the reserve.
    (test_connections_leave_the_reserve)
-3. Where connections of any server are idle, the longest idle one is closed first, and its descriptor taken
+3. If connections of any server are idle, the longest idle one is closed first, and its descriptor taken
    (test_connections.py, test_the_longest_idle_of_all_servers_makes_room).
-4. However many connections are refused, it is one line a minute, and a metric. (test_a_shortage_is_one_line_a_minute)
+4. However many connections are refused, there is one log line a minute, and a metric. (test_a_shortage_is_one_line_a_minute)
 """
 
 import resource
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import structlog
 
 _LOG_S: Final = 60.0
-# Where the limit is lower than what the reserve asks for, connections have the other half.
+# If the limit is too low for the reserve, the reserve has half of it, and connections have the other half.
 _RESERVE_SHARE_MAX: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -29,34 +29,34 @@ class Evictions(Protocol):
     """A server whose idle connections can be closed."""
 
     def idle_since(self, now: float) -> float:
-        """Return since when its longest idle connection is; infinity: none is idle."""
+        """Return since when its longest idle connection is idle; infinity if none is."""
 
     def evict(self, now: float, limit: str) -> bool:
-        """Close that one. Return False where there is none."""
+        """Close its longest idle connection. Return False if none is idle."""
 
 
 class Descriptors:
-    """Those of this process. Ask `has_room` before a connection is kept."""
+    """Limits the descriptors of this process's connections. Call `has_room` before a connection is kept."""
 
     def __init__(
         self, limit: int, reserve: int, refused: Callable[[], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`refused` counts a connection that found no room. `clock`: in seconds."""
+        """`refused` counts a connection that found no room. `clock` is in seconds."""
         self.limit: Final = limit
         self.evictions: Final[list[Evictions]] = []
-        """The servers whose connections have them."""
+        """The servers whose idle connections can be closed."""
         self.reserve: Final = min(reserve, int(limit * _RESERVE_SHARE_MAX))
         self._refused: Final = refused
         self._clock: Final = clock
         self._logged_s = -_LOG_S
 
     def has_room(self, descriptor: int) -> bool:
-        """Return whether a connection may be kept that was accepted with this descriptor."""
+        """Return whether a connection that was accepted with this descriptor may be kept."""
         return descriptor < self.limit - self.reserve
 
     def evict(self, now: float) -> bool:
-        """Close the connection that has been idle for longest, of any server. Return False where there is none. `now`: the
-        loop's time."""
+        """Close the connection of any server that has been idle for longest. Return False if none is idle. `now` is the loop's
+        time."""
         if not self.evictions:
             return False
         return min(self.evictions, key=lambda eviction: eviction.idle_since(now)).evict(now, "open files")
@@ -76,7 +76,7 @@ class Descriptors:
 
 
 def prepare(connections_max: int, reserve: int, refused: Callable[[], None]) -> Descriptors:
-    """Raise the soft limit of this process to what so many connections and the reserve need, or say that it is too low."""
+    """Raise this process's soft limit to the need of `connections_max` and the reserve. Log a warning if it stays too low."""
     needed = connections_max + reserve
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -95,7 +95,7 @@ def prepare(connections_max: int, reserve: int, refused: Callable[[], None]) -> 
 
 
 def _raised(wanted: int, soft: int, hard: int) -> int:
-    """The soft limit that is in force then."""
+    """Raise the soft limit to `wanted`, if that is higher and allowed. Return the soft limit that is then in force."""
     if wanted <= soft:
         return soft
     try:

@@ -1,7 +1,7 @@
-"""How much room the file system of a directory has, and whether so little that what is left is kept for the store.
+"""The free space of a directory's file system, and whether it is so low that the rest is kept for the store.
 
-The store needs room to take out of the log what waits in it. A log that takes the last byte is a trap: nothing can be stored,
-nothing drains, nothing is freed.
+The store needs space to take the waiting messages out of the log. If the log takes the last byte, nothing can be stored, so
+nothing drains and nothing is freed.
 """
 
 import os
@@ -17,20 +17,20 @@ _WARNING_INTERVAL_S: Final = 60.0
 
 
 class Space(NamedTuple):
-    """Of a file system, in bytes. `free`: what this process may use."""
+    """The space of a file system, in bytes. `free` is the part that this process may use."""
 
     free: int
     total: int
 
 
 def measure(directory: Path) -> Space:
-    """Raises OSError."""
+    """Return the space of the directory's file system. Raises OSError."""
     found = os.statvfs(directory)
     return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 class Disk:
-    """Of one directory, and of those in it that may be mounts of their own. `look` may be called by any thread."""
+    """Watches the space of a directory, and of directories in it that may be mounts. Any thread may call `look`."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class Disk:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """The reserve is `reserve_percent` of the file system, but at most `reserve_bytes_max`, and at least
-        `reserve_bytes_min` or half of a smaller file system. `mounts`: directories that may be of other file systems. Each has
-        a reserve, and what is said is of the one that has least beyond it. `warning` is logged while the disk is low; None:
-        nothing is."""
+        `reserve_bytes_min` or half of a smaller file system. `mounts` are directories that may be on other file systems. Each
+        has a reserve, and the numbers are those of the one that has least beyond it. `warning` is logged while the disk is low;
+        None logs nothing."""
         self.free_bytes: int | None = None
-        """At the last look; None: it could not be measured."""
+        """The bytes that were free at the last look; None if they could not be measured."""
         self.reserve_bytes = 0
         self.size_bytes = 0
         self.is_low = False
@@ -72,7 +72,7 @@ class Disk:
 
     @property
     def shortage(self) -> str | None:
-        """Return why nothing more is taken; None: there is room."""
+        """Return why no more telemetry is taken; None if there is room."""
         if not self.is_low:
             return None
         return (
@@ -81,8 +81,10 @@ class Disk:
         )
 
     def look(self) -> None:
-        """Where it can't be measured, all is as it was. Low once the reserve is touched, until a twentieth more is free: so it
-        does not change with each request."""
+        """Measure the space. If that fails, `is_low` stays as it was.
+
+        The disk is low once the reserve is touched, until a twentieth more is free. So the state does not change with each
+        request."""
         try:
             spaces = {self._directory: self._measured(self._directory)}
         except OSError:

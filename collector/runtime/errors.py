@@ -1,4 +1,4 @@
-"""What a command could not do."""
+"""The errors of commands."""
 
 
 class CannotRun(Exception):

@@ -1,8 +1,8 @@
-"""What garbage collections look at."""
+"""The objects that garbage collections look at."""
 
 import gc
 
-# Requests leave next to no cycles: what there is of them can wait for a larger collection, in place of 50 a second.
+# Requests leave almost no cycles. The few can wait for a larger collection, in place of 50 a second.
 _THRESHOLDS = (20_000, 20, 20)
 
 

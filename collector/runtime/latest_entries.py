@@ -4,15 +4,15 @@ Python's garbage collector does not follow bytes. As tuples and lists, the last 
 objects have left every cache when they are dropped.
 
 Invariants:
-1. There are at most `entries_max` entries. The one whose key was added first is dropped first; a new value for a key that is
-   there keeps its place (tests/unit/collector/runtime/test_latest_entries.py, test_entries_against_a_model).
+1. There are at most `entries_max` entries. The entry whose key was added first is dropped first. An entry that gets a new value
+   keeps its place (tests/unit/collector/runtime/test_latest_entries.py, test_entries_against_a_model).
 """
 
 from typing import Final
 
 
 class LatestEntries:
-    """One event loop's: no locks."""
+    """A dict that drops its oldest entries. Used by one event loop, so it has no locks."""
 
     def __init__(self, entries_max: int) -> None:
         self._entries_max: Final = entries_max

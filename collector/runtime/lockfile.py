@@ -21,8 +21,8 @@ _TEXT_BYTES: Final = 64
 
 
 class Locked(CannotRun):
-    """Another process has the data directory. `pid` is its id, or None where it can't be read. `command`: of one that ends by
-    itself, as `audit`; empty: it is a collector, which runs until it is stopped."""
+    """Another process has the data directory. `pid` is its id, or None if it can't be read. `command` is the name of a command
+    that ends by itself, such as `audit`; empty for a collector, which runs until it is stopped."""
 
     def __init__(self, data_dir: Path, pid: int | None, command: str = "") -> None:
         process = f"process {pid}" if pid else "another process"
@@ -33,10 +33,10 @@ class Locked(CannotRun):
 
 
 class DataDirLock:
-    """Held from construction until `release`. Raises Locked, OSError."""
+    """The lock of a data directory, held from construction until `release`. Raises Locked, OSError."""
 
     def __init__(self, data_dir: Path, command: str = "") -> None:
-        """`command`: as Locked has it."""
+        """`command` is the same as that of `Locked`."""
         self._file = os.open(data_dir / _FILE, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""When a failure that lasts is logged: at once, then every half minute, so that a long outage is neither a flood nor silent.
+"""Decide when a lasting failure is logged: at once, then every half minute. So an outage neither floods the log nor is silent.
 
 Invariants:
 1. The first failure is logged. test_the_first_failure_is_logged
@@ -15,7 +15,7 @@ REMIND_S: Final = 30.0
 
 
 class Reminder:
-    """Ask `due` at every failure, and call `over` when it works again. `clock` is in seconds."""
+    """Call `due` at every failure, and `over` at the next success. `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock: Final = clock
@@ -23,7 +23,7 @@ class Reminder:
         self._cause: object = None
 
     def due(self, cause: object = None) -> bool:
-        """Return whether to log this failure. Another `cause` than the last one is logged at once."""
+        """Return whether to log this failure. A failure with a new `cause` is logged at once."""
         now_s = self._clock()
         if self._logged_s is not None and cause == self._cause and now_s - self._logged_s < REMIND_S:
             return False

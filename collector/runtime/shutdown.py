@@ -1,10 +1,10 @@
-"""How a process of the collector ends: signals, and how much time they leave.
+"""End a process of the collector after a signal, within a time.
 
-All that was acknowledged is in the broker by then, so the next start goes on from there.
+All acknowledged requests are in the broker by then, so the next start continues from there.
 
 Invariants:
 1. The first signal asks to stop, the second ends the process at once (test_a_second_signal_ends_it_at_once).
-2. Whatever hangs, the process ends when its time is over (test_what_never_ends_does_not_hold_it_up).
+2. Whatever hangs, the process ends when its time is used up (test_what_never_ends_does_not_hold_it_up).
 3. SIGTERM leaves balancers `lame_duck_s` to send elsewhere; that time is not taken from the time to stop
    (test_the_time_to_stop_begins_after_the_lame_duck).
 """
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import structlog
 
-# How the time to stop is shared out: requests in flight may take up to the first, storing what is in the log up to the second.
+# The shares of the time to stop: requests in flight end within the first, and the log is stored within the second.
 RECEIVERS_SHARE: Final = 0.6
 WRITER_SHARE: Final = 0.85
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 @contextlib.asynccontextmanager
 async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
-    """In a task meanwhile, which at the end is cancelled and waited for."""
+    """Run `work` in a task inside the `with` block. At its end, cancel the task and wait for it."""
     task = asyncio.create_task(work, name=name)
     try:
         yield task
@@ -40,7 +40,7 @@ async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[a
 
 
 class GracefulShutdown:
-    """One for a process, in its event loop."""
+    """Handles the signals of one process, in its event loop."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class GracefulShutdown:
         *,
         twice_ends: bool = True,
     ) -> None:
-        """`lame_duck_s`: how long to go on after SIGTERM, before the `timeout_s`. `twice_ends`: whether a second signal ends
-        the process."""
+        """`lame_duck_s` is how long requests are accepted after SIGTERM, before `timeout_s` begins. `twice_ends` is whether a
+        second signal ends the process."""
         self._timeout_s: Final = timeout_s
         self._lame_duck_s: Final = lame_duck_s
         self._leaves = False
@@ -73,7 +73,7 @@ class GracefulShutdown:
         self.ask()
 
     def ask(self) -> None:
-        """Stop as a first signal other than SIGTERM does: without the time to go on."""
+        """Stop as after a first signal other than SIGTERM: without a lame duck period."""
         self._asked.set()
         self._end_in(self.lame_duck_s + self._timeout_s)
 
@@ -84,7 +84,7 @@ class GracefulShutdown:
 
     @property
     def lame_duck_s(self) -> float:
-        """How long requests are still to be accepted: not after SIGINT, for which a person waits, or where a part failed."""
+        """Return how long requests are still accepted: 0 after SIGINT, since a person waits, or if a part failed."""
         return self._lame_duck_s if self._leaves else 0.0
 
     def end_lame_duck(self) -> None:
@@ -92,15 +92,15 @@ class GracefulShutdown:
         self._end_in(self._timeout_s)
 
     async def wait_or_end(self, *parts: asyncio.Task[None]) -> asyncio.Task[None] | None:
-        """Return when asked to stop: None; or when one of the parts has ended: that one."""
+        """Wait until the process is asked to stop, and return None; or until a part has ended, and return that part."""
         asked = asyncio.create_task(self._asked.wait())
         done, _ = await asyncio.wait({asked, *parts}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         return next((part for part in parts if part in done), None) if not self._asked.is_set() else None
 
     def left_s(self, share: float) -> float:
-        """Seconds until that share of the time to stop is used up. It runs from the end of the lame duck, or from the first
-        signal or the first call on where there is none."""
+        """Return the seconds until that share of the time to stop is used up. The time begins at the end of the lame duck
+        period, or, without one, at the first signal or the first call."""
         if self._deadline is None:
             self._end_in(self._timeout_s)
         assert self._deadline is not None
@@ -110,7 +110,7 @@ class GracefulShutdown:
         self._deadline = time.monotonic() + seconds
         if self._watchdog is not None:
             self._watchdog.cancel()
-        # A thread, since what is late may be the event loop itself.
+        # A thread, since the event loop itself may be late.
         self._watchdog = threading.Timer(seconds, self._too_late)
         self._watchdog.daemon = True
         self._watchdog.start()
@@ -121,7 +121,7 @@ class GracefulShutdown:
 
 
 def end_process(status: int) -> None:
-    """At once: no handler, no thread and no buffer can hold it up."""
+    """End the process at once: no handler, no thread and no buffer can delay it."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(status)

@@ -1,11 +1,11 @@
-"""Small files that are replaced as a whole: after a crash there is the old one or the new one."""
+"""Replace small files as a whole: after a crash there is the old file or the new one."""
 
 import os
 from pathlib import Path
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Replace what is in a file, or make it. Raises OSError."""
+    """Replace the contents of a file, or make the file. Raises OSError."""
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("w", encoding="utf-8") as writing:
         writing.write(text)

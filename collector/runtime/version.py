@@ -17,5 +17,5 @@ VERSION: Final = _version()
 
 
 def is_compiled() -> bool:
-    """Return whether mypyc has compiled the adapters; without, the same code runs several times slower."""
+    """Return whether mypyc has compiled the adapters. Otherwise the same code runs several times slower."""
     return not (wire.__file__ or "").endswith(".py")
