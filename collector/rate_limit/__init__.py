@@ -1,1 +1,1 @@
-"""Tenants held to their plans: by one process from memory, by several through Redis."""
+"""Hold tenants to their plans: in the memory of one process, or in Redis for several processes."""

@@ -1,18 +1,17 @@
 """Token buckets in exact whole numbers: a tenant's requests, items and bytes, taken from all three at once or from none.
 
-There is no clock, no I/O and no fraction here. A bucket is what is used of its burst, in billionths (of a request, an item, a
-byte). Every nanosecond returns `per_s` of them until nothing is used. So there is nothing to round.
+There is no clock, no I/O and no fraction here. A bucket counts the used part of its burst, in billionths of a request, an item
+or a byte. Every nanosecond returns `per_s` of them until nothing is used. So there is nothing to round.
 
-With `share` = N, a bucket is one N-th of its plan's, in rate and in burst. A request that the plan allows but that exceeds
-that part of the burst passes when nothing is used, and the bucket owes what it did not have. Otherwise no large batch would
-ever pass.
+With `share` = N, a bucket has one N-th of its plan's rate and burst. A request that the plan allows but that exceeds that part
+of the burst passes if nothing is used, and the bucket then owes the rest. Otherwise no large batch would ever pass.
 
-A bucket that is not used at all needs no memory, so hardly more buckets exist than are in use: whenever one is added, two
-others are examined, and dropped if nothing of them is used.
+An unused bucket needs no memory, so there are hardly more buckets than are in use: whenever one is added, two others are
+examined, and dropped if they are unused.
 
 Invariants:
-1. Over any time T at most burst + per_s * T is taken, less what is given back, and a sender that keeps to that is never
-   refused (tests/unit/collector/rate_limit/test_local.py, test_the_law).
+1. Over any time T at most burst + per_s * T is taken, less the part that is given back, and a sender that keeps to that is
+   never refused (tests/unit/collector/rate_limit/test_local.py, test_the_law).
 2. A request takes from all three dimensions or from none (test_all_dimensions_or_none).
 3. A bucket in use is never dropped (test_no_bucket_in_use_is_dropped).
 """
@@ -33,8 +32,8 @@ Three = tuple[int, int, int]
 
 
 class Steady:
-    """A clock that never goes back, made of one that may: while that one goes back no time passes, and from there it goes
-    on."""
+    """A clock that never goes back, made of a clock that may. When that clock goes back, no time passes, and the time continues
+    from there."""
 
     __slots__ = ("_now_nano", "_read", "_time")
 
@@ -44,7 +43,7 @@ class Steady:
         self._time = 0
 
     def __call__(self) -> int:
-        """Nanoseconds since it was made."""
+        """Return the nanoseconds since the clock was made."""
         read = self._now_nano()
         if read > self._read:
             self._time += read - self._read
@@ -53,7 +52,7 @@ class Steady:
 
 
 class _Bucket:
-    """`used` at the time `at`; of `plan`, by whose rates it refills."""
+    """A bucket, of which `used` was used at the time `at`. It refills by the rates of `plan`."""
 
     __slots__ = ("at", "plan", "used")
 
@@ -67,7 +66,7 @@ class _Bucket:
 
 
 class Buckets:
-    """All buckets of one limiter, by tenant and plan. `now`: nanoseconds of a clock that never goes back."""
+    """All buckets of one limiter, by tenant and plan. `now` is in nanoseconds of a clock that never goes back."""
 
     def __init__(self, share: int = 1) -> None:
         if share < 1:
@@ -80,7 +79,7 @@ class Buckets:
         return len(self._buckets)
 
     def check(self, caller: Caller, size_bytes: int, now: int) -> None:
-        """Raises what `take` would of a request without items. Takes nothing."""
+        """Raise the error that `take` would raise for a request without items. Takes nothing."""
         plan = caller.plan
         bucket = self._buckets.get((caller.tenant, plan.name))
         if bucket is not None:
@@ -112,8 +111,8 @@ class Buckets:
         bucket.plan = caller.plan
 
     def charge(self, caller: Caller, size_bytes: int, now: int) -> float:
-        """Count one request of so many bytes, whether it fits or not; but nothing owes more than its burst by that. Return the
-        seconds until another one fits."""
+        """Count one request of `size_bytes`, whether it fits or not, but at most until the whole burst is used. Return the
+        seconds until another such request fits."""
         plan = caller.plan
         bucket = self._buckets.get((caller.tenant, plan.name))
         used = (0, 0, 0) if bucket is None else _after(plan, bucket.used, now - bucket.at)
@@ -125,7 +124,7 @@ class Buckets:
         return limited(plan, (requests, items, bytes_used), (1, 0, size_bytes), self._unit).retry_after_s
 
     def learn(self, caller: Caller, used: Three, now: int) -> None:
-        """What is used at `now`, in billionths, as somebody else has counted it."""
+        """Set the usage at `now`, in billionths, as another counter reports it."""
         bucket = self._buckets.get((caller.tenant, caller.plan.name))
         if bucket is None:
             self._add(caller, used, now)
@@ -146,8 +145,8 @@ class Buckets:
 
 
 def limited(plan: Plan, used: Three, costs: Three, unit: int = NANO) -> Limited:
-    """The refusal of what does not fit: with the dimension that needs longest, and the time until it fits, to the
-    nanosecond."""
+    """Return the refusal of a request that does not fit: the dimension that needs longest, and the time until the request fits,
+    to the nanosecond."""
     longest, dimension = 0, DIMENSIONS[0]
     for name, rate, before, cost in zip(DIMENSIONS, plan.rates, used, costs, strict=True):
         if rate is not None:
@@ -158,14 +157,14 @@ def limited(plan: Plan, used: Three, costs: Three, unit: int = NANO) -> Limited:
 
 
 def require_possible(plan: Plan, costs: Three) -> None:
-    """Raises RequestRefused (EXCEEDS_PLAN) for costs that no bucket of this plan ever has."""
+    """Raise RequestRefused (EXCEEDS_PLAN) if the costs exceed a burst of the plan, so that they can never fit."""
     for dimension, rate, cost in zip(DIMENSIONS, plan.rates, costs, strict=True):
         if rate is not None and cost > rate.burst:
             raise exceeds_plan(plan, dimension, cost, rate.burst)
 
 
 def _spent(plan: Plan, used: Three, elapsed: int, costs: Three, unit: int) -> Three:
-    """What is used after a request of these costs. Raises Limited or RequestRefused (EXCEEDS_PLAN)."""
+    """Return the usage after a request of these costs. Raises Limited or RequestRefused (EXCEEDS_PLAN)."""
     spent = []
     fits = True
     for rate, before, cost in zip(plan.rates, used, costs, strict=True):
@@ -186,7 +185,7 @@ def _spent(plan: Plan, used: Three, elapsed: int, costs: Three, unit: int) -> Th
 
 
 def _after(plan: Plan, used: Three, elapsed: int) -> Three:
-    """Return what is still used `elapsed` nanoseconds later."""
+    """Return the usage that is left `elapsed` nanoseconds later."""
     requests, items, size_bytes = (
         0 if rate is None else max(0, before - rate.per_s * elapsed) for rate, before in zip(plan.rates, used, strict=True)
     )

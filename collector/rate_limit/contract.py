@@ -1,14 +1,14 @@
-"""What a limiter must do, whatever counts for it: memory of this process, or Redis.
+"""The contract of limiters, whether they count in the memory of this process or in Redis.
 
 Invariants:
 1. A request is counted in all dimensions of its plan (requests, items, bytes) or in none. Over any time T a tenant's requests
    with one plan are at most burst + per_s * T in every dimension, and no request of a tenant that keeps to that is refused
    (tests/contracts/test_limiter_contract.py, test_all_dimensions_or_none).
-2. Requests that are refused after they were decoded count apart from those that are taken, and in this process: over any time T
-   `check` lets pass no more of them, and of their bytes, than the plan has requests and bytes. So they cost no more than those
-   that are taken, and a sender that comes too early takes nothing from what its plan allows
+2. Requests that are refused after they were decoded are counted separately from those that are taken, and in this process. Over
+   any time T `check` lets pass no more of them, and of their bytes, than the plan has requests and bytes. So they cost no more
+   than those that are taken, and a sender that comes too early takes nothing from its plan's quota
    (test_limiter_contract.py, test_decoded_and_refused_requests_are_bounded).
-3. A limiter never waits for a bucket to refill: it says how long that takes, and the sender waits.
+3. A limiter never waits for a bucket to refill. It reports how long that takes, and the sender waits.
 """
 
 from typing import Protocol
@@ -33,29 +33,29 @@ class Limiter(Protocol):
     """Counts for (tenant, plan): all keys of a tenant with the same plan share what it allows."""
 
     def check(self, caller: Caller, size_bytes: int) -> None:
-        """Before the body is decoded: return if the request may pass, by what is known here and now. Takes nothing.
+        """Check, before the body is decoded, that the request may pass, as far as this process knows. Takes nothing.
 
-        Raises Limited or RequestRefused (EXCEEDS_PLAN) only where `take` would, or where too much was refused.
+        Raises Limited or RequestRefused (EXCEEDS_PLAN) only if `take` would, or if too much was refused.
         """
 
     async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
-        """Count one request of `items` (all that arrived) and `size_bytes` (its rows, or its body where that is larger).
+        """Count one request of `items` (all that arrived) and `size_bytes` (its rows, or its body if that is larger).
 
         Raises Limited, or RequestRefused (EXCEEDS_PLAN) for a request that is more than the plan's burst and so can never pass;
         either way it is counted in no dimension.
         """
 
     def refused(self, caller: Caller, size_bytes: int) -> float:
-        """Count a request with a body of that size that was decoded and not taken, since it did not fit. Return the seconds
+        """Count a request with a body of that size that was decoded but not taken, because it did not fit. Return the seconds
         until `check` lets such a request pass. Raises nothing."""
 
     async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
-        """A request that was taken was not kept, for a fault of ours: it is no longer counted, as far as that is still
-        possible. Raises nothing."""
+        """Return the quota of a request that was taken but not kept, by a fault of ours, as far as that is still possible.
+        Raises nothing."""
 
 
 def exceeds_plan(plan: Plan, dimension: Dimension, cost: int, burst: int) -> RequestRefused:
-    """The refusal of a request that alone is more than `burst`."""
+    """Return the refusal of a request that alone exceeds `burst`."""
     message = (
         f"the request is of {amount(dimension, cost)}, and the plan {plan.summary(dimension)} never allows more than"
         f" {amount(dimension, burst)} at once: send it in parts, or with a larger plan"

@@ -1,6 +1,6 @@
 """Limits counted in the memory of this process: all of a plan if there is one process, a share of it if there are several.
 
-Nothing waits and no other process is asked.
+No call waits, and no other process is involved.
 
 Invariants:
 1. Memory is bounded by the tenants that send now (test_memory_is_that_of_who_sends_now).
@@ -14,8 +14,8 @@ from collector.tenancy.identity import Caller
 
 
 class LocalLimiter:
-    """Limiter (collector.rate_limit.contract). `now_nano` is a clock in nanoseconds: its differences count, best of a monotonic
-    one; where it goes back no time passes. `share` = N: this process may admit one N-th of each plan."""
+    """A limiter (collector.rate_limit.contract) in memory. `now_nano` is a clock in nanoseconds, best a monotonic one. If it
+    goes back, no time passes. With `share` = N, this process may admit one N-th of each plan."""
 
     def __init__(self, now_nano: Callable[[], int], share: int = 1) -> None:
         self._now: Final = Steady(now_nano)
@@ -23,7 +23,7 @@ class LocalLimiter:
         self._refused: Final = Buckets()
 
     def __len__(self) -> int:
-        """Buckets in memory."""
+        """Return the number of buckets in memory."""
         return len(self._buckets)
 
     def check(self, caller: Caller, size_bytes: int) -> None:

@@ -1,13 +1,13 @@
 """Limits counted in Redis by all gateways together. While Redis is unavailable, this process counts its own share of them.
 
-A process sends what it needs while it waits for an answer together, after that answer. Nothing is sent twice, because it would
-be counted twice. Redis is unavailable when it cannot be reached, does not answer in time, or does not count (it loads, is a
-replica, is out of memory, …). It is available again when it has counted once.
+While a process waits for an answer, further questions are collected, and sent together after that answer. Nothing is sent
+twice, because it would be counted twice. Redis is unavailable when it cannot be reached, does not answer in time, or does not
+count (it loads, is a replica, is out of memory, …). It is available again when it has counted once.
 
 Invariants:
 1. Redis is asked once a request, and not at all for a plan without limits (tests/integration/redis/test_limiter.py,
    test_one_round_trip_each_and_none_in_vain).
-2. An outage costs the requests that wait at its beginning at most one time-out, and later requests nothing (the same,
+2. An outage delays the requests that wait at its beginning by at most one time-out, and later requests not at all (the same,
    test_paused).
 """
 
@@ -39,12 +39,12 @@ _TOGETHER_MAX: Final = 256
 _REDIS_TICK_NANO: Final = 1_000
 
 _SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-# This shows whether Redis counts: a name that no plan can have, so nobody's bucket.
+# A probe shows whether Redis counts. Its name is one that no plan can have, so it is no tenant's bucket.
 _PROBE: Final = Caller("", Scope.INGEST, replace(UNLIMITED, name=" probe"), "")
 
 
 class _LimitQuestion(NamedTuple):
-    """`answer` becomes what the script said, or None: Redis is away."""
+    """A question to Redis. `answer` becomes the script's result, or None if Redis is unavailable."""
 
     key: str
     arguments: bytes
@@ -52,7 +52,7 @@ class _LimitQuestion(NamedTuple):
 
 
 class RedisLimiter:
-    """Limiter (collector.rate_limit.contract). Use: `open`, and `close` at the end."""
+    """A limiter (collector.rate_limit.contract) in Redis. Call `open` first, and `close` at the end."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class RedisLimiter:
         processes: int,
         now_nano: Callable[[], int],
     ) -> None:
-        """`url`: redis://HOST:PORT/DATABASE, or rediss:// for TLS, by the system's authorities or those of `ca_file`.
-        `processes`: how many there are of all gateways together; without Redis this one admits one part of so many.
-        `now_nano`: as LocalLimiter has it."""
+        """`url` is redis://HOST:PORT/DATABASE, or rediss:// for TLS with the system's authorities or those of `ca_file`.
+        `processes` is the number of processes of all gateways together: without Redis this one admits one part of that number.
+        `now_nano` is the same as that of LocalLimiter."""
         tls: dict[str, Any] = {} if ca_file is None else {"ssl_ca_certs": ca_file}
         self._redis: Final[Redis] = Redis.from_url(
             url,
             username=username,
             password=password,
-            protocol=2,  # nothing here needs more, and its errors say what is the matter
+            protocol=2,  # nothing here needs more, and its errors name the cause
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # whole exchanges are timed here, not each read
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -84,8 +84,8 @@ class RedisLimiter:
         self._processes: Final = processes
         self._now: Final = Steady(now_nano)
         self._alone: Final = LocalLimiter(now_nano, processes)
-        # What Redis last said of each, and so the least that is used now: others only take more. What another process gives
-        # back is seen when Redis is next asked.
+        # The usage of each bucket that Redis last reported, which is the least that is used now: others only take more. Usage
+        # that another process gives back is seen with the next answer.
         self._known: Final = Buckets()
         self._refused: Final = Buckets()
         self._waiting: Final[list[_LimitQuestion]] = []
@@ -96,16 +96,16 @@ class RedisLimiter:
 
     @property
     def failure(self) -> str | None:
-        """Return why this process counts alone; None: Redis counts."""
+        """Return why this process counts alone; None if Redis counts."""
         return self._failure
 
     async def open(self) -> None:
-        """Look whether Redis is there, for about a second at most, and then go on with it or without it. Raises nothing."""
+        """Probe Redis for about a second at most, and then start with or without it. Raises nothing."""
         await self._probe()
         self._task = asyncio.create_task(self._run(), name="limits in Redis")
 
     async def close(self) -> None:
-        """Close; requests that still wait are counted by this process's share."""
+        """Close the connection. Requests that still wait are counted by this process's share."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -145,7 +145,7 @@ class RedisLimiter:
             await self._alone.give_back(caller, items, size_bytes)
 
     async def _ask(self, caller: Caller, arguments: bytes) -> tuple[bool, Three] | None:
-        """What Redis says, which is then known; None: it is away."""
+        """Return the answer of Redis, and remember its usage; None if Redis is unavailable."""
         if self._failure is not None:
             return None
         asked_at = self._now() - _REDIS_TICK_NANO
@@ -178,7 +178,7 @@ class RedisLimiter:
         answers: Sequence[bytes | None] = [None] * len(questions)
         try:
             answers = await self._run_script([(question.key, question.arguments) for question in questions])
-        except Exception as error:  # noqa: BLE001  # whatever is the matter with Redis, requests go on without it
+        except Exception as error:  # noqa: BLE001  # whatever fails in Redis, requests go on without it
             self._failure = _said(error, self._timeout_s)
             if self._reminder.due():
                 self._say_away()
@@ -209,10 +209,10 @@ class RedisLimiter:
         return True
 
     async def _run_script(self, calls: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        """What it says to each. Raises what Redis or the way there has to say instead, to any of them."""
+        """Return the script's answer to each call. Raises the error of Redis or the connection, if any call failed."""
         async with asyncio.timeout(self._timeout_s):
             answers = await self._send(calls)
-            # A Redis that was started anew has not seen the script, and what it did not run it did not count.
+            # A Redis that was restarted does not have the script. It has not counted the calls that it did not run.
             unseen = [number for number, said in enumerate(answers) if isinstance(said, NoScriptError)]
             if unseen:
                 await self._redis.script_load(SCRIPT)
@@ -230,8 +230,8 @@ class RedisLimiter:
         return await pipeline.execute(raise_on_error=False)
 
     async def _hang_up(self) -> None:
-        """A connection that failed is not used again: the answer to an old question may still come by it."""
-        with contextlib.suppress(Exception):  # whatever it is, Redis must be looked for again
+        """Close all connections. After a failure none is used again, since the answer to an old question may still arrive."""
+        with contextlib.suppress(Exception):  # whatever fails, Redis must be probed again
             await self._redis.connection_pool.disconnect()
 
     def _say_away(self) -> None:
@@ -242,7 +242,7 @@ class RedisLimiter:
         )
 
     def _go_on_alone(self) -> None:
-        """For those who wait to ask."""
+        """Answer all waiting questions with None."""
         for question in self._waiting:
             if not question.answer.done():
                 question.answer.set_result(None)

@@ -1,14 +1,14 @@
 """The Lua script that Redis runs for one request: the buckets of collector/rate_limit/buckets.py, by Redis's own clock.
 
 Lua counts in doubles, so every number stays below 2**53, where doubles are exact: time is in microseconds, and usage in
-millionths, at most twice RATE_MAX * 10**6. A product of rate and time may be larger. It is then more than anything that can be
-used, so the bucket is full whichever way the product was rounded. If Redis's clock goes back, no time has passed.
+millionths, at most twice RATE_MAX * 10**6. A product of rate and time may be larger. It then exceeds any possible usage, so the
+bucket is full whichever way the product was rounded. If Redis's clock goes back, no time has passed.
 
-Numbers go in and out packed as doubles: one argument and one answer cost half of what nine and four do.
+Arguments and answers are packed as doubles: one argument and one answer cost half as much as nine and four.
 
 Invariants, each held by tests/integration/redis/test_script.py:
 1. One request is one run of the script on one key. So all three dimensions are counted at one moment or none is, and a cluster
-   needs only the node of that key (test_as_the_model, test_keys_of_two_tenants_are_two).
+   needs only that key's node (test_as_the_model, test_keys_of_two_tenants_are_two).
 2. The largest plan is counted exactly (test_the_largest_plan_is_exact).
 3. The key expires when nothing is used any more, so Redis holds only tenants that send now
    (test_a_key_expires_when_nothing_is_used).
@@ -60,12 +60,12 @@ return struct.pack('<dddd', fits, used[1], used[2], used[3])
 
 
 def key(caller: Caller) -> str:
-    """Of (tenant, plan). A plan's name has no space, so no two of them are the same."""
+    """Return the key of (tenant, plan). A plan's name has no space, so no two pairs have the same key."""
     return f"infrasage:limit:{{{caller.plan.name} {caller.tenant}}}"
 
 
 def take_arguments(plan: Plan, costs: Three) -> bytes:
-    """To count one request of these requests, items, bytes."""
+    """Return the arguments that count `costs`: requests, items, bytes."""
     rates, bursts, packed = [], [], []
     for rate, cost in zip(plan.rates, costs, strict=True):
         rates.append(RATE_MAX if rate is None else rate.per_s)
@@ -75,13 +75,13 @@ def take_arguments(plan: Plan, costs: Three) -> bytes:
 
 
 def give_back_arguments(plan: Plan, costs: Three) -> bytes:
-    """To count one request less."""
+    """Return the arguments that give `costs` back."""
     rates = [RATE_MAX if rate is None else rate.per_s for rate in plan.rates]
     return _ARGUMENTS.pack(*rates, _NO_BURST, _NO_BURST, _NO_BURST, *(-cost * _MICRO for cost in costs))
 
 
 def answer(packed: bytes) -> tuple[bool, Three]:
-    """Whether it was counted, and what is used now, in billionths."""
+    """Return whether the request was counted, and the usage now, in billionths."""
     fits, requests, items, size_bytes = _ANSWER.unpack(packed)
     thousand = NANO // _MICRO
     return fits == 1, (int(requests) * thousand, int(items) * thousand, int(size_bytes) * thousand)

@@ -1,7 +1,7 @@
-"""Who may send and who may read: from the key of a request to a Caller, or a refusal.
+"""Turn the key of a request into a Caller that may send or read, or refuse it.
 
 Invariants:
-1. A refusal never contains the key. It says the same of every key that is not in force, whatever the key once was
+1. A refusal never contains the key. It is the same for every key that is not in force, whatever the key once was
    (test_all_wrong_keys_are_told_the_same).
 """
 
@@ -31,13 +31,13 @@ _READING: Final = ", ".join(scope for scope in Scope if scope.reads)
 
 
 def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
-    """The key in a request: of X-API-Key, or else of `Authorization: Bearer`; or, where it is written as our keys are, the
-    password or else the name of `Authorization: Basic`, or the credentials of any other scheme or of none. None where none of
-    them is there.
+    """Return the key in a request: from X-API-Key, or else from `Authorization: Bearer`. A text in the format of our keys is
+    also taken from `Authorization: Basic` (the password or else the name), from any other scheme, or without one. None if the
+    request has no key.
 
-    A header that came several times is given as one, with commas between (RFC 9110, 5.3). With one value it is that, as a proxy
-    sends it that sets what was there already; else it is nobody's key. An empty X-API-Key counts only where there is nothing
-    else. Other uses of Authorization are not ours but, say, of a proxy on the way.
+    A header that came several times is passed as one header with commas between (RFC 9110, 5.3). Equal values count as one,
+    since a proxy may repeat the header; different values are an unknown key. An empty X-API-Key counts only if there is no
+    other key. Other uses of Authorization are ignored: they may be meant for a proxy.
     """
     if api_key is not None:
         api_key = _only_value(api_key)
@@ -56,20 +56,20 @@ def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
 
 
 def _only_value(header: bytes) -> bytes:
-    """The value of a header that came several times with the same one; of any other, all of it."""
+    """Return the value of a header that came several times with the same value; any other header as it is."""
     first, comma, _ = header.partition(_BETWEEN)
     times = (len(header) + len(_BETWEEN)) // (len(first) + len(_BETWEEN))
     return first if comma and header == _BETWEEN.join([first] * times) else header
 
 
 def key_in_query(query: bytes) -> bytes | None:
-    """The key in the query of a target, `api_key=KEY`; None where there is none. One that comes twice is nobody's key."""
+    """Return the key in the query of a target, `api_key=KEY`; None if it has none. A repeated one is an unknown key."""
     keys = [part[len(_QUERY_NAME) :] for part in query.split(b"&") if part.startswith(_QUERY_NAME)]
     return b", ".join([unquote_to_bytes(key) for key in keys]) if keys else None
 
 
 def _parts_of(credentials: bytes) -> tuple[bytes, ...]:
-    """The password and the name; none where they are not base64."""
+    """Return the password and the name; an empty tuple if they are not base64."""
     try:
         name, _, password = b64decode(credentials, validate=True).partition(b":")
     except ValueError:
@@ -78,16 +78,16 @@ def _parts_of(credentials: bytes) -> tuple[bytes, ...]:
 
 
 class Access:
-    """Asked once a request, before anything else of it is looked at."""
+    """Checks the key of each request, before any other part of the request."""
 
     def __init__(self, find: Callable[[bytes], Caller | None], anonymous: Caller | None) -> None:
-        """`find`: the keyring's. `anonymous`: who sends without a key; None: nobody may."""
+        """`find` is the keyring's. `anonymous` is the caller of requests without a key; None if they are refused."""
         self._find: Final = find
         self._anonymous: Final = anonymous
 
     def sender(self, key: bytes | None, origin: bytes = b"") -> Caller:
-        """`origin`: of the page that sends, as its browser says it. Raises RequestRefused: MISSING_API_KEY, INVALID_API_KEY,
-        INSUFFICIENT_SCOPE, ORIGIN_NOT_ALLOWED."""
+        """Return the caller of a request that sends. `origin` is the Origin header of a browser. Raises RequestRefused:
+        MISSING_API_KEY, INVALID_API_KEY, INSUFFICIENT_SCOPE, ORIGIN_NOT_ALLOWED."""
         if key is None and self._anonymous is not None:
             return self._anonymous
         caller = self._caller(key)
@@ -101,14 +101,14 @@ class Access:
         return caller
 
     def reader(self, key: bytes | None) -> Caller:
-        """As `sender`; without a key nobody reads."""
+        """Return the caller of a request that reads, which needs a key. Raises RequestRefused as `sender` does."""
         caller = self._caller(key)
         if not caller.scope.reads:
             raise _not_allowed(caller, "reading", _READING)
         return caller
 
     def find(self, key: bytes) -> Caller | None:
-        """Whose key that is, whatever it may do; None: nobody's."""
+        """Return the caller of a key, whatever its scope; None if the key is not in force."""
         return self._find(key)
 
     def _caller(self, key: bytes | None) -> Caller:

@@ -1,6 +1,6 @@
-"""The sender of a request once its key is known: what the rest of the gateway knows of a key.
+"""The sender of a request, as the gateway knows it from the request's key.
 
-A Caller is made from the key alone, never from anything else that the sender says about itself.
+A Caller is made from the key alone, never from another part of the request.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from collector.tenancy.scopes import Scope
 
 
 class Caller(NamedTuple):
-    """`key_id` names the key without giving it away; "" where there was none. `origins`: whose pages alone may send with it;
-    None: every sender that has it."""
+    """The tenant, scope and plan of a key. `key_id` names the key without revealing it; empty if the request had no key. If
+    `origins` is not None, only pages of these origins may send with the key."""
 
     tenant: str
     scope: Scope

@@ -1,7 +1,7 @@
 """The format of an API key: `isage_`, 8 characters of public id, 43 of secret, 6 of checksum; 63 letters and digits in all.
 
-A sender learns nothing from the form of a key. Id and checksum serve those who manage keys: lists and logs show the id, and
-the checksum distinguishes a mistyped key from a revoked one.
+A sender learns nothing from the format of a key. Id and checksum are for operators who manage keys: lists and logs show the id,
+and the checksum distinguishes a mistyped key from a revoked one.
 """
 
 import secrets
@@ -16,18 +16,18 @@ SECRET_LENGTH: Final = 43  # of 62 kinds: 256.03 bits
 _CHECKSUM_LENGTH: Final = 6  # 62**6 > 2**32
 LENGTH: Final = len(PREFIX) + ID_LENGTH + SECRET_LENGTH + _CHECKSUM_LENGTH
 
-# What follows the prefix is one word to a double click, a URL and a shell.
+# The characters after the prefix are one word for a double click, a URL and a shell.
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 # Ids are read aloud and typed: no capitals, and nothing that looks like 0 or 1 (Crockford's base 32).
 ID_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 class NotAKey(ValueError):
-    """The text can't be a key, or was mistyped. The message says in which way, without the text."""
+    """The text can't be a key, or was mistyped. The message has the reason, without the text."""
 
 
 def new() -> str:
-    """A key that nobody has had before."""
+    """Return a new random key."""
     key_id = "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
     secret = "".join(secrets.choice(_ALPHABET) for _ in range(SECRET_LENGTH))
     body = PREFIX + key_id + secret
@@ -35,7 +35,7 @@ def new() -> str:
 
 
 def id_of(key: str) -> str:
-    """The public id in a key. Raises NotAKey."""
+    """Return the public id in a key. Raises NotAKey."""
     if not key.startswith(PREFIX):
         raise NotAKey(f"it does not begin with {PREFIX}")
     if len(key) != LENGTH:
@@ -47,16 +47,16 @@ def id_of(key: str) -> str:
 
 
 def sha256_of(key: str) -> str:
-    """What is kept of a key, in hexadecimal.
+    """Return the hash of a key, which is stored in place of the key, in hexadecimal.
 
-    One plain hash is enough: 256 random bits can't be guessed however fast guesses are tried. Slow, salted ones are for secrets
-    of less than 112 bits (NIST SP 800-63B, 5.1.2.2).
+    One plain hash is enough: 256 random bits can't be guessed, however fast guesses are tried. Slow, salted hashes are for
+    secrets of less than 112 bits (NIST SP 800-63B, 5.1.2.2).
     """
     return sha256(key.encode()).hexdigest()
 
 
 def _checksum(body: str) -> str:
-    """CRC-32 in base 62, as in the tokens of GitHub, whose form this is."""
+    """Return the CRC-32 in base 62, as in GitHub's tokens, whose format this is."""
     number = zlib.crc32(body.encode())
     digits = ""
     for _ in range(_CHECKSUM_LENGTH):

@@ -3,7 +3,7 @@
 Invariants:
 1. A key is looked up by the same steps, at the same cost, whether it is good, unknown, nearly right or revoked
    (test_every_key_takes_the_same_steps).
-2. Nothing that a sender sends is kept (test_nothing_is_kept_of_what_is_sent).
+2. No part of a key that a sender sends is kept (test_nothing_is_kept_of_what_is_sent).
 3. While the file cannot be used, the keys that were read last stay in force, and `failure` says why
    (test_a_broken_file_keeps_the_last_good_one).
 4. At no moment of a change is a key missing (test_a_key_is_found_at_every_moment_of_a_change).
@@ -30,14 +30,14 @@ from collector.tenancy.origins import Origins
 from collector.tenancy.plan_days import PlanDays
 from collector.tenancy.plans import Plan
 
-# What is hashed of a key at most. One byte more than a key has: so cut, a longer one still is not any key.
+# The most bytes of a text that are hashed: one more than a key has, so the cut part of a longer text is never a key.
 _HASHED_BYTES_MAX: Final = LENGTH + 1
 
 log = structlog.get_logger(__name__)
 
 
 class _Held(NamedTuple):
-    """One key, as it is looked up."""
+    """One key of the ring, by its hash."""
 
     digest: bytes
     ends_unix_s: float  # inf: never
@@ -48,7 +48,7 @@ _Ring = Mapping[bytes, _Held]
 
 
 class _Loaded(NamedTuple):
-    """What one look at the file found: the keys that are now in force, or why there are none to be had from it."""
+    """The result of one look at the file: the keys that are now in force, or why the file can't be used."""
 
     stamp: Stamp | None
     ring: _Ring | None
@@ -56,7 +56,7 @@ class _Loaded(NamedTuple):
 
 
 class Keyring:
-    """`find` at any time; `run` in a task. Make one with `open`."""
+    """Finds the caller of a key. Make a keyring with `open`, and await `run` in a task to follow changes of the file."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Keyring:
         self._stamp = stamp  # of the file whose keys are in force
         self._reminder: Final = Reminder()
         self._broken: Stamp | None = None  # of a file that was read and found broken
-        # An unknown key is compared with this one. Nothing has this hash.
+        # An unknown key is compared with this entry. No key has its hash.
         self._nobody: Final = _Held(secrets.token_bytes(32), math.inf, None)
-        # Why the file can't be used; None: it can, or there never was one.
+        # Why the file can't be used; None if it can, or if there never was a file.
         self.failure: str | None = None
 
     @classmethod
@@ -93,7 +93,7 @@ class Keyring:
         now_unix_s: Callable[[], float],
         kept_days: PlanDays | None = None,
     ) -> Self:
-        """Read the file; where there is none, there are no keys yet. `plans` by name. `kept_days` is given what is read.
+        """Read the file. If it does not exist, there are no keys yet. `plans` are by name. `kept_days` receives the keys.
 
         Raises KeysUnusable.
         """
@@ -103,7 +103,7 @@ class Keyring:
         return cls(path, plans, ring, stamp, reload_s=reload_s, now_unix_s=now_unix_s, kept_days=kept_days)
 
     def __len__(self) -> int:
-        """Keys, also those that have ended."""
+        """Return the number of keys, including those that have ended."""
         return len(self._ring)
 
     def plans_by_tenant(self) -> dict[str, str]:
@@ -116,26 +116,26 @@ class Keyring:
         return {tenant: ", ".join(sorted(found)) for tenant, found in names.items()}
 
     def find(self, key: bytes) -> Caller | None:
-        """Whose key that is; None: nobody's, or it has ended."""
+        """Return the caller of a key; None if the key is unknown or has ended."""
         digest = sha256(key[:_HASHED_BYTES_MAX]).digest()
         held = self._ring.get(digest, self._nobody)
-        # The dictionary has compared already, but not in constant time. What it took says something of the digest only, from
-        # which there is no way back to a key.
+        # The dictionary has compared already, but not in constant time. Its time depends only on the digest, from which no key
+        # can be derived.
         is_same = compare_digest(digest, held.digest)
         is_in_force = self._now_unix_s() < held.ends_unix_s
         return held.caller if is_same & is_in_force else None
 
     async def run(self) -> None:
-        """Look every `reload_s` seconds whether the file has changed."""
+        """Check every `reload_s` seconds whether the file has changed."""
         while True:
             await asyncio.sleep(self._reload_s)
             await self.reload()
 
     async def reload(self) -> None:
-        """Read the file, if it has changed."""
+        """Read the file if it has changed."""
         try:
             loaded = await asyncio.to_thread(self._look)
-        except KeysUnusable as error:  # it can't be read: perhaps it can the next time
+        except KeysUnusable as error:  # the file can't be read now; it is tried again at the next check
             self._fail(str(error))
             return
         if loaded.ring is None:
@@ -153,7 +153,7 @@ class Keyring:
             log.info("the keys file can be used again", path=str(self._path))
 
     def _look(self) -> _Loaded:
-        """In a thread. Raises KeysUnusable where the file can't be read."""
+        """Read the file if it has changed; call it in a thread. Raises KeysUnusable if the file can't be read."""
         stamp = keys.stamp_of(self._path)
         if stamp == self._stamp:
             return _Loaded(stamp, self._ring, "")
@@ -175,7 +175,7 @@ class Keyring:
 
 
 def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float, kept_days: PlanDays | None) -> _Ring:
-    """Raises KeysUnusable."""
+    """Return the keys of a document by their hashes. Raises KeysUnusable."""
     now = datetime.fromtimestamp(now_unix_s, UTC)
     ring: dict[bytes, _Held] = {}
     entries = keys.parse(path, data)

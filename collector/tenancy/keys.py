@@ -1,12 +1,12 @@
-"""The keys file: read, and changed by one process at a time.
+"""Read the keys file, and change it, by one process at a time.
 
-Keys that ended long ago are left out when the file is next changed, so that it does not grow for ever.
+Keys that ended more than 90 days ago are left out when the file is next changed, so that it does not grow for ever.
 
 Invariants:
-1. A reader sees the old file or the new one, whole, whatever happens to the process that writes
+1. A reader sees the whole old file or the whole new file, whatever happens to the process that writes
    (test_a_kill_leaves_the_old_file_or_the_new_one).
-2. No change is lost to another one that is made at the same time (test_changes_at_the_same_time_are_all_kept).
-3. Nothing in the file lets anybody send: only the hash of a key is kept (test_a_key_is_kept_as_its_hash).
+2. No change is lost if another change is made at the same time (test_changes_at_the_same_time_are_all_kept).
+3. The contents of the file are not enough to send: only the hash of a key is kept (test_a_key_is_kept_as_its_hash).
 """
 
 import contextlib
@@ -40,22 +40,22 @@ _LOCK_TRY_S: Final = 0.05
 
 
 class KeysUnusable(CannotRun):
-    """The keys file can't be read, is not what it must be, or can't be changed; the message names it and what to do."""
+    """The keys file can't be read, is invalid, or can't be changed. The message names the file and the remedy."""
 
 
 class KeyNotFound(CannotRun):
-    """There is no such key in the file."""
+    """The file has no such key."""
 
 
 class Created(NamedTuple):
-    """A new key: what its owner is shown, once, and what is kept."""
+    """A new key: the text, which its owner is shown once, and the entry that is kept."""
 
     text: str
     key: Key
 
 
 class Stamp(NamedTuple):
-    """Two of one path differ when it is another file, or when the file has changed."""
+    """The state of a file. Two stamps of one path differ if the file was replaced or changed."""
 
     device: int
     inode: int
@@ -72,7 +72,7 @@ class KeysDocument(NamedTuple):
 
 
 def path_of(data_dir: Path, keys_file: Path | None) -> Path:
-    """Return the path of the keys file, by the settings of these names."""
+    """Return the path of the keys file from the settings with these names."""
     return data_dir / FILE_NAME if keys_file is None else keys_file
 
 
@@ -80,7 +80,7 @@ def path_of(data_dir: Path, keys_file: Path | None) -> Path:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None: there is no such file. Raises KeysUnusable."""
+    """Return the stamp of a file; None if there is no such file. Raises KeysUnusable."""
     try:
         return _stamp(path.stat())
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def read(path: Path) -> KeysDocument | None:
-    """None: there is no such file. Raises KeysUnusable where it can't be read."""
+    """Return the document; None if there is no such file. Raises KeysUnusable if it can't be read."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -104,7 +104,7 @@ def read(path: Path) -> KeysDocument | None:
 
 
 def parse(path: Path, data: bytes) -> list[Key]:
-    """The keys in what was read from `path`. Raises KeysUnusable, naming the entry and what is wrong with it."""
+    """Return the keys in `data`, which was read from `path`. Raises KeysUnusable, naming the entry and its error."""
     try:
         return read_entries(data)
     except EntriesWrong as wrong:
@@ -112,7 +112,7 @@ def parse(path: Path, data: bytes) -> list[Key]:
 
 
 def list_keys(path: Path) -> list[Key]:
-    """All of them, in the order in which they were made. Raises KeysUnusable, also where there is no file."""
+    """Return all keys, in the order in which they were made. Raises KeysUnusable, also if there is no file."""
     document = read(path)
     if document is None:
         raise _no_file(path)
@@ -120,7 +120,7 @@ def list_keys(path: Path) -> list[Key]:
 
 
 def find(path: Path, wanted: str) -> Key:
-    """A key by its id, or by the whole of it. Raises KeyNotFound, KeysUnusable."""
+    """Return a key by its id or by its whole text. Raises KeyNotFound, KeysUnusable."""
     return _find(path, list_keys(path), wanted)
 
 
@@ -130,11 +130,11 @@ def find(path: Path, wanted: str) -> Key:
 def create(
     path: Path, *, tenant: str, scope: Scope, plan: str, note: str = "", origins: Sequence[str] = (), now: datetime
 ) -> Created:
-    """Add a key; make the file and its directory where there is none. Raises KeysUnusable.
+    """Add a key. Make the file and its directory if they do not exist. Raises KeysUnusable.
 
-    `origins`: whose pages alone may send with it; empty: every sender that has it.
+    If `origins` is not empty, only pages of these origins may send with the key.
 
-    Whether there is such a plan is for the caller to know: the settings say so, not this file.
+    The caller checks that the plan exists: plans are in the settings, not in this file.
     """
     with _change(path, make_directory=True) as target:
         document = read(target)
@@ -145,11 +145,11 @@ def create(
 
 
 def end(path: Path, key_id: str, *, at: datetime, now: datetime) -> Key:
-    """Let a key end at `at`, or when it would have ended if that is before. The key as it is then.
+    """Let a key end at `at`, unless it ends earlier. Return the changed key.
 
     Raises KeyNotFound, KeysUnusable.
     """
-    at = at.replace(microsecond=0)  # down to what the file has, so that what ends now has ended
+    at = at.replace(microsecond=0)  # the file has whole seconds; a key that ends now has then ended
     with _change(path) as target:
         keys = list_keys(target)
         key = _find(path, keys, key_id)
@@ -161,11 +161,11 @@ def end(path: Path, key_id: str, *, at: datetime, now: datetime) -> Key:
 
 
 def ensure_admin_key(path: Path, *, now: datetime) -> str | None:
-    """Where there is no keys file, make one with an admin key, and return that key to be shown once; else None.
+    """If there is no keys file, make one with an admin key, and return that key to be shown once. Otherwise return None.
 
-    Of several processes that start together, one makes it. Raises KeysUnusable.
+    Of several processes that start together, one makes the file. Raises KeysUnusable.
     """
-    if stamp_of(path) is not None:  # it may be one that can only be read
+    if stamp_of(path) is not None:  # without the lock, since an existing file may be read-only
         return None
     with _change(path, make_directory=True) as target:
         if stamp_of(target) is not None:
@@ -177,7 +177,7 @@ def ensure_admin_key(path: Path, *, now: datetime) -> str | None:
 
 @contextlib.contextmanager
 def _change(path: Path, *, make_directory: bool = False) -> Iterator[Path]:
-    """While inside, nobody else changes the file. Gives the file itself, where `path` is a link to it. Raises KeysUnusable."""
+    """Lock the file inside the `with` block. Yield its path; if `path` is a link, that of the target. Raises KeysUnusable."""
     target = Path(os.path.realpath(path))
     try:
         if make_directory:
@@ -199,8 +199,8 @@ def _change(path: Path, *, make_directory: bool = False) -> Iterator[Path]:
 
 
 def _lock(target: Path) -> int:
-    """An open file that holds the lock. The kernel lets go of it when the process ends, however it ends."""
-    # Beside the file and not the file itself: that is replaced, and each would hold the lock of another one.
+    """Return an open file that holds the lock. The kernel releases the lock when the process ends, however it ends."""
+    # The lock is a file of its own, because the keys file is replaced: two processes could each lock a different one.
     path = target.with_name(f"{target.name}.lock")
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
@@ -230,10 +230,10 @@ def _write(target: Path, keys: Sequence[Key], now: datetime) -> None:
             f" nobody uses; {ENDED_KEPT.days} days later they are left out"
         )
     new = target.with_name(f"{target.name}.new")
-    new.unlink(missing_ok=True)  # of one that was killed: only who holds the lock writes it
+    new.unlink(missing_ok=True)  # left by a killed process: only the holder of the lock writes this file
     try:
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(file, "wb") as out:  # noqa: PTH123  # a descriptor, which nobody else could read from the first byte on
+        with open(file, "wb") as out:  # noqa: PTH123  # a descriptor, whose mode keeps other users out from the first byte on
             _inherit(file, target)
             out.write(data)
             out.flush()
@@ -244,13 +244,13 @@ def _write(target: Path, keys: Sequence[Key], now: datetime) -> None:
         raise
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)  # or a power cut could bring the old one back, and with it a key that was revoked
+        os.fsync(directory)  # otherwise a power cut could bring back the old file, and with it a revoked key
     finally:
         os.close(directory)
 
 
 def _inherit(file: int, target: Path) -> None:
-    """Owner, group and mode of the file that is replaced: the gateways that could read it still can."""
+    """Copy owner, group and mode of the old file, so that the gateways that could read it still can."""
     try:
         old = target.stat()
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def _inherit(file: int, target: Path) -> None:
 
 
 def _give_to_owner_of_directory(file: int, target: Path) -> None:
-    """Give the file to the directory's owner: what root makes must be the collector's, or it could not read it."""
+    """If this is root, give the file to the directory's owner. Otherwise the collector could not read it."""
     if os.geteuid() == 0:
         owner = target.parent.stat()
         os.fchown(file, owner.st_uid, owner.st_gid)

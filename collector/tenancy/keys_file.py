@@ -1,15 +1,15 @@
-"""The contents of a keys file: its entries, read strictly and written, and the rules for names of tenants and notes.
+"""Read and write the contents of a keys file, by strict rules for entries, names of tenants and notes.
 
 A document that contains anything unknown is refused as a whole, naming the entry and the reason: half of the keys would be
-worse than those that were in force before. There is no I/O here.
+worse than the keys that were in force before. There is no I/O here.
 
     {"version": 1, "keys": [
     {"id": "7h3k9x2m", "tenant": "acme", "scope": "ingest", "plan": "Pro", "sha256": "…", "created": "2026-04-10T12:00:00Z",
      "ends": null, "note": "checkout service"}
     ]}
 
-A key is in force until `ends`; null: for ever. With `"origins": ["https://app.example.com"]` only pages of these origins may
-send with it; only a key of scope ingest may have them.
+A key is in force until `ends`; null means for ever. With `"origins": ["https://app.example.com"]` only pages of these origins
+may send with it. Only a key of scope ingest may have origins.
 
 Invariants:
 1. An entry that was read can be written and read again unchanged (test_what_is_written_is_read).
@@ -36,7 +36,7 @@ _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 class EntriesWrong(ValueError):
-    """The document can't be read. The message names the entry, what is wrong with it, and what would be right."""
+    """The document can't be read. The message names the entry, its error, and a valid value."""
 
 
 class Key(NamedTuple):
@@ -57,7 +57,7 @@ class Key(NamedTuple):
 
 
 def read_entries(data: bytes) -> list[Key]:
-    """The keys in a document. Raises EntriesWrong."""
+    """Return the keys in a document. Raises EntriesWrong."""
     document = _document(data)
     version = document.get("version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -84,7 +84,7 @@ def read_entries(data: bytes) -> list[Key]:
 
 
 def write_entries(keys: Sequence[Key]) -> bytes:
-    """The document with these keys. Raises EntriesWrong where it could not be read again."""
+    """Return the document with these keys. Raises EntriesWrong if it could not be read again."""
     entries = [_entry(key) for key in keys]
     for entry in entries:
         _key(entry)
@@ -94,23 +94,23 @@ def write_entries(keys: Sequence[Key]) -> bytes:
 
 
 def tenant_problem(tenant: str) -> str | None:
-    """Return why this can't be a tenant's name; None: it can. It ends in rows, in metrics, and on the terminals of
-    operators."""
+    """Return why this can't be a tenant's name; None if it can. The name appears in rows, in metrics, and on the terminals
+    of operators."""
     return _name_problem(tenant, TENANT_LENGTH_MAX)
 
 
 def note_problem(note: str) -> str | None:
-    """Return why this can't be a key's note; None: it can."""
+    """Return why this can't be a key's note; None if it can."""
     return _text_problem(note, NOTE_LENGTH_MAX)
 
 
 def time_text(time: datetime) -> str:
-    """2026-04-10T12:00:00Z."""
+    """Return a time as 2026-04-10T12:00:00Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shown(value: object) -> str:
-    """Whatever it is, in a message: in ASCII, so that a terminal is safe from it, and not long."""
+    """Return a value for a message: shortened, and in ASCII, so that it can't control a terminal."""
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
@@ -129,7 +129,7 @@ def _document(data: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Where two members have one name the last would win: a key that was revoked by hand might be in force."""
+    """Return an object whose members have different names. Otherwise the last would win: a revoked key might be in force."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -138,7 +138,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def origins_problem(origins: Sequence[str], scope: Scope) -> str | None:
-    """Return why a key of this scope can't have these origins; None: it can."""
+    """Return why a key of this scope can't have these origins; None if it can."""
     if not origins:
         return None
     if scope is not Scope.INGEST:

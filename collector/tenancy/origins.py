@@ -1,8 +1,8 @@
-"""Origins of web pages, as settings and keys name them: `https://app.example.com`, `https://*.example.com`,
+"""Patterns of web pages' origins in settings and keys: `https://app.example.com`, `https://*.example.com`,
 `http://localhost:*`, `null`, or `*`.
 
 Invariants:
-1. A wildcard never reaches beyond its part: a page of another domain is not allowed by a name that begins or ends alike
+1. A wildcard matches only its part: a page of another domain is not allowed because its name begins or ends in the same way
    (test_an_origin_is_allowed_or_not).
 """
 
@@ -20,7 +20,7 @@ _ANY_HOST: Final = r"(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])"
 
 
 def origin_problem(pattern: str) -> str | None:
-    """Return why this names no origins; None: it does."""
+    """Return why this is no valid pattern; None if it is."""
     if pattern in ("*", "null"):
         return None
     if len(pattern) > ORIGIN_LENGTH_MAX:
@@ -33,7 +33,7 @@ def origin_problem(pattern: str) -> str | None:
 
 
 class Origins:
-    """Those that some patterns allow. Raises ValueError where one is none."""
+    """The origins that match at least one pattern. Raises ValueError if a pattern is invalid."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         for pattern in patterns:
@@ -48,7 +48,7 @@ class Origins:
         return self._allows_all
 
     def allows(self, origin: bytes) -> bool:
-        """Return whether a page of that origin, as the header has it, is allowed. Nothing is no origin."""
+        """Return whether a page with this value of the Origin header is allowed. An empty value is not."""
         if not origin or len(origin) > ORIGIN_LENGTH_MAX:
             return False
         return self._allows_all or self._regex.fullmatch(origin.decode("latin-1").lower()) is not None

@@ -1,13 +1,13 @@
-"""For how many days the store keeps a tenant's rows, by the plans of its keys.
+"""Compute for how many days the store keeps a tenant's rows, from the plans of its keys.
 
-A tenant with keys on several plans has the most days that one of them has. Where one of them has no days, none of them counts,
-and the tenant's rows are kept as those of tenants without a plan. Keys that have ended count only where a tenant has no other:
-what it sent does not go sooner once its last key is revoked.
+A tenant with keys on several plans has the most days of these plans. If one of the plans has no days, none of them counts, and
+the tenant's rows are kept like those of tenants without a plan. Keys that have ended count only if a tenant has no others:
+its rows are not deleted sooner because its last key is revoked.
 
 Invariants (tests/unit/collector/tenancy/test_plan_days.py):
 1. Days follow the keys within one look, also when a key ends by itself (test_a_key_that_ends_no_longer_counts).
-2. Without a keys file no days are known, which is an error and not "no days": a store would delete what it should keep
-   (test_a_keys_file_that_is_missing_is_an_error).
+2. If the keys file is missing, the days are unknown, which is an error and not "no days": a store would delete rows that it
+   should keep (test_a_keys_file_that_is_missing_is_an_error).
 """
 
 import math
@@ -24,12 +24,12 @@ from collector.tenancy.plans import Plan
 
 
 class PlanDays:
-    """Of the keys that it was given last."""
+    """Computes the days from the keys that it received last."""
 
     def __init__(
         self, plans: Mapping[str, Plan], now_unix_s: Callable[[], float], anonymous: tuple[str, str] | None = None
     ) -> None:
-        """`plans` by name. `anonymous`: the tenant that sends without a key, and its plan's name; None: nobody does."""
+        """`plans` are by name. `anonymous` is the tenant of requests without a key, and its plan's name; None without such."""
         self._plans: Final = {name: plan.retention_days for name, plan in plans.items()}
         self._now_unix_s: Final = now_unix_s
         self._anonymous: Final = anonymous
@@ -39,21 +39,21 @@ class PlanDays:
 
     @property
     def has_any(self) -> bool:
-        """Return whether a plan has days: else no tenant does, whatever its keys are."""
+        """Return whether a plan has days. Otherwise no tenant has days, whatever its keys are."""
         return any(days is not None for days in self._plans.values())
 
     def set_keys(self, keys: Iterable[Key]) -> None:
-        """These are the keys from now on."""
+        """Replace the keys."""
         with self._changing:
             self._keys = tuple(keys) if self.has_any else ()
             self._found = {}, -math.inf
 
     def of(self, tenant: str) -> int | None:
-        """Return the days of a tenant; None: its plans say nothing."""
+        """Return the days of a tenant; None if its plans have none."""
         return self.by_tenant().get(tenant)
 
     def by_tenant(self) -> Mapping[str, int]:
-        """Return the days of all tenants whose plans have any."""
+        """Return the days of all tenants whose plans have days."""
         now = self._now_unix_s()
         days, until_unix_s = self._found
         if now >= until_unix_s:
@@ -82,10 +82,10 @@ class PlanDays:
 
 
 class KeysFileDays:
-    """PlanDays of what the keys file has now."""
+    """Computes the days from the current keys file."""
 
     def __init__(self, path: Path, days: PlanDays, *, may_be_missing: bool) -> None:
-        """`may_be_missing`: until it is there for the first time, which is of no harm to a store without rows."""
+        """If `may_be_missing`, the file may be missing until it was read once, which does not harm a store without rows."""
         self._may_be_missing: Final = may_be_missing
         self._path: Final = path
         self._days: Final = days
@@ -108,5 +108,5 @@ class KeysFileDays:
         return self._days.by_tenant()
 
     def of(self, tenant: str) -> int | None:
-        """Return the days of a tenant; None: its plans say nothing. Raises KeysUnusable."""
+        """Return the days of a tenant; None if its plans have none. Raises KeysUnusable."""
         return self.by_tenant().get(tenant)

@@ -1,12 +1,11 @@
-"""How much a tenant may send: plans, their rates, and how a plan is named to a tenant that is over it.
+"""Plans limit how much a tenant may send: their rates, and the text that names a plan to a tenant that is over it.
 
-A plan is data, and nothing is counted here. A plan with a limit holds the limit, and one without holds None: no number means
-"any number".
+A plan is data, and nothing is counted here. None in a plan means that there is no limit; no number does.
 
-The built-in plans, and why they have these numbers: ordinary batches must pass one by one, and two right after each other.
+The built-in plans have these numbers because ordinary batches must pass one by one, and two right after each other.
 Native batches have at most 10,000 records, Prometheus is configured for 10,000 samples a request, and the OpenTelemetry
 Collector's default is 8,192 items. Bytes are those of the items' rows (adapters/rows.py), 0.5 to 3 KB each. So Free has bursts
-of 20,000 items and 64 MiB. Its rates are those of 10 requests a second of 1,000 items, of about 1.6 KB each. Pro's rates are
+of 20,000 items and 128 MiB. Its rates are those of 10 requests a second of 1,000 items, of about 1.6 KB each. Pro's rates are
 those of 1,000 such requests, at the 1 KB an item that large batches have.
 """
 
@@ -15,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 Dimension = Literal["requests", "items", "bytes"]
-# by_route: as the section repetitions has it; off: no request is recognized when it is sent again; key: only one with an
-# Idempotency-Key; body: by its body too, on any route.
+# by_route: by the section repetitions. off: no request is recognized when it is sent again. key: only a request with an
+# Idempotency-Key. body: also by its body, on any route.
 RecognizedBy = Literal["by_route", "off", "key", "body"]
 RECOGNIZED_BY: Final[tuple[RecognizedBy, ...]] = ("by_route", "off", "key", "body")
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("requests", "items", "bytes")
@@ -30,7 +29,7 @@ RATE_MAX: Final = 2**32
 
 
 class Rate(NamedTuple):
-    """At most `burst` at once, and `per_s` every second after it: over any time T no more than burst + per_s * T."""
+    """A limit: at most `burst` at once, and `per_s` every second after that. Over any time T at most burst + per_s * T."""
 
     per_s: int
     burst: int
@@ -38,19 +37,19 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a tenant may send; None: as much as it likes. `size_bytes` is of bodies, decompressed."""
+    """What a tenant may send. A rate of None is no limit. `size_bytes` limits the bytes that ingest/charges.py counts."""
 
     name: str
     requests: Rate | None
     items: Rate | None
     size_bytes: Rate | None
-    # How old an item may be, in seconds; None: as the settings of validation have it.
+    # How old an item may be, in seconds; None uses the settings of validation.
     past_max_s: int | None = None
     # How its requests are recognized when they are sent again.
     repetitions: RecognizedBy = "by_route"
-    # For how many days the store keeps its rows; None: as the section store has it.
+    # For how many days the store keeps the tenant's rows; None uses the section store.
     retention_days: int | None = None
-    # Whether there is anything to count. A value, since each request looks at it.
+    # Whether the plan has a limit. A field and not a property, since each request reads it.
     is_limited: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,11 +58,11 @@ class Plan:
 
     @property
     def rates(self) -> tuple[Rate | None, Rate | None, Rate | None]:
-        """In the order of DIMENSIONS."""
+        """Return the rates in the order of DIMENSIONS."""
         return self.requests, self.items, self.size_bytes
 
     def summary(self, dimension: Dimension) -> str:
-        """As an answer has it: "Free (10 RPS)", "Free (10,000 items/s)", "Free (16 MiB/s)"; and "Unlimited" where it is."""
+        """Return the plan's text in answers: "Free (10 RPS)", "Free (10,000 items/s)", "Free (16 MiB/s)", "Unlimited"."""
         rate = self.rates[DIMENSIONS.index(dimension)]
         if rate is None:
             return self.name
@@ -73,7 +72,7 @@ class Plan:
 
 
 def amount(dimension: Dimension, number: int) -> str:
-    """A number of one dimension for people: "1 request", "10,000 items", "4 MiB", "1,500,000 bytes"."""
+    """Return a number of one dimension for people: "1 request", "10,000 items", "4 MiB", "1,500,000 bytes"."""
     if dimension == "bytes":
         for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
             if number and number % unit == 0:
@@ -88,11 +87,10 @@ BUILT_IN_PLANS: Final[Mapping[str, Plan]] = {plan.name: plan for plan in (FREE, 
 
 
 def plans(settings: Mapping[str, Mapping[str, int | str | None]]) -> dict[str, Plan]:
-    """All plans by name: the built-in ones, and those of the settings. One with a built-in's name replaces it.
+    """Return all plans by name: the built-in ones, and those of the settings. A plan with a built-in's name replaces it.
 
-    A plan in the settings has `requests_per_s`, `requests_burst`, and so for items and bytes. A rate that is absent or None:
-    any number. A burst that is: as many as in a second. `past_max_s`, `repetitions` and `retention_days` are as Plan
-    has them.
+    A plan in the settings has `requests_per_s` and `requests_burst`, and the same for items and bytes. Without a rate there is
+    no limit; without a burst it is that of one second. `past_max_s`, `repetitions` and `retention_days` are those of Plan.
     Raises ValueError, naming the plan and the setting.
     """
     return {**BUILT_IN_PLANS, **{name: _plan(name, given) for name, given in settings.items()}}

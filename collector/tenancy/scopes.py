@@ -1,4 +1,4 @@
-"""What a key may do.
+"""The scopes of keys: what a key may do.
 
 The scopes that read are ordered, and each allows what the one below it does. `ingest` is separate from them and only sends.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """As it is written in the keys file and on the command line."""
+    """A scope, as it is written in the keys file and on the command line."""
 
     INGEST = "ingest"
     READONLY = "readonly"
@@ -16,15 +16,15 @@ class Scope(StrEnum):
 
     @property
     def sends(self) -> bool:
-        """Records, on every input."""
+        """Return whether a key may send records, on every input."""
         return self is not Scope.READONLY
 
     @property
     def reads(self) -> bool:
-        """What belongs to its own tenant."""
+        """Return whether a key may read its own tenant's data."""
         return self is not Scope.INGEST
 
     @property
     def is_admin(self) -> bool:
-        """Reads every tenant's."""
+        """Return whether a key may read every tenant's data."""
         return self is Scope.ADMIN
