@@ -2,7 +2,7 @@
 
 Invariants:
 1. A counter that was shown never goes back when its process dies, because Prometheus would take the fall for a restart and
-   count everything again. So the process that aggregates keeps what dead processes counted
+   count everything again. So the process that aggregates keeps the counts of dead processes
    (test_what_was_counted_outlives_its_process).
 """
 
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 _COUNTING: Final = frozenset({"counter", "histogram", "summary"})
-# What of several is not their sum: sizes and states that all share.
+# Metrics whose common value is the smallest and not the sum: sizes and states that all processes share.
 _SMALLEST: Final = frozenset(
     {
         "process_start_time_seconds",
@@ -23,12 +23,12 @@ _SMALLEST: Final = frozenset(
         "infrasage_tls_certificate_expires_seconds",
     }
 )
-# Of descriptors the process that has most, since the limit is each process's.
+# Metrics whose common value is the largest. For descriptors, since each process has its own limit.
 _LARGEST: Final = frozenset({"python_info", "process_open_fds", "infrasage_dlq_depth"})
 
 
 class Family(NamedTuple):
-    """One metric with all of its samples, as the Prometheus library has it, free of its classes."""
+    """One metric with all of its samples, as in the Prometheus library, without its classes."""
 
     name: str
     help: str
@@ -37,16 +37,16 @@ class Family(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Return whether it only ever grows."""
+        """Return whether the metric only ever grows."""
         return self.type in _COUNTING
 
 
-# What one process shows.
+# The metrics of one process.
 Snapshot = list[Family]
 
 
 def combine(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """One snapshot of all: counters, histograms and gauges added up, but for times (the earliest) and what all share."""
+    """Add up the snapshots, except for times (the earliest counts) and values that all processes share."""
     together: dict[str, Family] = {}
     for snapshot in snapshots:
         for family in snapshot:

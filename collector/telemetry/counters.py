@@ -1,11 +1,11 @@
-"""Counters, histograms and gauges that a request can afford: plain numbers, read when somebody looks.
+"""Counters, histograms and gauges that cost a request little: plain numbers, which are read at each scrape.
 
 Invariants:
-1. What was counted is never taken back. (test_a_counter_is_shown_as_the_librarys)
+1. A counter never goes back. (test_a_counter_is_shown_as_the_librarys)
 2. A series is shown as the Prometheus library would show it. (test_a_histogram_is_shown_as_the_librarys)
 
-They belong to one event loop, so there are no locks. The library's own take a lock for each number and walk all buckets: ten of
-them were a fifth of what a small request cost (docs/adr/0013), and reading them cost 5 ms for 50 tenants.
+They belong to one event loop, so there are no locks. The library's take a lock for each number and walk all buckets: ten of
+them were a fifth of the cost of a small request (docs/adr/0013), and reading them cost 5 ms for 50 tenants.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from collector.telemetry.aggregate import Family, Key
 
 
 class Count:
-    """One counter's one series."""
+    """One series of a counter."""
 
     def __init__(self) -> None:
         self.value: float = 0.0
@@ -28,7 +28,7 @@ class Count:
 
 
 class Distribution:
-    """One histogram's one series. `bounds`: the upper ones of its buckets, ascending, without infinity."""
+    """One series of a histogram. `bounds` are the upper bounds of its buckets, ascending, without infinity."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds: Final[list[float]] = list(bounds)
@@ -50,7 +50,7 @@ class Distribution:
         self._sum += value
 
     def values(self) -> list[float]:
-        """Return, as they are shown, how many were not above each bound, of all once more, and the sum."""
+        """Return the values as they are shown: the count up to each bound and infinity, the total count, and the sum."""
         shown: list[float] = []
         below = 0
         for count in self._counts:
@@ -62,7 +62,7 @@ class Distribution:
 
 
 class Level:
-    """One gauge's one series."""
+    """One series of a gauge."""
 
     def __init__(self) -> None:
         self._value: float = 0.0
@@ -72,7 +72,7 @@ class Level:
         self._value = float(value)
 
     def set_function(self, read: Callable[[], float]) -> None:
-        """Have `read` say the value whenever somebody looks."""
+        """Call `read` for the value at each scrape."""
         self._read = read
 
     def value(self) -> float:
@@ -83,7 +83,7 @@ class Counter:
     """A counter's series by its labels. Without labels it has one series."""
 
     def __init__(self, name: str, meaning: str, labels: Sequence[str]) -> None:
-        """`name`: without `_total`."""
+        """`name` is without `_total`."""
         self._name: Final = name
         self._meaning: Final = meaning
         self._labels: Final = tuple(labels)
@@ -93,7 +93,7 @@ class Counter:
             self.labels()
 
     def labels(self, *values: str) -> Count:
-        """Return the one with these values, in the order of the labels."""
+        """Return the series with these values, in the order of the labels."""
         series = self._series.get(values)
         if series is None:
             series = self._series[values] = Count()
@@ -101,7 +101,7 @@ class Counter:
         return series
 
     def start_with(self, values: Sequence[str]) -> None:
-        """Show each of these, of the one label, before anything was counted."""
+        """Show the series of these values of the only label before anything was counted."""
         for value in values:
             self.labels(value)
 

@@ -1,10 +1,11 @@
-"""A snapshot of metrics as Prometheus text or OpenMetrics.
+"""Write a snapshot of metrics as Prometheus text or OpenMetrics.
 
-Invariant: what is written parses to the same families and samples as what the Prometheus library writes of them, in its order.
-(test_it_says_what_the_library_says)
+Invariants:
+1. The text parses to the same families and samples as the Prometheus library's text, in the same order
+   (test_it_says_what_the_library_says).
 
-The library takes a third of a second for the metrics of 50 tenants asked for a hundred times; most of it is the escaping and
-sorting of labels, which are the same each time. Here the part of a line before its value is kept from one time to the next.
+The library takes a third of a second for a hundred scrapes of the metrics of 50 tenants. Most of it is the escaping and sorting
+of labels, which are the same each time. Here the part of a line before its value is kept from one scrape to the next.
 """
 
 import re
@@ -18,30 +19,30 @@ from collector.telemetry.aggregate import Family, Key, Snapshot
 _OPENMETRICS: Final = "application/openmetrics-text"
 _OPENMETRICS_VERSION: Final = "version=1.0.0"
 _VERSION: Final = re.compile(r"version=[^;]*")
-# Series come and go (tenants, partitions): what is kept of those that have gone.
+# The series of tenants and partitions come and go. This many lines of series that have gone are kept.
 _SPARE_LINES: Final = 1000
 
 
 def content_type_of(accept: str) -> str:
-    """Return the Content-Type that answers an Accept header: OpenMetrics where it asks for that, else Prometheus text.
+    """Return the Content-Type that answers an Accept header: OpenMetrics if the header wants that, else Prometheus text.
 
-    There are few of them, whatever is asked for."""
+    There are few such types, whatever the header contains."""
     try:
         chosen = exposition.choose_encoder(accept)[1]
-    except (TypeError, ValueError):  # a version that is none: the library compares it as if it were one
+    except (TypeError, ValueError):  # an invalid version, which the library compares as if it were valid
         chosen = exposition.choose_encoder("")[1]
-    # The library repeats a later version than it knows.
+    # The library repeats a later version than the one that it writes.
     return _VERSION.sub(_OPENMETRICS_VERSION, chosen) if chosen.startswith(_OPENMETRICS) else chosen
 
 
 class PageWriter:
-    """One for each page of metrics; it keeps the beginnings of the lines."""
+    """Writes one page of metrics, and keeps the beginnings of its lines."""
 
     def __init__(self) -> None:
         self._begun: Final[dict[Key, str]] = {}
 
     def written(self, snapshot: Snapshot, content_type: str) -> bytes:
-        """Return all of it, in the format that `content_type_of` has chosen."""
+        """Return the snapshot's text, in the format that `content_type_of` has chosen."""
         is_openmetrics = content_type.startswith(_OPENMETRICS)
         begun = self._begun
         lines: list[str] = []
@@ -69,7 +70,7 @@ def _heading(family: Family, *, is_openmetrics: bool) -> tuple[str, str]:
 
 
 def _begin(key: Key) -> str:
-    """The line up to its value."""
+    """Return the line up to its value."""
     name, labels = key
     if not labels:
         return f"{name} "

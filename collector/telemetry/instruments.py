@@ -1,4 +1,4 @@
-"""What is counted of one endpoint and of one tenant, and the closed sets of their labels."""
+"""The counters of one endpoint and of one tenant, and the closed sets of their labels."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -20,12 +20,12 @@ TENANT_REQUEST_STATUSES: Final = (
 )
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
 
-# By which adapter a record was made.
+# The adapters that make records.
 SOURCES: Final = tuple(Source.Name(source).removeprefix("SOURCE_").lower() for source in Source.values())
 
 
 class Age:
-    """How long ago something was. `now`: by the clock of `unix_s`."""
+    """The age of the time `unix_s`. `now` is the same clock."""
 
     def __init__(self, unix_s: float, now: Callable[[], float]) -> None:
         self._unix_s: Final = unix_s
@@ -45,7 +45,7 @@ class Described(NamedTuple):
 
 
 class Endpoint:
-    """What is counted of the requests to one route or one gRPC method: how many, how long, how many bytes."""
+    """Counts the requests to one route or one gRPC method: their number, times and bytes."""
 
     def __init__(self, requests: Callable[[str], Count], seconds: Distribution, body_bytes: Count) -> None:
         self._requests: Final = requests
@@ -54,7 +54,7 @@ class Endpoint:
         self._by_code: Final[dict[int | str, Count]] = {}
 
     def answered(self, code: int | str, seconds: float, body_bytes: int) -> None:
-        """`code` is an HTTP status or the name of a gRPC one; `body_bytes` as they came in, still compressed."""
+        """Count a request. `code` is an HTTP status or the name of a gRPC status. `body_bytes` are still compressed."""
         requests = self._by_code.get(code)
         if requests is None:
             requests = self._by_code[code] = self._requests(str(code))
@@ -64,7 +64,7 @@ class Endpoint:
 
 
 class Produced:
-    """What is counted of the batches of one topic that Kafka has acknowledged."""
+    """Counts the batches of one topic that Kafka has acknowledged."""
 
     def __init__(self, seconds: Distribution, messages: Count, size_bytes: Count) -> None:
         self._seconds: Final = seconds
@@ -78,7 +78,7 @@ class Produced:
 
 
 class Tenant:
-    """What is counted of one tenant."""
+    """Counts the requests, items and bytes of one tenant."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Tenant:
         body_bytes: Count,
         repaired: Callable[[str], Count],
     ) -> None:
-        """`requests` and `items` give the counter of a status, `repaired` that of a repair. What never happens has no series:
-        tenants may be many."""
+        """`requests` and `items` return the counter of a status, `repaired` that of a repair. A counter gets its series when it
+        first counts, since there may be many tenants."""
         self._repaired: Final = repaired
         self._new_requests: Final = requests
         self._new_items: Final = items
@@ -97,9 +97,9 @@ class Tenant:
         self._items: Final[dict[str, Count]] = {}
 
     def ingested(self, adapted: Adapted, body_bytes: int) -> None:
-        """A request was answered. `body_bytes`: decompressed, as plans count them."""
+        """Count an answered request. `body_bytes` are decompressed, as plans count them."""
         accepted = adapted.accepted_count()
-        # Of a request all of whose items were rejected nothing was accepted.
+        # A request all of whose items were rejected is a rejected one.
         self._count_request("accepted" if accepted or not adapted.rejected else "rejected")
         self._count_items("accepted", accepted)
         if adapted.rejected:
@@ -110,19 +110,19 @@ class Tenant:
         self._body_bytes.inc(body_bytes)
 
     def refused(self) -> None:
-        """A request was refused for good: it could not be read, or was too large, or more than the plan ever allows at once."""
+        """Count a request that was refused for good: unreadable, too large, or more than the plan ever allows at once."""
         self._count_request("refused")
 
     def limited(self, dimension: Dimension) -> None:
-        """A request was over the plan."""
+        """Count a request that was over the plan."""
         self._count_request(f"limited_by_{dimension}")
 
     def rate_limited(self, adapted: Adapted) -> None:
-        """Its items, where it was decoded before that was known."""
+        """Count the items of a request over the plan that was already decoded when that was known."""
         self._count_items("rate_limited", adapted.accepted_count() + adapted.rejected_count())
 
     def failed(self, adapted: Adapted) -> None:
-        """A request could not be kept."""
+        """Count a request that could not be kept."""
         self._count_request("failed")
         self._count_items("failed", adapted.accepted_count() + adapted.rejected_count())
 

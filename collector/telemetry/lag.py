@@ -1,14 +1,14 @@
 """How long the oldest message that is not stored yet has been waiting.
 
-Brokers give offsets, not times. So each look at a partition notes where it ended then; the first note whose end is past what is
-committed is when the oldest waiting message was there at the latest.
+Brokers report offsets, not times. So each look at a partition notes its end and the time. The first note whose end is past the
+committed offset has the latest time at which the oldest waiting message can have arrived.
 
 Invariants:
 1. The seconds are never more than the message has waited since this process first looked, and less by no more than the time
    between two notes. (test_the_lag_is_the_age_of_the_oldest_message, test_notes_are_thinned_without_shortening_the_lag)
 2. A partition has at most _NOTES_MAX notes, however long the store is away.
    (test_notes_are_thinned_without_shortening_the_lag)
-3. A partition that is no longer ours, or whose log began anew, is forgotten.
+3. A partition that this process no longer has, or whose log began again, is forgotten.
    (test_a_partition_that_moves_away_is_forgotten, test_a_log_that_begins_anew_begins_anew)
 """
 
@@ -22,22 +22,22 @@ _NOTES_MAX: Final = 1024
 
 
 class LagClock:
-    """One for a process. `look` at each time that positions are known."""
+    """Measures the lag of one process's partitions. Call `look` each time that positions are known."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock`: in seconds; one that never jumps."""
+        """`clock` is in seconds, and never jumps."""
         self._clock: Final = clock
         self._notes: dict[Partition, _Notes] = {}
 
     def look(self, positions: Mapping[Partition, Position]) -> dict[Partition, float]:
-        """Return for each of these partitions how many seconds its oldest message has waited; 0 where none waits."""
+        """Return for each of these partitions how many seconds its oldest message has waited; 0 if none waits."""
         now = self._clock()
         self._notes = {partition: self._notes.get(partition) or _Notes() for partition in positions}
         return {partition: self._notes[partition].waited(at, now) for partition, at in positions.items()}
 
 
 class _Notes:
-    """Of one partition: where it ended at some looks, the earliest first, as far as that is not stored yet."""
+    """The ends of one partition at some looks, the earliest first, as far as they are not stored yet."""
 
     def __init__(self) -> None:
         self._seen: Final[list[tuple[int, float]]] = []  # an offset, and when it was first seen to be the end

@@ -1,7 +1,7 @@
 """The collector's own log: structured, one event a line, on standard error.
 
 Invariants:
-1. Whatever a sender puts into a value, it can neither begin a line nor control a terminal. test_the_console_has_no_forged_lines
+1. A value of a sender can neither begin a line nor control a terminal. test_the_console_has_no_forged_lines
 2. Libraries' loggers (clickhouse_connect, aiokafka, asyncio, …) write the same way. test_json_is_one_object_a_line
 3. A library's event about a failed connection is one line, without a traceback. test_network_faults_of_libraries_are_one_line
 """
@@ -19,16 +19,16 @@ from collector.config.process import Logging
 
 # Controls (a line's end is one), and the separators that Unicode also ends lines with; each is shown as Python writes it.
 _CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-# A traceback keeps its lines, but set in, so that none of them can pass for an event.
+# A traceback keeps its lines, but indented, so that none of them looks like an event.
 _CONTROLS_IN_TRACEBACK: Final = {**_CONTROLS, ord("\n"): "\n    "}
 
 
-# Whose exceptions, all of them, are about connections and what came over them.
+# Libraries whose exceptions are all about connections and the data that came over them.
 _NETWORK_LIBRARIES: Final = {"urllib3", "http", "aiokafka", "redis", "h11", "httpcore", "httpx"}
 
 
 def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: text, and text within other values, without control characters."""
+    """Escape control characters in text, and in the text of other values. This is a structlog processor."""
     escaped: dict[str, Any] = {}
     for key, value in event.items():
         if key == "exception":
@@ -41,7 +41,7 @@ def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def shorten_network_faults(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor for libraries' events: a connection that failed has no traceback, only its error.
+    """Replace the traceback of a failed connection by its error. This is a structlog processor for libraries' events.
 
     The library's caller logs what failed and why. Any other exception of a library may be a defect, and keeps its traceback.
     """
@@ -56,7 +56,7 @@ def shorten_network_faults(_logger: WrappedLogger, _method: str, event: EventDic
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error, and those that it was raised from."""
+    """Yield the error, and the errors that it was raised from."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -72,12 +72,12 @@ def _is_network_fault(error: BaseException) -> bool:
 
 
 def set_up_quietly(settings: Logging) -> None:
-    """As `set_up`, for a command that prints what it was asked for: nothing less than warnings."""
+    """Set up the log as `set_up` does, for a command that prints its result: only warnings and errors are logged."""
     set_up(settings.model_copy(update={"level": "warning"}))
 
 
 def set_up(settings: Logging) -> None:
-    """From here on structlog and the standard library's logging write to standard error, as `settings` say."""
+    """Let structlog and the standard library's logging write to standard error, as `settings` say."""
     json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

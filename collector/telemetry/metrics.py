@@ -33,16 +33,16 @@ _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 
 class Metrics:
-    """One registry with all of it. Cheap enough for the hot path: labels are resolved beforehand."""
+    """The registry of all metrics. It is cheap enough for the hot path, since labels are resolved beforehand."""
 
     def __init__(self, tenants_shown_max: int = 50) -> None:
-        """`tenants_shown_max`: how many tenants are shown by name."""
-        # The process's own, from the library.
+        """At most `tenants_shown_max` tenants are shown by name."""
+        # The process's own metrics, from the library.
         self._process: Final = CollectorRegistry()
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
-        # Every metric of ours; and the same for the documentation.
+        # All metrics of the collector, and their descriptions for the documentation.
         self._families: Final[list[Counter | Gauge | Histogram]] = []
         self.described: Final[list[Described]] = []
         self._writer: Final = PageWriter()
@@ -239,7 +239,7 @@ class Metrics:
     # What became of items.
 
     def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
-        """A request was answered: its items are accepted or rejected. `dead_letters`: how many of these are kept, by reason."""
+        """Count an answered request, with accepted and rejected items. `dead_letters` are the items kept, by reason."""
         accepted = self._events["accepted"]
         not_kept: dict[int, int] = {}
         count = 0
@@ -257,7 +257,7 @@ class Metrics:
         self._batch_size.observe(count)
 
     def failed(self, adapted: Adapted) -> None:
-        """A request could not be kept: all of its items failed, and its sender may send them again."""
+        """Count a request that could not be kept: all of its items failed, and its sender may send them again."""
         failed = self._events["failed"]
         count = 0
         for type_, items in enumerate(adapted.accepted):
@@ -269,7 +269,7 @@ class Metrics:
         self._batch_size.observe(count)
 
     def rate_limited(self, adapted: Adapted) -> None:
-        """A request was over its tenant's plan, and that was known only when it was decoded."""
+        """Count a request over its tenant's plan that was already decoded when that was known."""
         limited = self._events["rate_limited"]
         for type_, items in enumerate(adapted.accepted):
             limited[type_].inc(items)
@@ -277,7 +277,7 @@ class Metrics:
             limited[type_].inc(items)
 
     def tenant(self, tenant: str) -> Tenant:
-        """`tenant` is one that a key or a setting names, never one that a sender does."""
+        """Return the counters of a tenant, whose name comes from a key or a setting, never from a sender."""
         counted = self._tenants.get(tenant)
         if counted is None:
             counted = self._tenants[tenant] = Tenant(
@@ -289,7 +289,7 @@ class Metrics:
         return counted
 
     def refused(self, reason: int) -> None:
-        """A request was refused as a whole. Its items, if it was decoded, are counted by themselves."""
+        """Count a request that was refused as a whole. Its items, if it was decoded, are counted separately."""
         self._refused[reason].inc()
 
     def dead_letters(self, items: int) -> None:
@@ -299,7 +299,7 @@ class Metrics:
     # Receiving.
 
     def http_endpoint(self, endpoint: str) -> Endpoint:
-        """`endpoint` is a route of ours, never a path as it was sent."""
+        """Return the counters of `endpoint`, which is a known route, never a path as it was sent."""
         self._http_requests.labels(endpoint, "500")
         return Endpoint(
             lambda code: self._http_requests.labels(endpoint, code),
@@ -319,52 +319,52 @@ class Metrics:
         self._connections_refused.inc()
 
     def connection_refused_for_descriptors(self) -> None:
-        """Beside `connection_refused`."""
+        """Count it in addition to `connection_refused`."""
         self._descriptors_refused.inc()
 
     def connection_evicted(self) -> None:
         self._connections_evicted.inc()
 
     def watch_connections(self, read: Callable[[], int], connections_max: int) -> None:
-        """`read` returns, at each scrape, how many HTTP connections are open, of one server; servers are added up."""
+        """Show the open HTTP connections, which `read` returns at each scrape for one server; servers are added up."""
         self._connection_reads.append((read, connections_max))
         self._connections.set_function(lambda: sum([read() for read, _ in self._connection_reads]))
         self._connections_limit.set(sum([limit for _, limit in self._connection_reads]))
 
     def watch_grpc_connections(self, read: Callable[[], int], connections_max: int) -> None:
-        """`read` returns, at each scrape, how many gRPC connections are open."""
+        """Show the open gRPC connections, which `read` returns at each scrape."""
         self._grpc_connections.set_function(read)
         self._grpc_connections_limit.set(connections_max)
 
     def descriptors_reserve(self, descriptors: int) -> None:
-        """Set how many descriptors are left to the log and the store."""
+        """Set how many descriptors are reserved for the log and the store."""
         self._descriptors_reserve.set(descriptors)
 
     def handshake_failed(self) -> None:
         self._handshakes_failed.inc()
 
     def watch_certificate(self, read: Callable[[], float]) -> None:
-        """`read` tells, at each scrape, when the certificate in use expires, in seconds since 1970."""
+        """Show when the certificate in use expires: `read` returns that at each scrape, in seconds since 1970."""
         self._certificate_expires.set_function(read)
 
     def watch_in_flight(self, read: Callable[[], int], bytes_max: int) -> None:
-        """`read` returns, at each scrape, the bytes in flight."""
+        """Show the bytes in flight, which `read` returns at each scrape."""
         self._in_flight.set_function(read)
         self._in_flight_limit.set(bytes_max)
 
     # The log and the writer.
 
     def appended(self, seconds: float) -> None:
-        """A request is durable."""
+        """Count a request that is durable."""
         self._append_seconds.observe(seconds)
 
     def append_failed(self, kind: str, seconds: float) -> None:
-        """A request is not. `kind`: one of APPEND_ERRORS."""
+        """Count a request that could not be made durable. `kind` is one of APPEND_ERRORS."""
         self._append_seconds.observe(seconds)
         self._append_errors.labels(kind).inc()
 
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """Kafka has acknowledged a batch. `seconds`: since its first message came."""
+        """Count a batch that Kafka has acknowledged, `seconds` after its first message came."""
         produced = self._produced.get(topic)
         if produced is None:
             produced = self._produced[topic] = Produced(
@@ -373,21 +373,21 @@ class Metrics:
         produced.batch(messages, size_bytes, seconds)
 
     def produce_failed(self, topic: str, kind: str) -> None:
-        """A batch failed. `kind`: timeout or refused."""
+        """Count a batch that failed. `kind` is timeout or refused."""
         self._produce_errors.labels(topic, kind).inc()
 
     def partitions_added(self, topic: str, before: int, now: int) -> None:
-        """A topic has more partitions than before."""
+        """Count the partitions by which a topic has grown."""
         self._partitions_added.labels(topic).inc(now - before)
 
     def log_lag(self, lag: Mapping[Partition, int]) -> None:
-        """Messages by partition, of those that are ours now: the others are somebody else's to show."""
+        """Set the lag in messages of the partitions that this process has now. Other processes show the others."""
         self._log_lag.clear()
         for partition, messages in lag.items():
             self._log_lag.labels(partition.topic, str(partition.index)).set(messages)
 
     def log_lag_seconds(self, seconds: Mapping[Partition, float]) -> None:
-        """The same of the time for which the oldest message has waited."""
+        """Set for how long the oldest message of these partitions has waited."""
         self._log_lag_seconds.clear()
         for partition, waited in seconds.items():
             self._log_lag_seconds.labels(partition.topic, str(partition.index)).set(waited)
@@ -398,12 +398,12 @@ class Metrics:
         self._log_limit.set(bytes_max)
 
     def log_damaged(self, damages: int, lost_messages: int) -> None:
-        """Set the damage that no operator has confirmed yet."""
+        """Set the damages that no operator has confirmed yet."""
         self._log_damages.set(damages)
         self._log_lost.set(lost_messages)
 
     def damaged_parts(self, parts: int) -> None:
-        """Set how many parts of the embedded store are put aside and not removed yet."""
+        """Set how many damaged parts of the embedded store are detached and not removed yet."""
         self._store_damaged_parts.set(parts)
 
     def disk(self, free_bytes: int, reserve_bytes: int, size_bytes: int) -> None:
@@ -413,7 +413,7 @@ class Metrics:
         self._disk_reserve.labels("data_dir").set(reserve_bytes)
 
     def up(self, part: str, up: bool) -> None:
-        """`part`: broker, store, keys or redis."""
+        """Set whether a part works: broker, store, keys or redis."""
         self._up.labels(part).set(up)
 
     def restarted(self) -> None:
@@ -421,55 +421,55 @@ class Metrics:
         self._restarts.inc()
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """One insert is in the store."""
+        """Count an insert that is in the store."""
         self._writer_messages.labels(topic).inc(messages)
         self._writer_bytes.labels(topic).inc(size_bytes)
         self._writer_seconds.labels(topic).observe(seconds)
 
     def write_failed(self, topic: str, kind: str) -> None:
-        """`kind`: unavailable (tried again) or refused (the data)."""
+        """Count a failed insert. `kind` is unavailable (it is tried again) or refused (because of the data)."""
         self._writer_errors.labels(topic, kind).inc()
 
     def dead_lettered(self, topic: str, records: int) -> None:
-        """Records that the store refused, kept as dead letters."""
+        """Count records that the store refused, and that are kept as dead letters."""
         self._writer_dead_letters.labels(topic).inc(records)
 
     def store_refused(self, source: str, items: int) -> None:
-        """Items of an adapter that the store refused, kept as dead letters."""
+        """Count items of an adapter that the store refused, and that are kept as dead letters."""
         self._store_refused.labels(source).inc(items)
 
     def dropped(self, records: int) -> None:
-        """Dead letters that the store refused themselves."""
+        """Count dead letters that the store refused."""
         self._writer_dropped.inc(records)
 
     def completed(self, topic: str, rows: int, in_part: int) -> None:
-        """Rows that an interrupted insert had left out: those that are stored now, and those that are missing."""
+        """Count rows that an interrupted insert had left out: `rows` are stored now, `in_part` are missing."""
         self._writer_completed.labels(topic).inc(rows)
         self._writer_missing.labels(topic).inc(in_part)
 
     def newest_items(self, unix_s: Mapping[str, float], now: Callable[[], float]) -> None:
-        """When the newest stored item of each signal was, in seconds since 1970. `now`: by the same clock, at each scrape."""
+        """Set the time of each signal's newest stored item, in seconds since 1970. `now` is the same clock, for scrapes."""
         for signal, newest in unix_s.items():
             self._newest_age.labels(signal).set_function(Age(newest, now).seconds)
 
     def audits_scheduled(self) -> None:
-        """Note that this process audits on a schedule: so what shows that no audit has ended is there."""
+        """Note that this process audits on a schedule. So the counters exist, with 0, before an audit has ended."""
         self._audits.start_with(AUDIT_RESULTS)
 
     def audited(self, result: AuditResult, seconds: float) -> None:
-        """A scheduled audit has ended, after so many seconds."""
+        """Count a scheduled audit that has ended after `seconds`."""
         self._audits.labels(result).inc()
         self._audit_seconds.labels().set(seconds)
 
     def audit_found(self, difference: int, from_unix_s: float) -> None:
-        """So much does not add up, by all audits, since then; 0: since no time that is known."""
+        """Set the difference that all audits found, and its earliest time; 0 if that is unknown."""
         self._audit_difference.labels().set(difference)
         self._audit_from.clear()
         if from_unix_s:
             self._audit_from.labels().set(from_unix_s)
 
     def audit_judged(self, until_unix_s: float) -> None:
-        """A scheduled audit has judged all requests up to then."""
+        """Set the time up to which a scheduled audit has judged all requests."""
         self._audit_time.labels().set(until_unix_s)
 
     def forget_audit(self) -> None:
@@ -478,15 +478,15 @@ class Metrics:
             gauge.clear()
 
     def repeated(self) -> None:
-        """A request was answered from memory."""
+        """Count a request that was answered from memory."""
         self._repeated.inc()
 
     def left_out(self, topic: str, messages: int) -> None:
-        """Messages that are repetitions."""
+        """Count messages that were not stored because they are repetitions."""
         self._left_out.labels(topic).inc(messages)
 
     def looked_up(self, fingerprints: int) -> None:
-        """Fingerprints that the store was asked for."""
+        """Count fingerprints that were looked up in the store."""
         self._looked_up.inc(fingerprints)
 
     # Exposition.
@@ -496,15 +496,15 @@ class Metrics:
         return [*self._of_the_process(), *[family.family() for family in self._families]]
 
     def expose(self, accept: str, snapshot: Snapshot | None = None) -> tuple[bytes, str]:
-        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text.
+        """Return all metrics and their Content-Type: OpenMetrics if the header `accept` wants it, else Prometheus text.
 
-        `snapshot`: what is shown in place of this process's own.
+        `snapshot` is shown in place of this process's own metrics.
         """
         content_type = content_type_of(accept)
         return self.text(self.shown() if snapshot is None else snapshot, content_type), content_type
 
     def text(self, snapshot: Snapshot, content_type: str) -> bytes:
-        """A snapshot in one of the formats of `collector.telemetry.exposition`."""
+        """Return a snapshot in one of the formats of `collector.telemetry.exposition`."""
         return self._writer.written(snapshot, content_type)
 
     def shown(self) -> Snapshot:
@@ -512,7 +512,7 @@ class Metrics:
         return self.ranked(self.snapshot())
 
     def ranked(self, snapshot: Snapshot) -> Snapshot:
-        """The same of a snapshot; by one thread at a time."""
+        """Return a snapshot with only the largest tenants by name. One thread at a time may call this."""
         return self._ranking.shown(snapshot)
 
     def _of_the_process(self) -> Snapshot:

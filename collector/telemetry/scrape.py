@@ -1,7 +1,7 @@
-"""Read Prometheus text, as /metrics of a running collector answers it, into the snapshot that was written.
+"""Read the Prometheus text from /metrics of a running collector into the snapshot that was written.
 
 Invariants:
-1. What was written is read back, whatever tenants are called (test_what_was_written_is_read_back).
+1. A snapshot that was written is read back, whatever tenants are called (test_what_was_written_is_read_back).
 2. Text that is not Prometheus text raises ValueError and nothing else (test_other_text_is_a_value_error).
 
 Buckets of histograms are left out: they are most of the lines, and nothing here needs them.

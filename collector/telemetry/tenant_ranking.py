@@ -1,7 +1,7 @@
-"""Which tenants /metrics shows by name: the largest, so that the number of series is bounded. The rest are one series.
+"""Show only the largest tenants by name in /metrics, so that the number of series is bounded. The rest are one series.
 
 Invariants:
-1. No series goes back, and nothing is counted twice: what a tenant did while it was among the rest stays with the rest, even
+1. No series goes back, and nothing is counted twice: the counts of a tenant that was among the rest stay with the rest, even
    if it is shown by name later. So sums over all series are exact, and Prometheus sees no counter restart
    (test_nothing_goes_back_and_nothing_is_lost).
 """
@@ -12,17 +12,17 @@ from typing import Final
 from collector.telemetry.aggregate import Family, Key, Snapshot
 
 THE_REST: Final = ""
-# In the help of what has no names.
+# In the help of metrics without tenants' names.
 NO_NAMES: Final = (
     'Here tenant="" is all of them: names are shown to a key of scope admin, and to all with tenants.metrics_names = "yes".'
 )
 
-# A tenant takes another's place when it is so many times as large: two of a size do not take turns.
+# A tenant takes another's place when it is this many times as large, so that two of equal size do not alternate.
 _LARGER: Final = 2
 
 
 class _Rest:
-    """One series of those that are not shown by name."""
+    """One series of the tenants that are not shown by name."""
 
     __slots__ = ("is_shown", "key", "value")
 
@@ -33,7 +33,7 @@ class _Rest:
 
 
 class _Series:
-    """What was counted when it was shown last; and how much of it is under the tenant's own name."""
+    """The count of a series when it was last shown, and how much of it is under the tenant's own name."""
 
     __slots__ = ("credited", "rest", "seen", "tenant")
 
@@ -45,7 +45,7 @@ class _Series:
 
 
 class Ranking:
-    """The ranking of one exposition; it remembers what it has shown."""
+    """Ranks the tenants of one exposition. It remembers what it has shown."""
 
     def __init__(self, shown_max: int) -> None:
         self._shown_max: Final = shown_max
@@ -54,7 +54,7 @@ class Ranking:
         self._rests: Final[dict[Key, _Rest]] = {}
 
     def shown(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot, with the tenants that are not among the largest as one, whose name is THE_REST."""
+        """Return the snapshot, with the tenants that are not among the largest as one, whose name is THE_REST."""
         families = [family for family in snapshot if _counts_tenants(family)]
         if not families:
             return snapshot
@@ -62,7 +62,7 @@ class Ranking:
         return [self._collapsed(family) if _counts_tenants(family) else family for family in snapshot]
 
     def _choose(self, families: list[Family]) -> None:
-        """By how many requests they have sent."""
+        """Choose the tenants with names by the number of their requests."""
         sizes: Counter[str] = Counter()
         for family in families:
             if family.name == _SIZE:
@@ -109,7 +109,7 @@ class Ranking:
 
 
 def without_names(snapshot: Snapshot) -> Snapshot:
-    """The snapshot, with all tenants as one, whose name is THE_REST."""
+    """Return the snapshot, with all tenants as one, whose name is THE_REST."""
     return [_added_up(family) if _counts_tenants(family) else family for family in snapshot]
 
 
@@ -131,7 +131,7 @@ def _counts_tenants(family: Family) -> bool:
 
 
 def tenant_of(key: Key) -> str:
-    """The tenant that a sample is about."""
+    """Return the tenant of a sample."""
     return dict(key[1]).get("tenant", THE_REST)
 
 

@@ -1,4 +1,4 @@
-"""What a tenant has used, read from the counters of collector/telemetry/metrics.py.
+"""Read the usage of a tenant from the counters of collector/telemetry/metrics.py.
 
 Invariants:
 1. The numbers are those of /metrics, so a comparison of the two finds no difference (test_usage_is_what_metrics_show).
@@ -17,7 +17,7 @@ _LIMITED: Final = {f"limited_by_{dimension}": dimension for dimension in DIMENSI
 
 
 class Usage(NamedTuple):
-    """Counts since the gateway's start. Bytes are of accepted requests, decompressed."""
+    """The counts since the gateway's start. Bytes are those of requests that were taken, decompressed."""
 
     requests: dict[str, int]  # accepted, rejected (all of its items), refused, failed
     items: dict[str, int]  # accepted, rejected, rate_limited, failed
@@ -26,17 +26,17 @@ class Usage(NamedTuple):
 
 
 def usage_of(snapshot: Snapshot, tenant: str) -> Usage:
-    """Return what `tenant` has used, from a snapshot that has every tenant under its own name."""
+    """Return the usage of `tenant`, from a snapshot that has every tenant under its own name."""
     return _used(snapshot, tenant).get(tenant) or _nothing()
 
 
 def usage_by_tenant(snapshot: Snapshot) -> dict[str, Usage]:
-    """The same of every tenant that has sent anything."""
+    """Return the usage of every tenant in the snapshot."""
     return _used(snapshot, None)
 
 
 def _used(snapshot: Snapshot, wanted: str | None) -> dict[str, Usage]:
-    """`wanted`: only this one; None: all."""
+    """Return the usage by tenant: only of `wanted`, or of all if that is None."""
     found: dict[str, Usage] = {}
     for family in snapshot:
         if not family.name.startswith("infrasage_tenant_"):
