@@ -1,6 +1,6 @@
-"""Bodies of telemetry that come over HTTP/2: where the budget has no room for all of them at once, windows hold them back.
+"""Hold back bodies of telemetry over HTTP/2 by their windows, if the budget has no room for all of them at once.
 
-The windows of the connection are always given back: else one stream would hold up the others.
+The connection's window is always given back. Otherwise one stream would delay the others.
 """
 
 from typing import Final
@@ -16,15 +16,15 @@ class BodyStream(ServerStream):
     """A stream whose body may be held back."""
 
     def __init__(self, connection: ServerConnection, stream_id: int, began: float) -> None:
-        """`began`: the loop's time."""
+        """`began` is the loop's time."""
         super().__init__(stream_id, began)
         self._connection: Final = connection
-        self._body: ComingBody | None = None  # a large one
-        self._room: Room | None = None  # where it waits
+        self._body: ComingBody | None = None  # only for a large body
+        self._room: Room | None = None  # the room in which it waits
         self._withheld_bytes: i64 = 0  # of its window
 
     def took(self, window_bytes: int, request: TelemetryRequest) -> None:
-        """Give a piece's windows back, or let it wait for that."""
+        """Give the windows of a piece back, or hold the stream's window back."""
         room = request.room()
         connection = self._connection
         body = self._body
@@ -45,7 +45,7 @@ class BodyStream(ServerStream):
             self._open(window_bytes)
 
     def leave_room(self) -> None:
-        """Note that no more of the body is waited for."""
+        """Note that no more of the body is needed."""
         body, room = self._body, self._room
         if body is not None and room is not None:
             self._body = None  # it refers to this stream
@@ -53,7 +53,7 @@ class BodyStream(ServerStream):
             room.left(body)
 
     def late_s(self, now: float, body_timeout_s: float) -> float:
-        """Return for how long its client has had the time to send. Called twice a second. `now`: the loop's time."""
+        """Return for how long the client was able to send. Called twice a second. `now` is the loop's time."""
         late_s = now - self.began
         body, room = self._body, self._room
         return late_s if body is None or room is None else late_s - room.look_at(body, now, body_timeout_s)

@@ -1,4 +1,4 @@
-"""What a request that fails is refused with: the only place where an error becomes a reason, codes and a message.
+"""Turn an error into a reason, codes and a message. This is the only place where that happens.
 
 Invariants:
 1. A permanent error never looks retryable, nor a retryable one permanent (test_only_what_passes_is_retryable).
@@ -62,14 +62,14 @@ _TEXT_CHARS_MAX: Final = 1000
 
 
 class Codes(NamedTuple):
-    """What a reason is in HTTP and in gRPC. `retryable`: the same bytes may be sent again, after a while."""
+    """The codes of a reason in HTTP and in gRPC. If it is `retryable`, the same bytes may be sent again later."""
 
     http: int
     grpc: int
     retryable: bool = False
 
 
-# Reasons of items refuse a request only where it is that item alone: they are 400, as whatever is not here.
+# The reason of an item refuses a request only if the request is that item alone. It is 400, as all reasons that are not here.
 CODES: Final = {
     INVALID_JSON: Codes(400, RPC_INVALID_ARGUMENT),
     INVALID_PROTOBUF: Codes(400, RPC_INVALID_ARGUMENT),
@@ -104,16 +104,16 @@ _OF_AN_ITEM: Final = Codes(400, RPC_INVALID_ARGUMENT)
 
 
 def codes_of(reason: int) -> Codes:
-    """The codes that a request is refused with for this reason."""
+    """Return the codes of a request that is refused for this reason."""
     return CODES.get(reason, _OF_AN_ITEM)
 
 
 class ShuttingDown(Exception):
-    """The collector stops before the request was done."""
+    """The collector stops before the request is done."""
 
 
 class Refusal(NamedTuple):
-    """An error in no protocol yet. `retry_after_s` is None where sending the same again is no use."""
+    """A refusal before it is written in a protocol. `retry_after_s` is None if sending the same bytes again is useless."""
 
     reason: int
     message: str
@@ -129,9 +129,9 @@ Explain = Callable[[BaseException], Refusal]
 
 
 def explain(error: BaseException, *, retry_after_s: float, upgrade_url: str) -> Refusal:
-    """The refusal that an error is; whatever it is, if not known here, it is a defect of ours.
+    """Return the refusal for an error. An error that is not known here is a defect of ours.
 
-    `retry_after_s`: for errors that do not know by themselves when to try again. `upgrade_url`: where there are larger plans.
+    `retry_after_s` is for errors that have no time of their own. `upgrade_url` is the address for larger plans.
     """
     message = str(error)
     if isinstance(error, RequestRefused):
@@ -159,7 +159,7 @@ def explain(error: BaseException, *, retry_after_s: float, upgrade_url: str) -> 
 
 
 def log_if_defect(error: BaseException, refusal: Refusal, endpoint: str) -> None:
-    """Log a defect of ours, with its traceback and the batch id in the answer; log nothing else."""
+    """Log the error if it is a defect of ours, with its traceback and the batch id in the answer."""
     if refusal.reason != INTERNAL:
         return
     batch_id = str(error.batch_id) if isinstance(error, Defect) else None
@@ -167,7 +167,7 @@ def log_if_defect(error: BaseException, refusal: Refusal, endpoint: str) -> None
 
 
 def printable(text: str) -> str:
-    """Text that can't end a line, steer a terminal or fail to be encoded; cut to a length that is bearable."""
+    """Return text that can't end a line, control a terminal or fail to be encoded, of at most _TEXT_CHARS_MAX characters."""
     if len(text) > _TEXT_CHARS_MAX:
         text = text[: _TEXT_CHARS_MAX - 1] + "…"
     if text.isprintable():

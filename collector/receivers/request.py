@@ -72,7 +72,7 @@ class Receiver:
         self.explain: Final = explain
         self.clock: Final = clock
         self.sender_log: SenderLog | None = None
-        """Collects rejections, refusals and repairs by tenant, for the log; None: they are not logged."""
+        """Collects rejections, refusals and repairs by tenant, for the log; None if they are not logged."""
         self.logs_requests: bool = False
         """Whether each request is logged."""
 
@@ -95,7 +95,7 @@ class TelemetryRequest:
         self.body_bytes: i64 = 0
         """How many bytes of the body have come, before decompression."""
         self.announced_bytes: int = 0
-        """The body's size as the head, or the prefix of a gRPC message, announces it; 0: it is not announced."""
+        """The body's size as the head, or the prefix of a gRPC message, announces it; 0 if it is not announced."""
         self._receiver: Final = receiver
         self._endpoint: Final = endpoint
         self._route_name: Final = route_name
@@ -113,11 +113,11 @@ class TelemetryRequest:
         self._at_work: WholeBody | None = None
         self._held_bytes: i64 = 0
         self._content_bytes: i64 = -1
-        """The size of the decompressed body; below 0: it is not decompressed yet."""
+        """The size of the decompressed body; below 0 if it is not decompressed yet."""
         self._is_counted: bool = False
         """Whether the code that refuses counts the refusal for its tenant, so that `refuse` must not."""
         self._adapted: Adapted | None = None
-        """The accepted and rejected items; None: the request was refused, or is not done."""
+        """The accepted and rejected items; None if the request was refused, or is not done."""
 
     # Methods that each protocol implements.
 
@@ -312,13 +312,13 @@ class TelemetryRequest:
             raise refusal
 
     async def _wait_for_room(self, growth_bytes: int) -> None:
-        """Return when there is room for `growth_bytes` beside the body, or after `body_timeout_s`."""
+        """Wait until there is room for `growth_bytes` in addition to the body, but no longer than `body_timeout_s`."""
         assert self._share is not None
         at_work = self._at_work = WholeBody(growth_bytes)
         await self._share.room.begin(at_work, self._receiver.body_timeout_s)
 
     def room(self) -> Room | None:
-        """Return the room in which the body waits for other bodies of its tenant; None: no body is waited for."""
+        """Return the room in which the body waits for other bodies of its tenant; None if no body is waited for."""
         return self._share.room if self._is_unfinished and self._share is not None else None
 
     def _begin_body(self) -> None:
@@ -334,7 +334,7 @@ class TelemetryRequest:
             self._bodies.end(self._caller.tenant)
 
     def _hold(self, size_bytes: int) -> None:
-        """Raises Overloaded."""
+        """Reserve bytes of the budget until the answer. Raises Overloaded."""
         assert self._share is not None
         self._share.reserve(size_bytes)
         self._held_bytes += size_bytes
@@ -344,7 +344,7 @@ class TelemetryRequest:
         return int(self._held_bytes)
 
     def _hold_rows(self, size_bytes: int) -> None:
-        """Raises Overloaded."""
+        """Reserve bytes for the rows, up to the tenant's share. Raises Overloaded."""
         assert self._share is not None
         self._held_bytes += self._share.reserve_all_that_fits(int(self._held_bytes), size_bytes)
 

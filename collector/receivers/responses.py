@@ -35,7 +35,7 @@ from collector.receivers.rpc_codes import (
 
 
 def summarize(outcome: Outcome, noun: str) -> str:
-    """Counts by reason: `3 of 10 spans rejected: 2 timestamp_too_old (Timestamp is more than 24h in the past), 1 …`."""
+    """Return the counts by reason: `3 of 10 spans rejected: 2 timestamp_too_old (Timestamp is more than 24h in …), 1 …`."""
     adapted = outcome.adapted
     counts: Counter[int] = Counter()
     for (_type, reason), items in adapted.rejected.items():
@@ -55,7 +55,7 @@ def summarize(outcome: Outcome, noun: str) -> str:
 
 
 def repairs(outcome: Outcome) -> str:
-    """Counts by kind: `repaired: 2 invalid_text (a text is not UTF-8, …)`; nothing where nothing was repaired."""
+    """Return the counts by kind: `repaired: 2 invalid_text (a text is not UTF-8, …)`; empty if nothing was repaired."""
     repaired = outcome.adapted.repaired
     if not repaired:
         return ""
@@ -64,13 +64,13 @@ def repairs(outcome: Outcome) -> str:
 
 
 def warning(outcome: Outcome, noun: str) -> str:
-    """Return the message of a partial success: what was rejected, and what was repaired."""
+    """Return the message of a partial success: the rejected items, the repairs, and the unknown fields."""
     rejected = summarize(outcome, noun) if outcome.adapted.rejected else ""
     return "; ".join(filter(None, (rejected, repairs(outcome), nothing_taken(outcome))))
 
 
 def nothing_taken(outcome: Outcome) -> str:
-    """Return the unknown fields of a body: all if nothing was taken, else those that hold items on another route."""
+    """Return the text about a body's unknown fields: all if nothing was taken, else those with items for another route."""
     adapted = outcome.adapted
     if not adapted.unknown_fields:
         return ""
@@ -79,7 +79,7 @@ def nothing_taken(outcome: Outcome) -> str:
 
 
 def has_warning(adapted: Adapted) -> bool:
-    """Return whether a sender is to hear more than that it was taken."""
+    """Return whether the answer must say more than that the request was taken."""
     return bool(adapted.rejected or adapted.repaired or adapted.unknown_fields)
 
 
@@ -87,7 +87,7 @@ def has_warning(adapted: Adapted) -> bool:
 
 
 class Answer:
-    """One HTTP response. Without a body there is no `content_type`, but where the protocol wants one."""
+    """One HTTP response. Without a body it has no `content_type`, unless the protocol needs one."""
 
     def __init__(self, status: int, content_type: bytes, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.status: Final = status
@@ -96,31 +96,31 @@ class Answer:
         self.headers: Final = headers
 
     def with_headers(self, headers: tuple[tuple[bytes, bytes], ...]) -> "Answer":
-        """Return the same with further headers."""
+        """Return the same answer with further headers."""
         return Answer(self.status, self.content_type, self.body, self.headers + headers)
 
 
 def grpc_elsewhere(places: str) -> Answer:
-    """Return the answer to a gRPC call on a port of HTTP: in gRPC, since its client reads nothing else. `places`: where gRPC is
-    spoken."""
+    """Return the answer to a gRPC call on an HTTP port: in gRPC, since its client reads nothing else. `places` are the ports
+    for gRPC."""
     message = f"this port takes OTLP over HTTP; OTLP over gRPC is taken on {places}: change the endpoint, or the protocol"
     trailers_only = ((b"grpc-status", b"%d" % RPC_UNIMPLEMENTED), (b"grpc-message", message.encode()))
     return Answer(200, b"application/grpc", b"", trailers_only)
 
 
 class Dialect:
-    """How one protocol says it over HTTP."""
+    """Writes the answers of one protocol over HTTP."""
 
     def accepted(self, outcome: Outcome) -> Answer:
-        """The request was taken; of its items, some may have been rejected."""
+        """Return the answer to a request that was taken. Some of its items may have been rejected."""
         raise NotImplementedError
 
     def refused(self, refusal: Refusal) -> Answer:
-        """The request as a whole was not."""
+        """Return the answer to a request that was refused as a whole."""
         raise NotImplementedError
 
 
-# What an answer for this reason has beside its body.
+# The headers of an answer for this reason.
 _HEADERS: Final[dict[int, tuple[tuple[bytes, bytes], ...]]] = {
     METHOD_NOT_ALLOWED: ((b"allow", b"POST"),),
     MISSING_API_KEY: ((b"www-authenticate", b'Bearer realm="infrasage"'),),
@@ -137,7 +137,7 @@ def _headers(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def receipt_headers(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
-    """What an answer has beside its body, over gRPC in its trailers: which receipt is its own, and what was repaired."""
+    """Return the headers (over gRPC, the trailers) with the batch id of the receipt, the repairs, and the items not kept."""
     batch_id = (b"x-infrasage-batch-id", str(outcome.batch_id).encode())
     repaired, not_kept = outcome.adapted.repaired, outcome.adapted.not_kept
     if not repaired and not not_kept:
@@ -157,7 +157,7 @@ _PROTOBUF: Final = b"application/x-protobuf"
 
 
 class NativeDialect(Dialect):
-    """The JSON API's errors, and the answer to a single record."""
+    """Writes the JSON API's errors, and the answer to a single record."""
 
     def accepted(self, outcome: Outcome) -> Answer:
         adapted = outcome.adapted
@@ -179,7 +179,7 @@ class NativeDialect(Dialect):
 
 
 class NativeBatchDialect(NativeDialect):
-    """The answer to an array of records: those that failed are named, the first 10,000 of them."""
+    """Writes the answer to an array of records. It names the first 10,000 that failed."""
 
     def accepted(self, outcome: Outcome) -> Answer:
         adapted = outcome.adapted
@@ -200,9 +200,9 @@ _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 
 
 def rpc_status(refusal: Refusal) -> bytes:
-    """A google.rpc.Status: OTLP's answer over HTTP, and over gRPC the trailer grpc-status-details-bin.
+    """Return a google.rpc.Status: OTLP's answer over HTTP, and over gRPC the trailer grpc-status-details-bin.
 
-    With RetryInfo exactly where the request may be sent again.
+    It has RetryInfo if and only if the request may be sent again.
     """
     status = Status(code=refusal.codes.grpc, message=refusal.message)
     if refusal.retry_after_s is not None:
@@ -217,13 +217,13 @@ def _nanoseconds(seconds: float) -> int:
     return math.ceil(seconds * 1e9)
 
 
-# What a signal's items are called: in sentences, and in the JSON of a partial success.
+# The names of a signal's items: in sentences, and in the JSON of a partial success.
 _NOUNS: Final = {METRICS: "data points", LOGS: "log records", TRACES: "spans"}
 _REJECTED_FIELDS: Final = {METRICS: "rejectedDataPoints", LOGS: "rejectedLogRecords", TRACES: "rejectedSpans"}
 
 
 class OtlpProtobufDialect(Dialect):
-    """OTLP in protobuf, over HTTP and (the bodies) over gRPC."""
+    """Writes OTLP answers in protobuf, over HTTP and (the bodies) over gRPC."""
 
     def __init__(self, signal: int) -> None:
         self._noun: Final = _NOUNS[signal]
@@ -232,7 +232,7 @@ class OtlpProtobufDialect(Dialect):
         return Answer(200, _PROTOBUF, self.body(outcome), receipt_headers(outcome))
 
     def body(self, outcome: Outcome) -> bytes:
-        """An Export…ServiceResponse."""
+        """Return an encoded Export…ServiceResponse."""
         adapted = outcome.adapted
         if not has_warning(adapted):
             return b""
@@ -247,7 +247,7 @@ class OtlpProtobufDialect(Dialect):
 
 
 class OtlpJsonDialect(Dialect):
-    """OTLP in JSON; and what an unknown media type is answered in."""
+    """Writes OTLP answers in JSON, also to an unknown media type."""
 
     def __init__(self, signal: int) -> None:
         self._noun: Final = _NOUNS[signal]
@@ -272,17 +272,17 @@ class OtlpJsonDialect(Dialect):
 
 
 class RemoteWriteDialect(Dialect):
-    """Prometheus remote write 1.0: no body, or text for the sender's log. Without 2.0's headers: senders would believe them."""
+    """Answers remote write 1.0: no body, or text for the sender's log. 2.0's headers are left out: senders would use them."""
 
     def accepted(self, outcome: Outcome) -> Answer:
         if not outcome.adapted.rejected:
             return Answer(204, b"", b"", receipt_headers(outcome))
-        # Not 2xx, since not all of it was written; the rest is kept, and Prometheus does not send a 400 again.
+        # Not 2xx, since not all items were accepted. The accepted items are kept, and Prometheus does not send again after 400.
         return self._text(400, summarize(outcome, "samples"), receipt_headers(outcome))
 
     def refused(self, refusal: Refusal) -> Answer:
         if refusal.reason == DEAD_LETTERS_FULL:
-            # Prometheus drops what is answered 429, good samples too.
+            # Prometheus drops all samples of a request that is answered 429.
             refusal = refusal._replace(codes=Codes(503, RPC_UNAVAILABLE, retryable=True))
         return self._text(refusal.codes.http, f"{refusal.name}: {refusal.message}", _headers(refusal))
 
@@ -293,7 +293,7 @@ class RemoteWriteDialect(Dialect):
 
 
 class RemoteWriteV2Dialect(RemoteWriteDialect):
-    """Remote write 2.0: the same, and always how much was written; senders take an answer without it for a failure."""
+    """Answers remote write 2.0 like 1.0, with the written counts, since senders take an answer without them for a failure."""
 
     def accepted(self, outcome: Outcome) -> Answer:
         adapted = outcome.adapted

@@ -1,4 +1,4 @@
-"""What is received on which route, by which adapter, and how it is answered: one table for HTTP, one for gRPC.
+"""The adapter and the answers of each route: one table for HTTP, one for gRPC.
 
 An adapter is chosen only here, once, by the request's head.
 """
@@ -45,7 +45,7 @@ from collector.receivers.responses import (
     OtlpProtobufDialect,
 )
 
-# Who reads the payload of a dead letter again.
+# The adapters that read the payloads of dead letters.
 PAYLOAD_ADAPTERS: Final[dict[PayloadForm, Adapt]] = {
     PAYLOAD_FORM_NATIVE_JSON: adapters.native.request.adapt,
     **{OTLP_FORMS[signal]: adapt for signal, adapt in OTLP_PROTOBUF.items()},
@@ -76,7 +76,7 @@ def _native(endpoint: str, adapt: Adapt, dialect: Dialect) -> Route:
 
 
 def http_routes(batch_items_max: int) -> dict[str, Route]:
-    """Every route that takes telemetry, by its path."""
+    """Return all routes that take telemetry, by path."""
     remote_write = endpoints.REMOTE_WRITE
     write_v1 = Format(
         Input(
@@ -114,7 +114,7 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
             remote_write,
             {
                 V1_MEDIA_TYPE: write_v1,
-                # What senders that do not know the specification send, or leave out.
+                # The media types of senders that do not know the specification; some send none.
                 "": write_v1,
                 "text/plain": write_v1,
                 "application/octet-stream": write_v1,

@@ -21,7 +21,7 @@ NAMES: Final = (
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
-"""By code."""
+"""The names, by code."""
 
 RPC_OK: Final = 0
 RPC_CANCELLED: Final = 1

@@ -1,11 +1,11 @@
-"""What operators see of senders in the log: what was rejected, repaired, refused, limited and not read, and each request,
+"""Log for operators what became of senders' requests: the rejected, repaired, refused, limited and unread, and each request,
 if that is wanted.
 
 Invariants:
-1. A tenant has at most one line in each interval, however many requests it sends, and what happened within it is counted
+1. A tenant has at most one line in each interval, however many requests it sends, with the counts of that interval
    (test_a_tenant_has_one_line_in_an_interval).
-2. The lines of one interval are bounded: what is beyond is one line (test_many_tenants_are_one_line).
-3. No line has a key, or a part of a query (test_each_request_is_a_line_without_its_key).
+2. The lines of one interval are bounded: all further tenants are one line (test_many_tenants_are_one_line).
+3. No line contains a key, or a part of a query (test_each_request_is_a_line_without_its_key).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from collector.tenancy.identity import Caller
 
 _LOOK_S: Final = 1.0
 _TENANTS_MAX: Final = 50
-# Of what is logged of senders whose key is not known.
+# The tenant in lines about senders whose key is not known.
 _NOBODY: Final = "(unknown)"
 _LIMITED: Final = (RATE_LIMIT_EXCEEDED, EXCEEDS_PLAN, DEAD_LETTERS_FULL, OVERLOADED)
 
@@ -31,14 +31,14 @@ log = structlog.get_logger(__name__)
 
 
 class _Tally:
-    """What happened to one tenant's requests since its last line."""
+    """The counts of one tenant's requests since its last line."""
 
     def __init__(self) -> None:
         self.rejected: Final[Counter[str]] = Counter()  # items, by reason
         self.repaired: Final[Counter[str]] = Counter()  # by kind
         self.refused: Final[Counter[str]] = Counter()  # requests, by reason
         self.limited: Final[Counter[str]] = Counter()  # the same
-        self.unread: Final[Counter[str]] = Counter()  # requests with fields that nobody knows, by what was not taken of them
+        self.unread: Final[Counter[str]] = Counter()  # requests with unknown fields: "part" or "all" of it was not taken
         self.example = ""
 
     def fields(self) -> dict[str, Any]:
@@ -58,17 +58,17 @@ class _Tally:
 
 
 class SenderLog:
-    """Note what happens at any time; `run` in a task. One event loop's."""
+    """Collects the outcomes of requests, and logs them. Call `run` in a task. Used by one event loop, so it has no locks."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
-        """`interval_s`: least time between two lines of a tenant. `clock`: in seconds, monotonic."""
+        """`interval_s` is the least time between two lines of a tenant. `clock` is in seconds, and monotonic."""
         self._interval_s: Final = interval_s
         self._clock: Final = clock
         self._tallies: Final[dict[str, _Tally]] = {}
         self._logged_s: Final[dict[str, float]] = {}
 
     def taken(self, tenant: str, adapted: Adapted) -> None:
-        """A request was taken, not quite as it was sent."""
+        """Note a request that was taken, if items were rejected or repaired, or fields unknown."""
         unknown = adapted.unknown_fields
         if not adapted.rejected and not adapted.repaired and not unknown:
             return
@@ -85,14 +85,14 @@ class SenderLog:
             tally.example = f"{REASON[rejection.reason].name}: {printable(rejection.message)}"
 
     def refused(self, tenant: str | None, refusal: Refusal) -> None:
-        """A request was refused as a whole. `tenant`: None where it is not known whose it was."""
+        """Note a request that was refused as a whole. `tenant` is None if it is unknown."""
         tally = self._tally(_NOBODY if tenant is None else tenant)
         counts = tally.limited if refusal.reason in _LIMITED else tally.refused
         counts[refusal.name] += 1
         tally.example = f"{refusal.name}: {refusal.message}"
 
     async def run(self) -> None:
-        """Write the lines that are due, for ever; at the end those that are left."""
+        """Write the lines that are due, until cancelled; then write the remaining lines."""
         try:
             while True:
                 await asyncio.sleep(_LOOK_S)
@@ -101,7 +101,7 @@ class SenderLog:
             self.write(is_last=True)
 
     def write(self, *, is_last: bool = False) -> None:
-        """Write the lines that are due. `is_last`: all."""
+        """Write the lines that are due; if `is_last`, all lines."""
         now = self._clock()
         for tenant in [tenant for tenant, logged_s in self._logged_s.items() if now - logged_s >= self._interval_s]:
             del self._logged_s[tenant]
@@ -139,12 +139,12 @@ def _write(tally: _Tally, **whose: Any) -> None:
 def log_request(
     route: str, code: int | str, caller: Caller | None, size_bytes: int, seconds: float, adapted: Adapted | None
 ) -> None:
-    """Log one request that brought telemetry, once it is answered. `adapted`: None where it was refused."""
+    """Log one request with telemetry, once it is answered. `adapted` is None if it was refused."""
     counts = {} if adapted is None else {"accepted": adapted.accepted_count(), "rejected": adapted.rejected_count()}
     who = {} if caller is None else {"tenant": caller.tenant, "key": caller.key_id}
     log.info("request", route=route, code=code, **who, bytes=size_bytes, ms=round(seconds * 1000, 1), **counts)
 
 
 def log_page(path: str, method: str, code: int, seconds: float) -> None:
-    """Log one request for a page. `path`: without its query."""
+    """Log one request for a page. `path` is without its query."""
     log.info("request", route=printable(path), method=method, code=code, ms=round(seconds * 1000, 1))

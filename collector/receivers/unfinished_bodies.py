@@ -1,6 +1,6 @@
-"""Counts the requests that wait for the rest of a body, and their connections, by tenant, so that no tenant can use up all.
+"""Count the requests that wait for the rest of a body, and their connections, by tenant, so that no tenant can use up all.
 
-Such a request takes some kilobytes of memory for a few bytes from its client, and a connection may have a thousand of them.
+Such a request takes some kilobytes of memory for a few bytes from its client, and a connection may have a thousand requests.
 
 Invariants:
 1. At most `requests_max` requests of a server wait for the rest of a body

@@ -29,8 +29,8 @@ class RefusedHead:
     """The answer to a head that does not become a call."""
 
     def __init__(self, block: bytes, *, has_text: bool = False) -> None:
-        """`has_text`: the answer has the text of `http_elsewhere` as its body. It is for requests that are not gRPC, except
-        HEAD."""
+        """If `has_text`, the answer has the text of `http_elsewhere` as its body. That is for requests that are not gRPC,
+        except HEAD."""
         self.block: Final = block
         self.has_text: Final = has_text
 
@@ -39,8 +39,8 @@ class OtherCall:
     """A call of a method that takes no telemetry: health or reflection."""
 
     def __init__(self, handler: Handler, timeout_s: float, *, is_check: bool) -> None:
-        """`is_check`: the call is health's Check. It is never refused because other calls are open, else an orchestrator would
-        restart the collector."""
+        """`is_check` is whether the call is health's Check. It is never refused because other connections have open calls:
+        otherwise an orchestrator would restart the collector."""
         self.handler: Final = handler
         self.timeout_s: Final = timeout_s
         self.is_check: Final = is_check

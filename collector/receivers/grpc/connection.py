@@ -1,10 +1,10 @@
-"""One connection of gRPC: HTTP/2's streams become calls, and their answers are written.
+"""A connection of gRPC: it makes calls of HTTP/2's streams, and writes their answers.
 
 Invariants:
 1. A call's error is trailers-only, and its answer one write (test_errors_are_trailers_only_on_the_wire).
 2. A client that pings too often gets gRPC's own error (test_pings_too_often_are_answered_in_grpcs_own_words).
 
-What a connection has in common with HTTP's is in receivers/transport/http2_connection.py.
+The part that is shared with HTTP's connections is in receivers/transport/http2_connection.py.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from collector.receivers.transport.http2_connection import ServerConnection, Ser
 from collector.receivers.unfinished_bodies import ConnectionBodies
 from collector.runtime.descriptors import Descriptors
 
-# What of messages may be on its way or not taken yet, of one stream and of all of a connection. Their bytes are in the budget
-# as they come, so the windows need only be large enough for a fast network.
+# The most bytes of messages that may be on the way or not taken yet, of one stream and of a connection. Their bytes are in the
+# budget as they come, so the windows need only be large enough for a fast network.
 _STREAM_WINDOW_BYTES: Final = 1024 * 1024
 _CONNECTION_WINDOW_BYTES: Final = 8 * 1024 * 1024
 _ARE_YOU_THERE: Final = b"inquiry."
-# How often a client may ping too soon, as gRPC core has it.
+# How often a client may ping too soon: gRPC core's number.
 _PING_STRIKES_MAX: Final = 2
 
-# Who speaks HTTP/1.1 here has mistaken the port, and should hear of it.
+# A client that sends HTTP/1.1 here has the wrong port, and gets an answer that says so.
 _HTTP1_METHODS: Final = (b"POST", b"GET ", b"HEAD", b"PUT ", b"OPTI")
 _ACCEPT_ENCODING: Final = encode(*ACCEPTED)
 _HTTP1_ANSWER: Final = (
@@ -53,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 
 class GrpcShared(Connections):
-    """What the connections of a server have in common."""
+    """The state that the connections of a server share."""
 
     def __init__(
         self, receiver: GrpcReceiver, methods: Methods, settings: Grpc, descriptors: Descriptors | None = None
@@ -63,13 +63,13 @@ class GrpcShared(Connections):
         self.methods: Final = methods
         self.settings: Final = settings
         self.stream_calls: int = 0
-        """How many are open on all connections, but for health's Check."""
+        """How many stream calls are open on all connections, not counting health's Check."""
         self.http_places: str = _DEFAULT_HTTP_PLACES
-        """Where HTTP is spoken, for its clients that come here instead."""
+        """The ports for HTTP, for the answer to HTTP clients."""
 
 
 class _Refusing(ServerStream):
-    """A stream that is refused by its head. The rest of it may pass."""
+    """A stream that is refused by its head. The rest of the stream is ignored."""
 
     def __init__(self, stream_id: int, began: float, answer: RefusedHead) -> None:
         super().__init__(stream_id, began)
@@ -77,18 +77,18 @@ class _Refusing(ServerStream):
 
 
 class GrpcConnection(ServerConnection):
-    """One, as asyncio's protocol and as the server sees it."""
+    """A connection of gRPC, which is asyncio's protocol."""
 
     def __init__(self, shared: GrpcShared) -> None:
         super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
-        self._has_begun: bool = False  # something came
+        self._has_begun: bool = False  # whether any byte came
         self._stream_calls: int = 0  # how many are open
         self._bodies: Final = ConnectionBodies(shared.receiver.unfinished)
-        self._pinged: float = 0.0  # 0: no answer is waited for
+        self._pinged: float = 0.0  # 0 if no answer to a ping is waited for
         self._last_ping: float = -1e9
         self._ping_strikes: int = 0
-        self._moved: bool = False  # data or an answer, since the client's last ping
+        self._moved: bool = False  # whether data or an answer was sent since the client's last ping
 
     # asyncio's side.
 
@@ -98,7 +98,7 @@ class GrpcConnection(ServerConnection):
         shared.accepted(now)
         is_tls = transport.get_extra_info("ssl_object") is not None
         if is_tls:
-            super().connection_made(transport)  # its listener has made room
+            super().connection_made(transport)  # the TLS listener has made room
         elif shared.is_full(now):
             self._refuse(transport)
         elif shared.has_descriptor_for(transport.get_extra_info("socket").fileno()):
@@ -114,7 +114,7 @@ class GrpcConnection(ServerConnection):
                 self._refuse(transport)
 
     def _anew(self) -> asyncio.Protocol:
-        """Return what begins this connection again, with another descriptor."""
+        """Return a protocol that begins this connection again, with another descriptor."""
         return cast("asyncio.Protocol", GrpcConnection(self._shared))
 
     def _refuse(self, transport: Any) -> None:
@@ -190,7 +190,7 @@ class GrpcConnection(ServerConnection):
                 self.run(stream, self._finish(stream, call))
             else:
                 self.due.append(stream)
-            stream.leave_room()  # behind the task, which begins to work before another body comes
+            stream.leave_room()  # after the task is made, so that it begins before another body comes
         elif isinstance(stream, StreamCall):
             stream.happened()
         else:
@@ -215,7 +215,7 @@ class GrpcConnection(ServerConnection):
         else:
             self._ping_strikes += 1
             if self._ping_strikes > _PING_STRIKES_MAX:
-                # In gRPC's own words, at which its clients ping less often.
+                # gRPC's own error text, after which its clients ping less often.
                 self.goodbye(ENHANCE_YOUR_CALM, b"too_many_pings")
         self._moved = False
         self._last_ping = now
@@ -227,7 +227,7 @@ class GrpcConnection(ServerConnection):
         call.ran()
         self.ran(stream)
         if self.state == CLOSED:
-            call.completed()  # nobody hears it, but it is what became of it
+            call.completed()  # no client gets the answer, but the outcome is counted
             return
         self.say(stream)
         self.flush()
@@ -251,14 +251,14 @@ class GrpcConnection(ServerConnection):
         self._end_early(stream)
 
     def _end_early(self, stream: ServerStream) -> None:
-        """Answered before it is whole: the rest is not wanted."""
+        """Reset a stream that is answered before it is whole: the rest is not needed."""
         if stream.is_sent and not stream.is_received:
             self.reset(stream, NO_ERROR)
 
     # Other calls.
 
     def _full_of_stream_calls(self, wanted: OtherCall) -> RefusedHead | None:
-        """Return the refusal where as many are open as may be."""
+        """Return the refusal if the allowed number of stream calls is open, else None."""
         settings = self._shared.settings
         if self._stream_calls >= settings.connection_stream_calls_max:
             limit = f"{settings.connection_stream_calls_max} on a connection (grpc.connection_stream_calls_max)"
@@ -278,7 +278,8 @@ class GrpcConnection(ServerConnection):
         talk.task = self.run(talk, self._talk(talk))
 
     def write_message(self, talk: StreamCall, message: bytes) -> None:
-        """Write the next message of its answer, with its prefix; the first with the head, since errors are trailers-only."""
+        """Write the next message of the answer, with its prefix. The head is sent only with the first message, since errors are
+        trailers-only."""
         if talk.is_gone or self.state == CLOSED:
             return
         if not talk.has_said:
@@ -338,12 +339,12 @@ class GrpcConnection(ServerConnection):
             self.close()
 
     def leave(self) -> None:
-        """As HTTP/2 has it, once the connection has begun: SETTINGS come first."""
+        """Leave as in HTTP/2, but only if the connection has begun: SETTINGS come first."""
         if self._has_begun:
             super().leave()
 
     def shutdown(self) -> None:
-        """As HTTP/2 has it; a connection that has not begun is given a moment, since its first call may be on its way."""
+        """Shut down as in HTTP/2. A connection that has not begun gets FRESH_S, since its first call may be on its way."""
         if self._has_begun:
             super().shutdown()
         else:

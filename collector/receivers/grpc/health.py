@@ -18,16 +18,16 @@ CHECK_PATH: Final = f"/{SERVICE}/Check".encode()
 
 
 class GrpcHealth:
-    """Of all services alike, since one process serves them."""
+    """The health of all services, which is the same, since one process serves them."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        """By their full names."""
+        """`services` are full names."""
         self._services: Final = frozenset(["", *services])
         self._is_serving = True
         self._changed: Final = asyncio.Event()
 
     def handlers(self) -> dict[str, Handler]:
-        """By path."""
+        """Return the handlers by path."""
         return {CHECK_PATH.decode(): self._check, f"/{SERVICE}/Watch": self._watch}
 
     def end(self) -> None:
@@ -44,7 +44,7 @@ class GrpcHealth:
         if await _asked(talk) not in self._services:
             unknown: bytes = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
             await talk.send(unknown)
-            await asyncio.Event().wait()  # none is ever added; the client, or the end, ends it
+            await asyncio.Event().wait()  # no service is ever added; the client or the shutdown ends the call
         await talk.send(self._status())
         if self._is_serving:
             await self._changed.wait()
@@ -58,7 +58,7 @@ class GrpcHealth:
 
 
 async def _asked(talk: StreamCall) -> str:
-    """The service's name. Raises CallFailed."""
+    """Return the name of the service in the request. Raises CallFailed."""
     message = await talk.receive_only()
     try:
         request = HealthCheckRequest.FromString(message)

@@ -1,7 +1,7 @@
-"""gRPC's server reflection: tools such as grpcurl and ghz list and call the services without having their files.
+"""gRPC's server reflection, with which tools such as grpcurl and ghz list and call the services without their files.
 
 Source: grpc/doc/server-reflection.md. The answers are grpcio-reflection's, which is loaded at the first question: it needs more
-memory than the rest of the server. Its protocol is v1alpha; v1 has the same messages under another name.
+memory than the rest of the server. Its protocol is v1alpha, and v1 has the same messages under another name.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class _Pool:
         return getattr(self._pool, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802  # protobuf's name
-        """Raises KeyError."""
+        """Return the file that defines a symbol. Raises KeyError."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -37,14 +37,14 @@ class _Pool:
 
 
 class Reflection:
-    """The handler for the services with these names."""
+    """Answers reflection requests about the services with these names."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services: Final = services
         self._loaded: Any = None
 
     def handlers(self) -> dict[str, Handler]:
-        """By path."""
+        """Return the handlers by path."""
         return {f"/{service}/ServerReflectionInfo": self._info for service in (SERVICE, _SERVICE_V1)}
 
     async def _info(self, talk: StreamCall) -> None:
@@ -60,7 +60,7 @@ class Reflection:
                 await talk.send(answer.SerializeToString())
 
     def _load(self) -> tuple[Any, Any]:
-        # gRPC core's own log would pass ours by; nothing of it is used here.
+        # gRPC core, whose log would bypass ours, is not used here.
         # The services' files are in the pool once they are loaded.
         import opentelemetry.proto.collector.logs.v1.logs_service_pb2  # noqa: PLC0415
         import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2  # noqa: PLC0415

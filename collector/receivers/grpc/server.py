@@ -1,11 +1,11 @@
 """The gRPC server: OTLP's three services, health checking and reflection, on one port, over TLS or not. It logs no calls.
 
 Invariants:
-1. Connections, calls and what they hold are bounded (test_connections_are_bounded_and_must_begin_in_time,
+1. Connections, calls and their bytes are bounded (test_connections_are_bounded_and_must_begin_in_time,
    test_too_many_requests_at_once_are_unavailable_with_a_delay, test_over_the_budget_is_unavailable_with_a_delay).
-2. A health check hears NOT_SERVING before the server takes no more calls (test_what_crosses_the_end_is_answered).
+2. A health check reports NOT_SERVING before the server takes no more calls (test_what_crosses_the_end_is_answered).
 
-How it listens, drains and ends is in receivers/transport/server.py.
+Listening, draining and stopping are in receivers/transport/server.py.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _BACKLOG: Final = 2048
 
 
 class GrpcServer(Server):
-    """Use: `start`, then `port`, then `leave` if there is time for it, then `stop`."""
+    """The gRPC server. Call `start`, then `leave` if there is time for it, then `stop`. `port` is known after `start`."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class GrpcServer(Server):
         descriptors: Descriptors | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`host`, `places`, `unix_sockets`: as Server has them. `certificates`: TLS alone. `reuse_port`: other processes may
-        listen there too, and share the connections."""
+        """`host`, `places` and `unix_sockets` are those of Server. With `certificates`, the ports accept only TLS. With
+        `reuse_port`, other processes may listen on the same port, and share the connections."""
         names = [service.name for service in services]
         self._health: Final = GrpcHealth(names)
         others = self._health.handlers() | Reflection([*names, health.SERVICE, reflection.SERVICE]).handlers()
@@ -74,7 +74,7 @@ class GrpcServer(Server):
         )
 
     async def start(self) -> None:
-        """Listen and accept. Raises OSError, and then listens on nothing."""
+        """Listen and accept. If it raises OSError, it listens on nothing."""
         try:
             await super().start()
         except OSError as error:
@@ -84,16 +84,16 @@ class GrpcServer(Server):
         self._shared.metrics.watch_grpc_connections(self.connection_count, self._shared.connections_max)
 
     def tell_http_places(self, places: str) -> None:
-        """Where HTTP is spoken, for its clients that come here instead."""
+        """Set the ports for HTTP, for the answer to HTTP clients."""
         self._shared.http_places = places
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """Return the port of the server."""
         return self.ports[0]
 
     def leave(self) -> None:
-        """Report NOT_SERVING to health checks, ask clients with GOAWAY to go elsewhere, and go on accepting and answering."""
+        """Report NOT_SERVING to health checks, send GOAWAY to clients, and continue to accept and to answer."""
         self._health.end()
         super().leave()
 

@@ -1,4 +1,4 @@
-"""What is served over gRPC: OTLP's methods, and whatever else there is to call."""
+"""The methods served over gRPC: OTLP's, and others such as health checks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -11,7 +11,7 @@ from collector.telemetry.metrics import Metrics
 
 
 class Service(NamedTuple):
-    """One of OTLP's services: its full name, what it takes, and who reads it."""
+    """One of OTLP's services: its full name, its signal, and its input."""
 
     name: str
     signal: int
@@ -19,7 +19,7 @@ class Service(NamedTuple):
 
 
 class Method:
-    """The Export of one of them."""
+    """The method Export of one service."""
 
     def __init__(self, service: Service, endpoint: Endpoint) -> None:
         self.service: Final = service.name
@@ -29,10 +29,10 @@ class Method:
 
 
 class Methods:
-    """All, by path."""
+    """All methods, by path."""
 
     def __init__(self, services: Sequence[Service], metrics: Metrics, others: Mapping[str, Handler]) -> None:
-        """`others`: by path, as `/grpc.health.v1.Health/Check`."""
+        """`others` are by path, such as `/grpc.health.v1.Health/Check`."""
         self.exports: Final = {
             f"/{service.name}/Export".encode(): Method(service, metrics.grpc_method(f"{service.name}/Export"))
             for service in services

@@ -1,11 +1,11 @@
 """A gRPC call that carries no telemetry, such as health checking and reflection: its handler exchanges messages freely.
 
-A client that does not read its answers is not waited for with more in memory than it asked for once.
+While a client does not read its answers, no further answer is made for it.
 
 Invariants:
-1. Of messages that wait for their answers, there are at most _WAITING_MAX, of as many bytes as one may have
+1. At most _WAITING_MAX messages wait for their answers. Together they have at most as many bytes as one message may have
    (tests/unit/collector/receivers/grpc/test_stream_call.py, test_messages_that_wait_are_bounded).
-2. Others have their turn after each message (test_others_have_their_turn_after_each_message).
+2. Other tasks have their turn after each message (test_others_have_their_turn_after_each_message).
 3. A call ends at its own deadline, whatever its handler waits for (test_calls_that_are_not_whole_end_at_their_own_deadline).
 """
 
@@ -30,43 +30,43 @@ PREFIX_BYTES: Final = 5
 _MESSAGE_BYTES_MAX: Final = 64 * 1024
 _WAITING_MAX: Final = 64
 
-# Answers a call that is not telemetry: returns when it is done, raises CallFailed.
+# Answers a call without telemetry. It returns when the call is done, and may raise CallFailed.
 Handler = Callable[["StreamCall"], Awaitable[None]]
 
 
 class CallFailed(Exception):
-    """A handler's call can't be answered otherwise."""
+    """A call ends with an error."""
 
     def __init__(self, code: int, message: str) -> None:
-        """`code`: google.rpc.Code."""
+        """`code` is a google.rpc.Code."""
         super().__init__(message)
         self.code: Final = code
         self.message: Final = message
 
 
 class GrpcWire(Protocol):
-    """The connection, as a talk sees it."""
+    """The connection of a call, as the call uses it."""
 
     def write_message(self, talk: "StreamCall", message: bytes) -> None: ...
 
 
 class StreamCall(ServerStream):
-    """What a handler has of its call."""
+    """A call as its handler sees it."""
 
     def __init__(
         self, stream_id: int, began: float, handler: Handler, timeout_s: float = inf, *, is_counted: bool = True
     ) -> None:
-        """`is_counted`: among those of all connections. `timeout_s`: its client's."""
+        """`is_counted` is whether the call counts among those of all connections. `timeout_s` is its client's."""
         super().__init__(stream_id, began)
         self.timeout_s: Final = timeout_s
         self.handler: Final = handler
         self.is_counted: Final = is_counted
-        self.has_asked: bool = False  # a message came
+        self.has_asked: bool = False  # whether a message came
         self.task: asyncio.Task[None] | None = None
         self.wire: GrpcWire | None = None
-        self.has_said: bool = False  # its answer has begun
-        self._exceeded: CallFailed | None = None  # why its task was cancelled, where that was its deadline
-        self._wants_end: bool = False  # no other message may follow
+        self.has_said: bool = False  # whether its answer has begun
+        self._exceeded: CallFailed | None = None  # the error if its task was cancelled at its deadline
+        self._wants_end: bool = False  # whether no other message may follow
         self._coming: bytes = b""
         self._messages: Final[deque[bytes]] = deque()
         self._waiting_bytes: int = 0  # of the messages
@@ -76,7 +76,7 @@ class StreamCall(ServerStream):
     # The handler's side.
 
     async def receive(self) -> bytes | None:
-        """Return the next message; None: there are no more. Raises CallFailed if what arrived is not a message."""
+        """Return the next message; None if there are no more. Raises CallFailed if the received bytes are not a message."""
         while True:
             if self._messages:
                 await asyncio.sleep(0)
@@ -105,7 +105,7 @@ class StreamCall(ServerStream):
         return message
 
     async def send(self, message: bytes) -> None:
-        """Return when the client has room for more."""
+        """Send a message, and wait until the client has room for more."""
         assert self.wire is not None
         self.wire.write_message(self, b"\0" + len(message).to_bytes(4, "big") + message)
         while self.rest and not self.is_gone:
@@ -145,7 +145,7 @@ class StreamCall(ServerStream):
         self.happened()
 
     def end_if_late(self, waited_s: float, message_timeout_s: float) -> None:
-        """End the call at its own deadline, or where nothing that its handler can answer came within `message_timeout_s`."""
+        """End the call at its own deadline, or if no request that its handler can answer came within `message_timeout_s`."""
         is_waited_for = not self.is_received and (self._wants_end or not self.has_asked)
         if waited_s > self.timeout_s:
             self._exceeded = CallFailed(RPC_DEADLINE_EXCEEDED, f"the call's own deadline, {self.timeout_s:g} s, has passed")
@@ -156,7 +156,7 @@ class StreamCall(ServerStream):
             self.happened()
 
     def cancelled(self) -> CallFailed:
-        """Return why its task was cancelled."""
+        """Return why the call's task was cancelled."""
         if self._exceeded is not None:
             return self._exceeded
         return CallFailed(RPC_CANCELLED, "cancelled") if self.is_gone else CallFailed(RPC_UNAVAILABLE, "the collector stops")
@@ -165,9 +165,9 @@ class StreamCall(ServerStream):
         self.happened()
 
     def quiet_since(self) -> float:
-        """As the base has it. A client that watches does not keep its place: it can ask again."""
+        """Return since when the call is quiet. A client that only watches may be evicted, since it can call again."""
         return self.waits_since if self.rest else self.began
 
     def happened(self) -> None:
-        """Something did: the end, or room for more."""
+        """Wake the handler: a message, the end, or room for more has come."""
         self._happened.set()

@@ -12,13 +12,14 @@ _SHOWN_BYTES_MAX: Final = 100
 
 
 class Timeout:
-    """Of one call."""
+    """The deadline of one call."""
 
     def __init__(self, header: bytes | None) -> None:
-        """`header`: its value, None without one. One that comes several times has commas, and is malformed."""
+        """`header` is the header's value; None without the header. If it was sent several times it has commas, and is
+        malformed."""
         self.seconds: float = inf
         self.problem: str = ""
-        """What is wrong with it, if anything is."""
+        """Why the value is malformed; empty if it is not."""
         if header is None:
             return
         unit_s = _UNITS_S.get(header[-1:])

@@ -1,8 +1,8 @@
-"""One gRPC call that brings telemetry. Its life is in receivers/request.py; it knows nothing of frames.
+"""A gRPC call with telemetry. Its life cycle is in receivers/request.py. It knows nothing of frames.
 
 Invariants:
 1. A message is refused by its prefix, before its bytes come (test_over_the_budget_is_unavailable_with_a_delay).
-2. Whatever a call brings, its answer is one of its protocol (test_no_body_makes_a_server_error).
+2. Whatever a call contains, its answer is a valid gRPC answer (test_no_body_makes_a_server_error).
 3. A call that is not whole at its own deadline ends then (test_calls_that_are_not_whole_end_at_their_own_deadline).
 """
 
@@ -41,10 +41,10 @@ _SHOWN_BYTES_MAX: Final = 100
 
 
 class CallHead:
-    """What decides of a call's head. Many calls have the same."""
+    """The parts of a call's head that matter. Many calls have the same head."""
 
     def __init__(self, method: Method, headers: list[tuple[bytes, bytes]], odd_type: str = "") -> None:
-        """`odd_type`: what is wrong with its content-type, if anything is."""
+        """`odd_type` is what is wrong with the content-type; empty if nothing is."""
         self.odd_type: Final = odd_type
         self.method: Final = method
         self.encoding: str | None = IDENTITY
@@ -67,7 +67,7 @@ class CallHead:
             elif name == b"grpc-timeout":
                 timeout = joined(timeout, value)
         if encoding is not None:
-            # One that comes several times is one that nobody knows.
+            # A header that was sent several times is an unknown encoding.
             self.encoding = GRPC.get(encoding)
             self.encoding_shown = encoding[:_SHOWN_BYTES_MAX]
         self.timeout: Final = Timeout(timeout)
@@ -75,7 +75,7 @@ class CallHead:
 
 
 class GrpcReceiver(Receiver):
-    """What all calls of a server need."""
+    """The objects and limits that all calls of a server share."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class GrpcReceiver(Receiver):
 
 
 class Call(TelemetryRequest):
-    """One call. `trailers` is empty until there is an answer."""
+    """A call with telemetry. `trailers` is empty until there is an answer."""
 
     def __init__(self, receiver: GrpcReceiver, head: CallHead, bodies: ConnectionBodies) -> None:
         super().__init__(receiver, head.method.endpoint, head.method.service, "request", bodies)
         self.can_be_held_back = True
         self.timeout_s: Final = head.timeout.seconds
-        """Its client's."""
+        """The client's own deadline."""
         self.is_accepted: bool = False
         self.has_answer: bool = False
         self.answer: bytes = b""
@@ -123,7 +123,7 @@ class Call(TelemetryRequest):
         self._prefix: bytes = b""
         self._has_prefix: bool = False
         self._missing_bytes: i64 = 0  # of the message
-        self._pieces: list[bytes] = []  # none of them is small: the frames of small ones are not for nothing
+        self._pieces: list[bytes] = []  # few of them are small, since small frames cost credit
 
     def _admit(self) -> None:
         head = self._head
@@ -178,11 +178,11 @@ class Call(TelemetryRequest):
                 self._raise_unless_kept(refusal)
                 self._refusal = refusal
             self._encoding = encoding
-        # What it decompresses to is not known yet, and counts where it is more.
+        # The decompressed size is not known yet. It counts later, if it is larger.
         self._expect(int(size), int(size))
 
     def end(self) -> bool:
-        """Note that nothing more comes. Return whether `finish` is to follow; if not, there is an answer."""
+        """Note that no more bytes come. Return whether to call `finish`; if not, there is an answer."""
         calls = self._calls
         if self._has_prefix and not self._missing_bytes and calls.running < calls.running_max:
             calls.running += 1
@@ -217,7 +217,7 @@ class Call(TelemetryRequest):
 
     def _reject(self, refusal: Refusal) -> None:
         if refusal.reason == UNSUPPORTED_MEDIA_TYPE:
-            # Of a call it is the coding of messages, which is what this code is for.
+            # In gRPC the content-type is the coding of messages, and this code is for an unsupported coding.
             refusal = refusal._replace(codes=codes_of(UNSUPPORTED_CONTENT_ENCODING))
         self._code = refusal.codes.grpc
         self.trailers = refused(refusal)
@@ -231,7 +231,7 @@ class Call(TelemetryRequest):
         self._count(NAMES[RPC_CANCELLED], self._size())
 
     def _size(self) -> i64:
-        """Return the bytes of the message, decompressed if it came so far."""
+        """Return the bytes of the message, decompressed if that was done."""
         return self._content_bytes if self._content_bytes >= 0 else self.body_bytes
 
     def _release(self) -> None:
@@ -240,9 +240,9 @@ class Call(TelemetryRequest):
 
 
 class UnaryStream(BodyStream):
-    """The stream of one call."""
+    """The stream of one call with telemetry."""
 
     def __init__(self, connection: ServerConnection, stream_id: int, began: float, call: Call) -> None:
-        """`began`: the loop's time."""
+        """`began` is the loop's time."""
         super().__init__(connection, stream_id, began)
         self.call: Final = call

@@ -1,6 +1,6 @@
 """The certificate, its key and the authorities of clients, for every port. They are read again when the files change.
 
-Nothing of a key is ever shown or logged.
+No part of a key is ever shown or logged.
 
 Invariants:
 1. Files that cannot be used stop the start (test_files_that_cannot_be_used_stop_the_start).
@@ -23,7 +23,7 @@ from collector.receivers.transport.tls_alerts import AlertingContext
 from collector.runtime.errors import CannotRun
 from collector.telemetry.metrics import Metrics
 
-# What HTTP/2 allows of TLS 1.2 (RFC 9113, appendix A); TLS 1.3 has its own.
+# The ciphers of TLS 1.2 that HTTP/2 allows (RFC 9113, appendix A). TLS 1.3 has its own.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _ALPN: Final = ("h2", "http/1.1")
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
@@ -35,25 +35,25 @@ log = structlog.get_logger(__name__)
 
 
 class Pem(NamedTuple):
-    """What the files hold."""
+    """The contents of the files."""
 
-    certificate: bytes  # with those that it rests on
+    certificate: bytes  # with the certificates of its chain
     key: bytes
     client_ca: bytes | None
 
 
 class _Unusable(Exception):
-    """The files can't be used, and why."""
+    """The files can't be used. The message has the reason."""
 
 
 class Certificates:
-    """Those in force. Use: `run` in a task, so that files that change are taken into use."""
+    """The certificates in force. Call `run` in a task, so that changed files are used."""
 
     def __init__(self, settings: Tls, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
-        """`settings.cert_file` is given. `clock`: seconds since 1970. Raises CannotRun."""
+        """`settings.cert_file` must be set. `clock` is in seconds since 1970. Raises CannotRun."""
         self._settings: Final = settings
         self._clock: Final = clock
-        self._problem = ""  # the last one that was logged
+        self._problem = ""  # the last problem that was logged
         try:
             pem = _read(settings)
             self._use(pem)
@@ -63,13 +63,13 @@ class Certificates:
         metrics.watch_certificate(lambda: self.expires_unix_s)
 
     async def run(self) -> None:
-        """For ever: look at the files now and then."""
+        """Read the files every `reload_interval_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.reload_interval_s)
             await asyncio.to_thread(self.reload)
 
     def reload(self) -> None:
-        """Take the files into use if they are others than at the last look; if they can't be used, say so once."""
+        """Use the files if they have changed since the last look. If they can't be used, log that once."""
         try:
             pem = _read(self._settings)
             if pem == self._seen:
@@ -86,7 +86,7 @@ class Certificates:
             self._problem = ""
 
     def _use(self, pem: Pem) -> None:
-        """Raises _Unusable, and then what was in force still is."""
+        """Put new files into force. If it raises _Unusable, the old certificate stays in force."""
         context = _context(self._settings, pem)
         if _read(self._settings) != pem:  # the context was made from the files, and was checked by `pem`
             raise _Unusable(f"{_named(self._settings, 'cert_file')} and its key are being written at this moment")
@@ -138,7 +138,7 @@ def _named(settings: Tls, name: str) -> str:
 
 
 def _context(settings: Tls, pem: Pem) -> ssl.SSLContext:
-    """Raises _Unusable."""
+    """Return a TLS context with the files. Raises _Unusable."""
     context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -165,7 +165,7 @@ def _context(settings: Tls, pem: Pem) -> ssl.SSLContext:
 
 
 def _no_password() -> bytes:
-    """In place of OpenSSL's own, which asks at the terminal."""
+    """Return no password, in place of OpenSSL's own function, which asks at the terminal."""
     return b""
 
 
@@ -178,17 +178,17 @@ def _date(unix_s: float) -> str:
 
 
 def _validity(pem: bytes) -> tuple[float, float]:
-    """From when until when the first certificate is valid, in seconds since 1970.
+    """Return from when until when the first certificate is valid, in seconds since 1970.
 
-    Python's ssl tells it of other sides' certificates only. This reads the few fields of RFC 5280's Certificate before it;
-    OpenSSL has read the whole already, so it is well-formed.
+    Python's ssl reports this only for the peer's certificate. This function reads the few fields of RFC 5280's Certificate up
+    to the validity. OpenSSL has read the whole certificate already, so it is well-formed.
     """
     begins = pem.index(_CERTIFICATE)
     ends = pem.index(_CERTIFICATE_END, begins) + len(_CERTIFICATE_END)
     der = ssl.PEM_cert_to_DER_cert(pem[begins:ends].decode("ascii"))
 
     def element(at: int) -> tuple[int, int, int]:
-        """Its tag, and where its content begins and ends."""
+        """Return an element's tag, and where its content begins and ends."""
         tag, length, start = der[at], der[at + 1], at + 2
         if length & 0x80:
             start += length & 0x7F

@@ -1,16 +1,17 @@
-"""Room for a new connection: the one that has had no request for longest is closed.
+"""Make room for a new connection: close the connection that has had no request for longest.
 
 Invariants:
 1. A connection with an open request is not evicted, unless the request is answered and only the rest of its body is missing
    (tests/integration/gateway/test_http_servers.py, test_who_goes_on_after_a_refusal_makes_room; test_room.py,
    test_who_goes_on_after_a_refusal_over_http_2_makes_room), its client reads nothing of the answer
-   (test_answers_that_nobody_reads_make_room), or it only watches health or asks reflection
-   (test_clients_that_watch_make_room). Nor is one that had its last request within FRESH_S: its next may be on its way
-   (tests/unit/collector/receivers/transport/test_eviction.py, test_only_idle_connections_are_evicted).
-2. The one that has been idle for longest is evicted (test_the_longest_idle_goes_first).
-3. However many connections come, all are looked at for every _CANDIDATES evictions, or once in _RESCAN_S where none is idle
+   (test_answers_that_nobody_reads_make_room), or it only watches health or calls reflection
+   (test_clients_that_watch_make_room). A connection whose last request was within FRESH_S is not evicted either: its next
+   request may be on its way (tests/unit/collector/receivers/transport/test_eviction.py,
+   test_only_idle_connections_are_evicted).
+2. The connection that has been idle for longest is evicted (test_the_longest_idle_goes_first).
+3. However many connections come, all are examined once for _CANDIDATES evictions, or once in _RESCAN_S if none is idle
    (test_looking_for_idle_connections_is_bounded).
-4. A connection that is kept where descriptors ran short gets a low number, so the reserve stays whole
+4. If descriptors ran short, a connection that is kept gets a low number, so the reserve stays whole
    (tests/system/test_descriptors.py, test_idle_connections_make_room).
 """
 
@@ -29,14 +30,14 @@ from collector.runtime.descriptors import Descriptors
 log = structlog.get_logger(__name__)
 
 FRESH_S: Final = 1.0
-"""How old a connection must be for the server to close it before its first request: that may be on its way."""
+"""How old a connection must be before the server may close it without a request: its first may be on its way."""
 BUSY: Final = float("inf")
-"""Since when a connection is idle that has a request."""
-# How many of the longest idle are found at once.
+"""The time since when a connection with a request is idle."""
+# How many of the longest idle connections are found at once.
 _CANDIDATES: Final = 64
 _RESCAN_S: Final = 0.1
 _LOG_S: Final = 60.0
-# An evicted connection may still say that it ends, to a client that may read no more.
+# How long an evicted connection may still send that it ends, to a client that may not read any more.
 _LAST_WORDS_S: Final = 0.5
 # The descriptor of an evicted connection is free after a few turns of the loop.
 _TRIES: Final = 20
@@ -57,24 +58,24 @@ class Evictable(Protocol):
 
 
 class Eviction:
-    """Of the connections of one server."""
+    """Evicts idle connections of one server."""
 
     def __init__(self, connections: Collection[Evictable], remove: Callable[[Any], None], evicted: Callable[[], None]) -> None:
-        """`connections`: those that are open. `remove` takes one out of them. `evicted` counts it."""
+        """`connections` are the open ones. `remove` removes a connection from them, and `evicted` counts it."""
         self._connections: Final = connections
         self._remove: Final = remove
         self._evicted: Final = evicted
-        self._candidates: list[tuple[float, int, Evictable]] = []  # the longest idle last
+        self._candidates: list[tuple[float, int, Evictable]] = []  # the longest idle connection last
         self._scanned: float = -_RESCAN_S
         self._logged: float = -_LOG_S
 
     def idle_since(self, now: float) -> float:
-        """Return since when the longest idle connection is, where that can be evicted; else BUSY. `now`: the loop's time."""
+        """Return since when the longest idle connection is idle; BUSY if none can be evicted. `now` is the loop's time."""
         candidate = self._candidate(now)
         return BUSY if candidate is None else candidate[0]
 
     def evict(self, now: float, limit: str) -> bool:
-        """Close the longest idle connection. Return False where there is none. `limit` says for which limit, in the log."""
+        """Close the longest idle connection. Return False if there is none. `limit` names the reached limit, for the log."""
         candidate = self._candidate(now)
         if candidate is None:
             return False
@@ -95,7 +96,7 @@ class Eviction:
         return True
 
     def _candidate(self, now: float) -> tuple[float, int, Evictable] | None:
-        """Return the last of the candidates that is as idle as it was when they were found; find others where there is none."""
+        """Return the last candidate that was idle since it was found. If there is none, find new candidates."""
         found = self._last_candidate(now)
         if found is None and now - self._scanned >= _RESCAN_S:
             self._scanned = now
@@ -115,9 +116,9 @@ class Eviction:
 
 
 class Renumbered(asyncio.Protocol):
-    """A connection that was accepted with a descriptor of the reserve, until it has a lower one: then it begins anew with that.
+    """A connection that was accepted with a descriptor of the reserve. It begins again once it has a lower descriptor.
 
-    Its client notices nothing.
+    The client does not notice.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Renumbered(asyncio.Protocol):
         protocol: Callable[[], asyncio.Protocol],
         refuse: Callable[[asyncio.Transport], None],
     ) -> None:
-        """`protocol` makes the connection's own. `refuse` ends it where no descriptor becomes free."""
+        """`protocol` makes the protocol of the connection. `refuse` ends it if no descriptor becomes free."""
         self._transport: Final = transport
         self._descriptors: Final = descriptors
         self._protocol: Final = protocol
@@ -144,11 +145,11 @@ class Renumbered(asyncio.Protocol):
         self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Go on: the lower descriptor reads it again."""
+        """Keep the connection open: the lower descriptor reads the end again."""
         return True
 
     async def run(self) -> None:
-        """Return when the connection has its lower number, or has ended."""
+        """Wait until the connection has a lower descriptor, or has ended."""
         descriptor: int = self._transport.get_extra_info("socket").fileno()
         lower = await lower_descriptor(descriptor, self._descriptors, lambda: self._is_lost)
         if self._is_lost:
@@ -164,7 +165,7 @@ class Renumbered(asyncio.Protocol):
 
 
 class _Resumed(asyncio.Protocol):
-    """Hands on at once what had come already."""
+    """Passes the bytes that had already come to the connection's own protocol."""
 
     def __init__(self, protocol: asyncio.Protocol, data: bytes) -> None:
         self._protocol: Final = protocol
@@ -180,7 +181,7 @@ class _Resumed(asyncio.Protocol):
 async def lower_descriptor(
     descriptor: int, descriptors: Descriptors, is_over: Callable[[], bool] = lambda: False
 ) -> socket.socket | None:
-    """Return the same connection with a descriptor below the reserve, once one is free. None: none became free."""
+    """Return the connection with a descriptor below the reserve, once there is one; None if none became free."""
     for _ in range(_TRIES):
         await asyncio.sleep(_TRY_S)
         if is_over():

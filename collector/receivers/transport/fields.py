@@ -1,6 +1,6 @@
-"""Fields of a head that come several times."""
+"""Join the fields of a head that come several times."""
 
 
 def joined(before: bytes | None, value: bytes) -> bytes:
-    """Return a field's values as one (RFC 9110, 5.3). `before`: those that came before; None: this is the first."""
+    """Return a field's values as one value (RFC 9110, 5.3). `before` has the earlier values; None if there is none."""
     return value if before is None else before + b", " + value

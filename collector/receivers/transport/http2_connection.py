@@ -1,15 +1,15 @@
-"""One connection of HTTP/2 as asyncio and its server see it: what HTTP and gRPC have in common.
+"""A connection of HTTP/2 as asyncio and its server see it: the part that HTTP and gRPC share.
 
 Invariants:
-1. Nothing that a client sends raises out of `data_received` or is logged (test_http2_random_frames.py).
-2. An answer that its client does not take ends after `body_timeout_s`, however many windows of one byte it opens
+1. No input of a client makes `data_received` raise, and none is logged (test_http2_random_frames.py).
+2. An answer that its client does not take ends after `answer_timeout_s`, however many windows of one byte the client opens
    (test_an_answer_that_nobody_reads_ends, test_an_answer_that_is_read_byte_by_byte_ends).
-3. What a client cancelled counts against its streams as long as it works here
+3. A request that its client cancelled counts against its streams as long as work goes on for it
    (test_more_requests_than_allowed_are_refused_to_be_sent_again).
 4. A stream counts until its answer's last frame is written, and no longer (test_as_many_requests_as_announced_are_served).
-5. The end is announced before requests are refused, so that none is lost on its way
+5. The end is announced before requests are refused, so that no request on its way is lost
    (test_what_crosses_the_end_is_answered, test_a_server_that_leaves_answers_and_says_so).
-6. What a client sent before it closed its half is read in turns too (test_a_piece_of_many_steps_is_read_in_turns,
+6. Bytes that a client sent before it closed its half are read in turns too (test_a_piece_of_many_steps_is_read_in_turns,
    test_over_tls_nothing_is_read_at_once_since_the_client_ends).
 """
 
@@ -41,13 +41,13 @@ from collector.receivers.transport.connections import (
 )
 from collector.receivers.transport.eviction import BUSY, FRESH_S
 
-# How a client hears of the end: first that it shall begin nothing more; then, when it has heard, from where on nothing is
-# answered.
+# The payload of the ping that shows that a client has received the announcement of the end: that it shall begin no more
+# requests. After the answer to that ping, or HEARD_MAX_S, the client learns from which request on none is answered.
 HEARD: Final = b"the end."
 HEARD_MAX_S: Final = 1.0
-# Requests of a connection that are answered, and whose rest is still taken. The next one's rest is not.
+# The most answered requests of a connection whose rest is still taken. The rest of the next one is not.
 _EARLY_MAX: Final = 16
-# A head as sent may be this many times too large, and still only its request is refused. Nothing of it is kept.
+# A head as sent may be this many times too large, and still only its request is refused. No part of it is kept.
 _HEAD_BYTES_FACTOR: Final = 16
 
 
@@ -55,26 +55,26 @@ class ServerStream(Stream):
     """A stream whose answer may have to wait for its client's windows."""
 
     def __init__(self, stream_id: int, began: float) -> None:
-        """`began`: the loop's time."""
+        """`began` is the loop's time."""
         super().__init__(stream_id)
         self.began: Final = began
-        self.is_running: bool = False  # work goes on here
-        self.rest: bytes = b""  # of its body, what is to be sent
-        self.rest_at: i64 = 0  # where in that the next frame begins
-        self.trailers: bytes = b""  # what is to be said after the body
-        self.ends: bool = False  # with the rest
+        self.is_running: bool = False  # whether a task works for it
+        self.rest: bytes = b""  # the part of the answer's body that is not sent yet
+        self.rest_at: i64 = 0  # where in `rest` the next frame begins
+        self.trailers: bytes = b""  # to be sent after the body
+        self.ends: bool = False  # whether the answer ends with `rest`
         self.waits_since: float = 0.0  # the loop's time of the last progress
-        self.answered_at: float = 0.0  # the loop's time, where the request is not whole by then
+        self.answered_at: float = 0.0  # the loop's time of an answer before the request was whole
         self.is_early: bool = False  # answered, and not whole
-        self.taken_since: i64 = 0  # bytes
+        self.taken_since: i64 = 0  # bytes taken since `waits_since`
 
     def drained(self) -> None:
-        """All of it is sent."""
+        """Handle the end of the answer's body: all of it is sent."""
 
     def quiet_since(self) -> float:
-        """Return the loop's time since when nothing of it is worth a connection; BUSY: it is.
+        """Return the loop's time since when the stream does not keep its connection from eviction; BUSY if it does.
 
-        An answer that its client does not read is not, nor is the rest of a request that is answered.
+        An answer that its client does not read does not keep it, nor does the rest of a request that is answered.
         """
         if self.rest:
             return self.waits_since
@@ -82,7 +82,7 @@ class ServerStream(Stream):
 
 
 class ServerConnection(Http2Engine):
-    """Use: a server inherits, and has what `Http2Engine` calls."""
+    """A connection of HTTP/2. Each server inherits from it, and has the methods that `Http2Engine` calls."""
 
     def __init__(self, shared: Connections, stream_window_bytes: int, connection_window_bytes: int) -> None:
         super().__init__(
@@ -98,42 +98,42 @@ class ServerConnection(Http2Engine):
         self.transport: Any = None
         self.is_tls: bool = False
         self.state: i64 = OPEN
-        self.has_ended: bool = False  # the client sends nothing more, so its windows do not grow any more
+        self.has_ended: bool = False  # the client has closed its half, so its windows do not grow any more
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
-        self.ends_at: float = inf  # the loop's time, by which it is old
+        self.ends_at: float = inf  # the loop's time at which the connection is old
         self.due: Final[
             list[ServerStream]
-        ] = []  # answers to say once all that came is read: their requests may be whole by then
-        self._is_read_due: bool = False  # of what is left unread
-        self._is_end_due: bool = False  # the client has closed its half behind what is left unread
+        ] = []  # answers to send once all received bytes are read: their requests may be whole by then
+        self._is_read_due: bool = False  # whether `_read_on` will be called
+        self._is_end_due: bool = False  # whether the client has closed its half after the bytes in `unread`
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
         self._stall: Final = Stall(shared.answer_timeout_s)
-        self._blocked: Final[dict[int, ServerStream]] = {}  # the one that has waited longest first
-        self._gone_running: int = 0  # what works here for streams that are gone
+        self._blocked: Final[dict[int, ServerStream]] = {}  # the stream that has waited longest first
+        self._gone_running: int = 0  # how many streams are gone while a task works for them
         self._early: int = 0  # how many requests are answered and not whole
         self._idle_since: float = 0.0  # the loop's time
         self._idle_at: i64 = 0  # the highest stream by then
-        self._busy_at: float = 0.0  # the loop's time, when a stream was worth the connection
-        self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when
+        self._busy_at: float = 0.0  # the loop's time when a stream last kept the connection from eviction
+        self._half: tuple[i64, float] | None = None  # the number of a frame that is not whole, and since when
 
-    # What a server has to have.
+    # Methods that a server implements.
 
     def say(self, stream: ServerStream) -> None:
-        """Send the answer that it has."""
+        """Send the stream's answer."""
         raise NotImplementedError
 
     def on_late(self, stream: ServerStream, now: float) -> None:
-        """Look whether it should have come by now."""
+        """End the stream if its request should have come by now."""
         raise NotImplementedError
 
     def on_idle(self, now: float) -> None:
-        """Look whether the connection has been idle for too long."""
+        """End the connection if it has been idle for too long."""
         raise NotImplementedError
 
     def close_if_over(self) -> None:
-        """Close if nothing is left to be answered, since nothing new comes."""
+        """Close if no request is left to be answered, since no new one comes."""
         if not self.streams:
             self.close()
 
@@ -146,7 +146,7 @@ class ServerConnection(Http2Engine):
         self.ends_at = self.connections.ends_at(self.last_received)
         self.connections.open.add(self)
         if self.connections.is_ending:
-            # Accepted just as the server ended: its first request may be on its way.
+            # The connection was accepted just as the server ended: its first request may be on its way.
             self.loop.call_later(FRESH_S, self.shutdown)
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -157,7 +157,7 @@ class ServerConnection(Http2Engine):
     def eof_received(self) -> bool:
         """Answer requests that are complete, if the client still reads and the answers fit its windows.
 
-        Over TLS the client's end is the end of both directions, so nothing of what is left unread can be answered.
+        Over TLS the client's end is the end of both directions, so no unread request can be answered.
         """
         if self.unread:
             self._is_end_due = True
@@ -166,7 +166,7 @@ class ServerConnection(Http2Engine):
         return bool(self.streams) and not self.is_tls
 
     def _end_input(self) -> None:
-        """Drop the requests that are not whole, and the answers that no window is left for."""
+        """Drop the requests that are not whole, and the answers for which no window is left."""
         self.state = max(self.state, REFUSING)
         self.has_ended = True
         for stream in list(self.streams.values()):
@@ -175,7 +175,7 @@ class ServerConnection(Http2Engine):
         self._pump_blocked()
 
     def pause_writing(self) -> None:
-        # Who does not read what it asked for can't ask for more.
+        # A client that does not read its answers can't send further requests.
         self.is_writable = False
         self.transport.pause_reading()
 
@@ -206,7 +206,7 @@ class ServerConnection(Http2Engine):
         except Http2Error as error:
             self.goodbye(error.code)
             return
-        except Exception as defect:  # noqa: BLE001  # ours: it costs its connection, and is logged
+        except Exception as defect:  # noqa: BLE001  # a defect of ours: it ends the connection, and is logged
             self.connections.defect(defect)
             self.goodbye(INTERNAL_ERROR)
             return
@@ -222,7 +222,7 @@ class ServerConnection(Http2Engine):
             self.close_if_over()
 
     def _read_on_soon(self) -> None:
-        """Read what is left, once other connections have had their turn."""
+        """Read the unread bytes once other connections have had their turn."""
         if not self._is_read_due:
             self._is_read_due = True
             self.loop.call_soon(self._read_on)
@@ -258,7 +258,7 @@ class ServerConnection(Http2Engine):
             self._refuse_more()
 
     def on_goaway(self, code: int) -> None:
-        # Nothing new comes; without an error, what was begun is waited for.
+        # The client begins no more requests. Without an error, those that it has begun are answered.
         self.state = max(self.state, REFUSING)
         if code != NO_ERROR:
             self.is_over = True
@@ -277,19 +277,19 @@ class ServerConnection(Http2Engine):
 
     @property
     def has_all_streams(self) -> bool:
-        """Return whether the client has begun as many as it may. Those that it cancelled count as long as they work here."""
+        """Return whether the client has begun all streams that it may. Cancelled ones count while a task works for them."""
         return len(self.streams) + self._gone_running >= self._streams_allowed
 
     def note_early(self, stream: ServerStream) -> None:
-        """Note that it is answered and not whole. The rest of a few may pass: no client can have the memory of many streams for
-        the bytes of their heads."""
+        """Note that a request is answered and not whole. The rest of a few such requests may pass. More are reset, so that no
+        client can use the memory of many streams for the bytes of their heads."""
         self._early += 1
         stream.is_early = True
         if self._early > _EARLY_MAX and stream.is_sent:
             self.reset(stream, NO_ERROR)
 
     def note_whole(self, stream: ServerStream) -> None:
-        """Note that nothing more of it comes."""
+        """Note that no more of the request comes."""
         if stream.is_early:
             stream.is_early = False
             self._early -= 1
@@ -305,13 +305,13 @@ class ServerConnection(Http2Engine):
         return task
 
     def ran(self, stream: ServerStream) -> None:
-        """Its work is done."""
+        """Note that the stream's task is done."""
         stream.is_running = False
         if stream.is_gone:
             self._gone_running -= 1
 
     def send_body(self, stream: ServerStream, data: bytes, trailers: bytes, *, end: bool) -> None:
-        """`data` as its windows allow, after what still waits; then the trailers, if there are any. `end`: nothing follows."""
+        """Send `data` as the windows allow, after bytes that still wait; then the trailers, if any. `end` ends the answer."""
         if stream.is_gone or self.state == CLOSED:
             return
         size: i64 = len(data)
@@ -338,7 +338,7 @@ class ServerConnection(Http2Engine):
             self._blocked[stream.stream_id] = stream
 
     def _pump(self, stream: ServerStream) -> None:
-        """Send as much of it as may be sent."""
+        """Send as much of the stream's answer as may be sent."""
         while self._pump_frame(stream):
             pass
 
@@ -356,12 +356,12 @@ class ServerConnection(Http2Engine):
                         blocked[stream.stream_id] = stream
 
     def _pump_blocked(self) -> None:
-        """Send as much of each as may be sent."""
+        """Send as much of each blocked answer as may be sent."""
         for stream in list(self._blocked.values()):
             self._pump(stream)
 
     def _pump_frame(self, stream: ServerStream) -> bool:
-        """Send one frame of the stream, if it may send one. Drop the stream where that can never be."""
+        """Send one frame of the stream, if it may send one. Drop the stream if it never may. Return whether more may follow."""
         left: i64 = len(stream.rest) - stream.rest_at
         if not left or not self.is_writable:
             return False
@@ -383,11 +383,11 @@ class ServerConnection(Http2Engine):
             return False
         stream.rest_at = at + size
         self.send_data(stream, stream.rest[at : at + size], end=False)
-        self.flush()  # so that the transport can say when it has enough
+        self.flush()  # so that the transport can pause the writing
         return True
 
     def _last(self, stream: ServerStream, *, end_is_due: bool) -> None:
-        """Its body is sent."""
+        """End the answer after its body: send the trailers, or an empty frame if `end_is_due`."""
         if stream.trailers:
             self.send_head(stream, stream.trailers, end=True)
             stream.trailers = b""
@@ -398,12 +398,12 @@ class ServerConnection(Http2Engine):
     # The server's side.
 
     def close_if_late(self, now: float) -> None:
-        """Close, answer or reset whatever should have come, or been read, by now."""
+        """Close, answer or reset everything that should have come, or been read, by now."""
         if self._stall.is_over(self.transport, now):
             self.abort()
             return
         if now > self.ends_at and self.state < ENDING:
-            # A busy one ends behind an answer, as soon as nothing else is in flight.
+            # A busy connection ends after an answer, as soon as no other request is in flight.
             if self.idle_since() != BUSY or now > self.ends_at + self.connections.age_grace_s:
                 self.end_by_age()
             if self.state == CLOSED:
@@ -428,7 +428,7 @@ class ServerConnection(Http2Engine):
         self.flush()
 
     def _look_whether_idle(self, now: float) -> None:
-        """Note until when it had requests. Pings are none."""
+        """Note until when the connection had requests. Pings are not requests."""
         highest: i64 = self.highest_stream_id
         if self.streams or self._gone_running or highest != self._idle_at:
             if self._gone_running or highest != self._idle_at or self._quiet_since() == BUSY:
@@ -437,14 +437,14 @@ class ServerConnection(Http2Engine):
             self._idle_since = now
 
     def idle_since(self) -> float:
-        """Return the loop's time since when it has no request, to half a second; BUSY while it has one, or just had."""
+        """Return the loop's time since when the connection has no request, to half a second; BUSY if it has or just had one."""
         highest: i64 = self.highest_stream_id
         if self.state == CLOSED or self._gone_running or highest != self._idle_at:
             return BUSY
         return max(self._busy_at, self._quiet_since()) if self.streams else self._idle_since
 
     def _quiet_since(self) -> float:
-        """Return the loop's time since when no stream is worth the connection; BUSY: one is."""
+        """Return the loop's time since when no stream keeps the connection from eviction; BUSY if one does."""
         since = 0.0
         for stream in self.streams.values():
             assert isinstance(stream, ServerStream)
@@ -471,7 +471,7 @@ class ServerConnection(Http2Engine):
             self.end_behind_answer()
 
     def leave(self) -> None:
-        """Ask the client to begin nothing more here (RFC 9113, 6.8), and answer what it begins all the same."""
+        """Ask the client to begin no more requests here (RFC 9113, 6.8), and answer those that it begins nevertheless."""
         if self.state == OPEN:
             self._announce_end()
             self.flush()
@@ -481,9 +481,9 @@ class ServerConnection(Http2Engine):
         self.goaway(STREAM_ID_MAX, NO_ERROR)
 
     def shutdown(self) -> None:
-        """Begin nothing more; close when all is answered."""
+        """Take no more requests, and close when all are answered."""
         if self.state >= ENDING:
-            if self.state == REFUSING:  # as the client wanted it
+            if self.state == REFUSING:  # the client has ended the connection
                 self.close_if_over()
             return
         if self.state == OPEN:
@@ -498,8 +498,8 @@ class ServerConnection(Http2Engine):
         self.shutdown()
 
     def end_behind_answer(self) -> None:
-        """As `shutdown`, where nothing is in flight. Without a ping: clients by Python's h2 take no frame behind GOAWAY, and
-        would lose the answer before it."""
+        """Shut down if no request is in flight, without a ping: clients with Python's h2 take no frame after GOAWAY, and would
+        lose the answer before it."""
         if self.state == OPEN:
             self._announce_end()
         self.state = ENDING
@@ -510,7 +510,7 @@ class ServerConnection(Http2Engine):
         self.transport.abort()
 
     def _refuse_more(self) -> None:
-        """The client has heard of the end, or had the time to."""
+        """Refuse new requests: the client has received the announcement of the end, or had the time to."""
         if self.state < ENDING or self.state == CLOSED:
             return
         if self.state == ENDING:
@@ -520,7 +520,7 @@ class ServerConnection(Http2Engine):
         self.close_if_over()
 
     def goodbye(self, code: int, reason: bytes = b"") -> None:
-        """Close now, and say why."""
+        """Close now, with the reason in GOAWAY."""
         self.is_over = True
         self.goaway(int(self.highest_stream_id), code, reason)
         self.close()
@@ -543,7 +543,7 @@ class ServerConnection(Http2Engine):
         self.unread = b""
 
     def flush(self) -> None:
-        """Send what the engine has to send."""
+        """Write the engine's frames to the transport."""
         out = self.out
         if out:
             if not self.transport.is_closing():

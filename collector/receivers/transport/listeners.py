@@ -1,12 +1,12 @@
 """Sockets that servers listen on: addresses of TCP, and files.
 
 Invariants:
-1. `::` is every address of the machine, IPv4's too; several addresses have the same port, also where that is any free one
+1. `::` is every address of the machine, including IPv4's. Several addresses have the same port, also if any free port is wanted
    (test_every_address_has_the_same_port, test_two_colons_are_ipv4_too).
-2. A socket file that nobody listens on is replaced, one that somebody listens on is not, and neither is another kind of file
+2. A socket file is replaced if no process listens on it. A socket file in use and any other kind of file are not replaced
    (test_a_stale_socket_is_replaced, test_what_is_in_use_or_no_socket_is_left_alone).
-3. A socket file has its mode before anyone can connect, and is removed by the process that made it, and only if it is still
-   its own (test_a_socket_file_has_its_mode_and_is_removed).
+3. A socket file has its mode before a client can connect. The process that made it removes it, and only if it is still its own
+   (test_a_socket_file_has_its_mode_and_is_removed).
 """
 
 import contextlib
@@ -26,8 +26,8 @@ _PROBE_S: Final = 1.0
 
 
 def bind_tcp(hosts: Sequence[str], port: int, *, reuse_port: bool) -> list[socket.socket]:
-    """Return a socket, bound and not listening, for each address. Port 0 is a free one, the same for all. Raises OSError, and
-    socket.gaierror for a name that is none."""
+    """Return a socket, bound and not listening, for each address. Port 0 is a free port, the same for all. Raises OSError, and
+    socket.gaierror for an unknown name."""
     for tries_left in reversed(range(_FREE_PORT_TRIES)):
         try:
             return _bind_all(hosts, port, reuse_port=reuse_port)
@@ -72,7 +72,7 @@ def _bound(family: int, address: tuple[object, ...], *, reuse_port: bool) -> soc
 
 
 class UnixListener:
-    """A socket file, from construction until `close`. Raises OSError."""
+    """A socket file that exists from construction until `close`. Raises OSError."""
 
     def __init__(self, path: Path, mode: int) -> None:
         self.path: Final = path
@@ -80,7 +80,7 @@ class UnixListener:
         self.socket: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.socket.bind(str(path))
-            path.chmod(mode)  # nobody can have connected before: it does not listen yet
+            path.chmod(mode)  # no client can have connected before: the socket does not listen yet
             self._made: Final = _identity(path)
         except BaseException:
             self.socket.close()
@@ -88,7 +88,7 @@ class UnixListener:
         self.socket.setblocking(False)
 
     def close(self) -> None:
-        """Remove the file, unless it is another process's by now."""
+        """Remove the file, unless another process has replaced it."""
         with contextlib.suppress(OSError):
             if _identity(self.path) == self._made:
                 self.path.unlink()
@@ -96,8 +96,8 @@ class UnixListener:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove a socket file that nobody listens on. Raises OSError: EADDRINUSE where somebody does, EEXIST where it is another
-    kind of file."""
+    """Remove a socket file that no process listens on. Raises OSError: EADDRINUSE if one does, EEXIST if it is another kind of
+    file."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -114,7 +114,7 @@ def remove_stale(path: Path) -> None:
         except FileNotFoundError:
             return
         except OSError:
-            pass  # its backlog is full, or it belongs to somebody else: it is in use
+            pass  # its backlog is full, or it belongs to another user: it is in use
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
 
 

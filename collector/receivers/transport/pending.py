@@ -1,7 +1,7 @@
-"""What the kernel has and the event loop has not seen yet: connections, and bytes of a connection.
+"""Find connections, and bytes of a connection, that the kernel has and the event loop has not seen yet.
 
 Invariants:
-1. The end of a server loses neither (test_a_request_that_crosses_the_end_is_answered,
+1. No such connection or byte is lost when a server ends (test_a_request_that_crosses_the_end_is_answered,
    test_a_request_that_is_not_read_yet_is_answered).
 """
 
@@ -19,7 +19,7 @@ class _Listening(Protocol):
 
 
 def accept_pending(listener: socket.socket) -> Iterator[socket.socket]:
-    """What waits there now. Raises OSError where no file descriptor is left."""
+    """Yield the connections that wait there now. Raises OSError if no file descriptor is left."""
     while True:
         try:
             connection, _ = listener.accept()
@@ -30,8 +30,8 @@ def accept_pending(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def last_pending(listeners: Iterable[_Listening]) -> list[socket.socket]:
-    """What waits at the event loop's own listeners, before they are closed: that would reset it, with the request that it may
-    have sent. What no file descriptor is left for stays there."""
+    """Return the connections that wait at the event loop's own listeners. Call it before these are closed: that would reset
+    the connections, with requests that they may have sent. Connections for which no file descriptor is left stay there."""
     found: list[socket.socket] = []
     for listening in listeners:
         # uvloop does not let its sockets accept for others; a second descriptor may.
@@ -44,7 +44,7 @@ def last_pending(listeners: Iterable[_Listening]) -> list[socket.socket]:
 
 
 def has_unread(transport: Any) -> bool:
-    """Return whether bytes have come for this transport that it has not read. A transport that is closed has none."""
+    """Return whether bytes that the transport has not read have come. A closed transport has none."""
     connection = transport.get_extra_info("socket")
     if connection is None or connection.fileno() < 0:
         return False

@@ -2,7 +2,7 @@
 
 Invariants:
 1. A server stops within the time given, and then cancels what is left (test_stopping_ends_in_time).
-2. What was connected or sent before the end is answered (test_a_request_that_crosses_the_end_is_answered,
+2. Clients that connected or sent before the end are answered (test_a_request_that_crosses_the_end_is_answered,
    test_what_crosses_the_end_is_answered).
 3. A server that cannot listen on one of its ports listens on none (test_a_port_in_use_fails_loudly).
 """
@@ -27,12 +27,12 @@ _TICK_S: Final = 0.5
 # How long a cancelled task may take to answer its client.
 _CANCEL_S: Final = 1.0
 _DRAIN_INTERVAL_S: Final = 0.01
-# The file of a Unix socket belongs to the process that bound it: other processes may listen there, too.
+# The file of a Unix socket belongs to the process that bound it. Other processes may listen there, too.
 _KEEPS_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Server(ABC):
-    """Use: `start`, then `ports`, then `leave` if there is time for it, then `stop`."""
+    """The base of a server. Call `start`, then `leave` if there is time for it, then `stop`. `start` sets `ports`."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Server(ABC):
         certificates: Certificates | None = None,
         reuse_port: bool = False,
     ) -> None:
-        """`host`: addresses, with commas between; each port is listened on at all of them. Port 0 is any free one. `places`:
-        further hosts and ports. `unix_sockets` are bound, and without TLS. `certificates`: every port speaks TLS. `reuse_port`:
-        other processes may listen on the same ports, and share the connections."""
+        """`host` has addresses, with commas between; the server listens on each port at all of them. Port 0 is any free port.
+        `places` are further hosts and ports. `unix_sockets` are bound, and without TLS. With `certificates`, every port is for
+        TLS. With `reuse_port`, other processes may listen on the same ports, and share the connections."""
         self._connections: Final = connections
         self._host: Final = host
         self._ports_wanted: Final = tuple(ports)
@@ -60,14 +60,14 @@ class Server(ABC):
         self._listeners: Final[list[asyncio.Server | TlsListener]] = []
         self._ticking: asyncio.Task[None] | None = None
         self.ports: tuple[int, ...] = ()
-        """The ports that are listened on, in the order in which they were given."""
+        """The ports of the server, in the order of `ports`."""
 
     @abstractmethod
     def _protocol(self, handshake: Handshake | None = None) -> asyncio.Protocol:
-        """Return the protocol of a new connection. `handshake`: the TLS handshake that it follows."""
+        """Return the protocol of a new connection. `handshake` is the TLS handshake before it."""
 
     async def start(self) -> None:
-        """Listen and accept. Raises OSError, and then listens on nothing."""
+        """Listen and accept. If it raises OSError, it listens on nothing."""
         self._connections.tick(asyncio.get_running_loop().time())
         try:
             self.ports = tuple([await self._listen(self._host, port) for port in self._ports_wanted])
@@ -81,12 +81,12 @@ class Server(ABC):
         self._ticking = asyncio.create_task(self._tick())
 
     def leave(self) -> None:
-        """Ask clients to connect elsewhere, and go on accepting and answering."""
+        """Ask clients to connect elsewhere, and continue to accept and to answer."""
         self._connections.leave()
 
     @property
     def is_used(self) -> bool:
-        """Return whether a client is connected, or was a moment ago."""
+        """Return whether a client is connected, or was within the last 10 s."""
         return self._connections.is_used(asyncio.get_running_loop().time())
 
     def connection_count(self) -> int:
@@ -111,7 +111,7 @@ class Server(ABC):
             self._ticking.cancel()
 
     async def _listen(self, host: str, port: int) -> int:
-        """Return the port that is listened on. Raises OSError."""
+        """Listen on a port, and return its number. Raises OSError."""
         loop = asyncio.get_running_loop()
         hosts = host.split(",")
         sockets = await loop.run_in_executor(None, partial(bind_tcp, hosts, port, reuse_port=self._reuse_port))
@@ -136,7 +136,8 @@ class Server(ABC):
         )
 
     def _pending(self) -> list[socket.socket]:
-        """Return what waits at the event loop's listeners: closing them would reset it. A TLS listener accepts its own."""
+        """Return the connections that wait at the event loop's listeners, which closing would reset. A TLS listener accepts its
+        own."""
         servers = [listener for listener in self._listeners if not isinstance(listener, TlsListener)]
         return last_pending(listening for server in servers for listening in server.sockets)
 
@@ -151,7 +152,7 @@ class Server(ABC):
             self._connections.tick(loop.time())
 
     async def _drain(self) -> None:
-        """Return when every request is answered and every connection is closed."""
+        """Wait until every request is answered and every connection is closed."""
         while self._connections.open or self._connections.tasks:  # noqa: ASYNC110  # a set has no event
             await asyncio.sleep(_DRAIN_INTERVAL_S)
 

@@ -2,7 +2,7 @@
 
 OpenSSL writes the alert for the client into the connection's outgoing buffer. asyncio and uvloop do not send that buffer after
 an error: they close the connection, and the client never learns its mistake. So a listener sets `ON_FAILURE` before the
-handshake begins, and sends what it is given.
+handshake begins, and sends the alert that it receives.
 
 Invariants:
 1. Each failed handshake for which TLS has an alert gives it once (test_a_handshake_that_fails_sends_its_alert).
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Final
 
 ON_FAILURE: Final[ContextVar[Callable[[bytes], None]]] = ContextVar("ON_FAILURE")
-"""What takes the alert, as it is to be sent. It is called before the event loop closes the connection."""
+"""A function that receives the bytes of the alert. It is called before the event loop closes the connection."""
 
 
 class _AlertingObject(ssl.SSLObject):
@@ -34,7 +34,7 @@ class _AlertingObject(ssl.SSLObject):
 
 
 class AlertingContext(ssl.SSLContext):
-    """Makes connections that call ON_FAILURE, as it is in the context of the call of `wrap_bio`."""
+    """Makes connections that call ON_FAILURE, with its value at the call of `wrap_bio`."""
 
     sslobject_class = _AlertingObject
 

@@ -1,9 +1,9 @@
-"""A listener whose connections begin with TLS, each with the certificates that are in force by then.
+"""A listener whose connections begin with TLS, with the certificates that are in force at their beginning.
 
 asyncio's own listener does not show a connection before its handshake is done.
 
 Invariants:
-1. A connection counts from the moment it is accepted, and one over the limit is closed before it costs anything
+1. A connection counts from the moment it is accepted. A connection over the limit is closed before any work is done for it
    (test_connections_that_only_shake_hands_are_bounded_too).
 2. A handshake that fails or takes too long is closed and counted, but not logged
    (test_a_handshake_that_comes_to_nothing_is_ended).
@@ -23,11 +23,11 @@ from collector.receivers.transport.eviction import FRESH_S, lower_descriptor
 from collector.receivers.transport.pending import accept_pending
 from collector.receivers.transport.tls_alerts import ON_FAILURE
 
-# How long a client may take to say that it has understood the end of TLS.
+# How long a client may take to confirm the end of TLS.
 _TLS_END_S: Final = 2.0
-# Too many open files, most likely: some of them may be closed by then.
+# The wait after an error, most likely too many open files: some of them may be closed by then.
 _AFTER_ERROR_S: Final = 0.5
-# The answer to a client that speaks plain HTTP here.
+# The answer to a client that uses plain HTTP here.
 _PIECE_BYTES: Final = 65_536
 _TEXT: Final = b"This port speaks TLS: send the request to https:// (over gRPC: with transport security).\n"
 _PLAIN: Final = (
@@ -37,12 +37,12 @@ _PLAIN: Final = (
 
 
 class TlsListener:
-    """On one bound socket. Use: `start`, then `close`."""
+    """Accepts TLS connections on bound sockets. Call `start` for each socket, and `close` at the end."""
 
     def __init__(
         self, shared: Connections, certificates: Certificates, protocol: Callable[["Handshake"], asyncio.Protocol]
     ) -> None:
-        """`protocol` makes what a connection is handed to; it takes the handshake's place among the open ones."""
+        """`protocol` makes the protocol of a connection, which takes the handshake's place among the open connections."""
         self._shared: Final = shared
         self._certificates: Final = certificates
         self._protocol: Final = protocol
@@ -56,7 +56,7 @@ class TlsListener:
         asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def close(self) -> None:
-        """Take what has connected so far, and listen no more."""
+        """Accept the clients that have connected so far, and listen no more."""
         loop = asyncio.get_running_loop()
         for listener in self._sockets:
             if loop.remove_reader(listener):
@@ -65,7 +65,7 @@ class TlsListener:
         self._sockets.clear()
 
     def _accept(self, listener: socket.socket) -> None:
-        """Take all that have connected."""
+        """Accept all clients that have connected."""
         try:
             for connection in accept_pending(listener):
                 self._begin(connection)
@@ -95,7 +95,7 @@ class TlsListener:
             self._refuse(connection)
 
     async def _begin_lower(self, connection: socket.socket) -> None:
-        """Begin once an evicted connection has left a descriptor below the reserve."""
+        """Begin the handshake once an evicted connection has left a descriptor below the reserve."""
         shared = self._shared
         assert shared.descriptors is not None
         lower = await lower_descriptor(connection.fileno(), shared.descriptors)
@@ -112,7 +112,7 @@ class TlsListener:
 
 
 class Handshake:
-    """One, among the open connections until its protocol takes over."""
+    """A handshake, which counts as an open connection until its protocol takes over."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Handshake:
         self._protocol: Final = protocol
         self._alert = b""
         self._alerted: socket.socket | None = (
-            None  # the connection of a handshake that failed, once more: the loop closes its own
+            None  # a duplicate of the connection if the handshake failed, since the loop closes the original
         )
         shared.open.add(self)
         self._began: Final = asyncio.get_running_loop().time()
@@ -137,20 +137,20 @@ class Handshake:
         self._shared.open.discard(self)
 
     def close_if_late(self, now: float) -> None:
-        """It has a deadline of its own."""
+        """Do nothing: the handshake has a deadline of its own."""
 
     def idle_since(self) -> float:
-        """Return when it began: there is no request yet."""
+        """Return when the handshake began, since there is no request yet."""
         return self._began
 
     def evict(self) -> None:
         self.abort()
 
     def leave(self) -> None:
-        """The first answer will tell the client."""
+        """Do nothing: the first answer will report the end to the client."""
 
     def shutdown(self) -> None:
-        """End it, unless it is so fresh that its first request may be on its way."""
+        """End the handshake FRESH_S after its beginning, since its first request may be on its way."""
         asyncio.get_running_loop().call_at(self._began + FRESH_S, self.abort)
 
     def abort(self) -> None:
@@ -182,11 +182,11 @@ class Handshake:
     def _failed(self, connection: socket.socket, alert: bytes) -> None:
         """Keep the connection open until its client has read the alert."""
         self._alert = alert
-        with contextlib.suppress(OSError):  # no file descriptor is left: then it is closed without
+        with contextlib.suppress(OSError):  # if no file descriptor is left, the connection is closed without the alert
             self._alerted = connection.dup()
 
     async def _begins_with_tls(self, connection: socket.socket) -> bool:
-        """Wait for the first bytes. Where they are plain HTTP, answer that, and close. Raises OSError."""
+        """Wait for the first bytes. If they are plain HTTP, answer it, and close. Raises OSError."""
         owned = False
         try:
             async with asyncio.timeout(self._shared.handshake_timeout_s):
@@ -217,8 +217,8 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 async def _tell(connection: socket.socket, answer: bytes) -> None:
-    """Send the last that is said, and let the client read it: a socket that is closed with something unread resets what it has
-    sent. Raises OSError."""
+    """Send the last bytes of a connection, and wait until the client has read them: closing a socket with unread bytes would
+    reset it, and the client would lose the answer. Raises OSError."""
     connection.send(answer)
     connection.shutdown(socket.SHUT_WR)
     with contextlib.suppress(TimeoutError):
@@ -228,7 +228,7 @@ async def _tell(connection: socket.socket, answer: bytes) -> None:
 
 
 def _has_more(connection: socket.socket) -> bool:
-    """Return whether its client has not ended it; what it has sent is thrown away. Raises OSError."""
+    """Drop bytes that the client has sent. Return whether the client has not ended the connection. Raises OSError."""
     try:
         return bool(connection.recv(_PIECE_BYTES))
     except BlockingIOError:
