@@ -8,10 +8,10 @@ Invariants:
    ENHANCE_YOUR_CALM (test_why_a_connection_ends).
 4. A client that keeps to SETTINGS never runs out of credit: each open stream has some small frames and one reset for free
    (test_as_many_requests_as_announced_are_served, test_as_many_calls_as_announced_may_be_cancelled_at_once).
-5. A frame on a closed stream is ignored where this side reset the stream, since it may have been on its way. Everywhere else it
+5. A frame on a closed stream is ignored if this side reset the stream, since the frame may have been on its way. Otherwise it
    is a connection error (test_frames_on_closed_streams).
-6. One call does a bounded number of steps. What is left of the data waits in `unread`, so that a server can give others their
-   turn (test_a_piece_of_many_steps_is_read_in_turns).
+6. One call does a bounded number of steps. The rest of the data waits in `unread`, so that a server can give other connections
+   their turn (test_a_piece_of_many_steps_is_read_in_turns).
 """
 
 from typing import Final
@@ -61,26 +61,26 @@ _MAX_FRAME_SIZE: Final = 5
 _MAX_HEADER_LIST_SIZE: Final = 6
 
 _FRAME_HEADER_BYTES: Final = 9
-# The smallest limit that may be announced, and the one that we announce.
+# The smallest limit that may be announced, which is ours.
 _FRAME_BYTES_MAX: Final = 16_384
-_WINDOW_BYTES: Final = 65_535  # with which every connection and stream begins
+_WINDOW_BYTES: Final = 65_535  # the first window of every connection and stream
 _WINDOW_BYTES_MAX: Final = 2**31 - 1
-# HPACK's table of our heads, with which every connection begins; and the beginning of a head that shrinks it to nothing.
+# The first size of HPACK's table for our heads, and the beginning of a head that shrinks the table to nothing.
 _HEADER_TABLE_BYTES: Final = 4096
 _NO_HEADER_TABLE: Final = b"\x20"
 
-# Frames this large, or answers of so many bytes, pay for one frame that carries nothing.
+# The bytes of a frame or an answer that pay for one frame without content.
 _BYTES_A_FRAME: Final = 256
-# A smaller DATA frame costs as much as one that carries nothing.
+# A smaller DATA frame costs as much as a frame without content.
 _SMALL_BYTES: Final = 64
 # How many small frames (DATA, WINDOW_UPDATE, PRIORITY) a stream may have for free: a gRPC message takes up to three DATA
 # frames, and some clients open each stream's window by itself.
 _FREE_FRAMES: Final = 16
-# A reset wastes what was begun for its request; an answered request has been worth as much. So many resets as there may be
-# streams are free, and each answer gives one back: a client may cancel all that it has open, as when its deadlines pass.
+# A reset wastes the work for its request; an answered request has been worth as much. As many resets are free as there may be
+# streams, and each answer gives one back: a client may cancel all its open streams, for example when its deadlines pass.
 _RESET_COST: Final = 20
 _ANSWER_WORTH: Final = 20
-# A change of all windows costs one for so many streams.
+# A change of all windows costs one frame for this many streams.
 _WINDOWS_A_FRAME: Final = 64
 # A millisecond or four: a frame is one step, and so is an octet of a head, which can be a whole field.
 _STEPS_AT_ONCE: Final = 8_192
@@ -90,7 +90,7 @@ _GAPS_KEPT_MAX: Final = 64
 
 
 class Http2Error(Exception):
-    """The connection can't go on. `code`: what GOAWAY says."""
+    """The connection can't go on. `code` is the error code for GOAWAY."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -102,21 +102,21 @@ class Stream:
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id: Final = stream_id
-        self.is_received: bool = False  # nothing more comes
-        self.is_sent: bool = False  # nothing more is to be said
+        self.is_received: bool = False  # the whole request has come
+        self.is_sent: bool = False  # the whole answer was sent
         self.is_gone: bool = False  # reset by either side
-        self.send_window: i64 = 0  # how much of the answer may be sent, where the connection's allows it
+        self.send_window: i64 = 0  # how much of the answer may be sent, if the connection's window allows it
         self.receive_window: i64 = 0  # how much may still come
-        self.taken_bytes: i64 = 0  # that were taken since the last credit to the client
-        self.window_bytes: i64 = _WINDOW_BYTES  # how much of it may be on its way or not taken yet
-        self.is_announced: bool = False  # its length, by the head
-        self.missing_bytes: i64 = 0  # of that
-        self.free_frames: i64 = _FREE_FRAMES  # small ones that cost nothing
+        self.taken_bytes: i64 = 0  # that were taken since the last WINDOW_UPDATE
+        self.window_bytes: i64 = _WINDOW_BYTES  # how much of the body may be on its way or not taken yet
+        self.is_announced: bool = False  # whether the head has the body's length
+        self.missing_bytes: i64 = 0  # of an announced body
+        self.free_frames: i64 = _FREE_FRAMES  # small frames that cost nothing
 
 
 class Http2Engine:
-    """One connection. A server inherits from it, and gets the calls whose names begin with `on_`; what is to be sent is in
-    `out`."""
+    """One connection. A server inherits from it, and implements the methods whose names begin with `on_`. `out` has the frames
+    to send."""
 
     def __init__(
         self,
@@ -128,23 +128,23 @@ class Http2Engine:
         connection_window_bytes: int,
         control_frames_max: int,
     ) -> None:
-        """Windows: what of bodies may be on its way or not taken yet, of one stream and of all.
+        """The windows are the most bytes of bodies that may be on the way or not taken yet, of one stream and of all.
 
-        `header_bytes_max`: what is announced to the client, and how much of a head is kept; `header_bytes_end`: a head that is
-        larger as sent ends the connection. `control_frames_max`: frames without use before that ends it too.
+        `header_bytes_max` is announced to the client, and is how much of a head is kept. A head that is larger than
+        `header_bytes_end` as sent ends the connection, and so do more than `control_frames_max` frames without use.
         """
         self.out: Final[list[bytes]] = []
         self.streams: Final[dict[int, Stream]] = {}
         self.highest_stream_id: i64 = 0
         self.frames: i64 = 0  # that were begun
-        self.is_over: bool = False  # after a GOAWAY that ends it: nothing more is read
+        self.is_over: bool = False  # whether a GOAWAY has ended it, so that no more is read
         self._streams_max: i64 = streams_max
         self._header_bytes_max: i64 = header_bytes_max
         self._header_bytes_end: i64 = header_bytes_end
         self._decoder: Final = HeadDecoder(header_bytes_max)
         self._stream_window_bytes: i64 = stream_window_bytes
         self.wide_window_bytes: Final[int] = stream_window_bytes
-        # How many streams may have that window at once: as many as fill the connection's.
+        # How many streams may have the wide window at once: as many as fill the connection's window.
         self._wide_streams_left: i64 = max(connection_window_bytes // stream_window_bytes, 1)
         self._connection_window_bytes: i64 = connection_window_bytes
         self._receive_window: i64 = connection_window_bytes
@@ -153,31 +153,31 @@ class Http2Engine:
         self._credit_max: i64 = control_frames_max
         self._credit: i64 = control_frames_max
         self._free_resets: i64 = streams_max
-        # Streams that this side has reset, the oldest first; below that number they may have been forgotten.
+        # Streams that this side has reset, the oldest first. Up to `_resets_forgotten` they may have been forgotten.
         self._resets: Final[dict[int, None]] = {}
         self._resets_forgotten: i64 = 0
         # Numbers that the client has left out, so that they were never streams: the first and the last of each gap.
         self._gaps: Final[list[tuple[int, int]]] = []
-        # What the client allows.
+        # The limits of the client.
         self._stream_send_window: i64 = _WINDOW_BYTES
         self._frame_bytes_max: i64 = _FRAME_BYTES_MAX
         self._header_table_bytes: i64 = _HEADER_TABLE_BYTES
         self._shrinks_header_table: bool = False  # with the next head
-        self._preface_bytes: i64 = 0  # that are here
+        self._preface_bytes: i64 = 0  # that have come
         self._has_settings: bool = False
-        self._rest: bytes = b""  # a frame that is half here
+        self._rest: bytes = b""  # the beginning of a frame that is not whole
         self._steps: i64 = 0  # of this call of `receive`
-        self.unread: bytes = b""  # what came behind more steps than one call does
+        self.unread: bytes = b""  # the rest of the data after the steps of one call
         # The head that is coming.
         self._head_bytes: i64 = 0
-        self._head_is_whole: bool = False  # in one frame
+        self._head_is_whole: bool = False  # whether it is in one frame
         self._head_stream_id: i64 = 0
         self._head_ends: bool = False
 
-    # What the server does.
+    # Methods that the server calls.
 
     def begin(self) -> None:
-        """Say what the client may do."""
+        """Send our SETTINGS, and open the connection's window."""
         settings = b"".join(
             [
                 _setting(_MAX_CONCURRENT_STREAMS, self._streams_max),
@@ -188,9 +188,9 @@ class Http2Engine:
         self.out.append(_window_update(0, self._connection_window_bytes - _WINDOW_BYTES))
 
     def receive(self, data: bytes) -> None:
-        """Whatever came. Raises Http2Error; then nothing more is to be given.
+        """Take received bytes. Raises Http2Error; then do not call it again.
 
-        What is left after `_STEPS_AT_ONCE` is in `unread`, and to be given first when the next turn comes.
+        The bytes that are left after `_STEPS_AT_ONCE` are in `unread`. Pass them first at the next turn.
         """
         self._steps = 0
         at: i64 = 0
@@ -241,7 +241,7 @@ class Http2Engine:
 
     @property
     def is_between(self) -> bool:
-        """Return whether neither the preface, a frame nor a head is half here."""
+        """Return whether neither the preface, a frame nor a head is incomplete."""
         return not self._rest and not self._head_stream_id and self._has_settings
 
     def sendable_bytes(self, stream: Stream) -> int:
@@ -249,7 +249,7 @@ class Http2Engine:
         return int(max(min(self._send_window, stream.send_window, self._frame_bytes_max), 0))
 
     def send_head(self, stream: Stream, block: bytes, *, end: bool) -> None:
-        """`block`: headers, encoded. `end`: nothing follows, not even a body."""
+        """Send a head. `block` has its encoded headers. If `end`, the answer has no body."""
         flags = _END_STREAM if end else 0
         if self._shrinks_header_table:
             self._shrinks_header_table = False
@@ -269,7 +269,7 @@ class Http2Engine:
             self._sent(stream)
 
     def send_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
-        """At most as much as `sendable_bytes` says."""
+        """Send a part of the body, of at most `sendable_bytes`."""
         size: i64 = len(data)
         stream.send_window -= size
         self._send_window -= size
@@ -279,7 +279,7 @@ class Http2Engine:
             self._sent(stream)
 
     def acknowledge(self, stream: Stream | None, size_bytes: int) -> None:
-        """So much of its body was taken, or thrown away: as much more may come."""
+        """Note that `size_bytes` of the stream's body were taken or dropped, so that as many more may come."""
         self._taken_bytes += size_bytes
         if self._taken_bytes * 2 >= self._connection_window_bytes:
             self.out.append(_window_update(0, self._taken_bytes))
@@ -289,11 +289,11 @@ class Http2Engine:
             self.open_window(stream, size_bytes)
 
     def open_window(self, stream: Stream, size_bytes: int, *, may_widen: bool = True) -> None:
-        """As `acknowledge`, of the stream's window alone. `may_widen`: it may become the large one."""
+        """Do as `acknowledge`, but only for the stream's window. If `may_widen`, it may become the large window."""
         if not stream.is_received and not stream.is_gone:
             stream.taken_bytes += size_bytes
             if stream.taken_bytes * 2 >= stream.window_bytes:
-                # Of few streams each needs a large window; of many none does, and they could bring too much at once.
+                # Few streams need large windows. Many streams do not, and could bring too much at once with them.
                 is_few = may_widen and len(self.streams) * _WINDOW_BYTES <= self._connection_window_bytes
                 if is_few and self._wide_streams_left > 0 and stream.window_bytes < self._stream_window_bytes:
                     self._wide_streams_left -= 1
@@ -304,22 +304,22 @@ class Http2Engine:
                 stream.taken_bytes = 0
 
     def is_window_due(self, stream: Stream, size_bytes: int) -> bool:
-        """Return whether the client would be given a window if so much more was taken."""
+        """Return whether the client would get a window update if `size_bytes` more were taken."""
         return (stream.taken_bytes + size_bytes) * 2 >= stream.window_bytes
 
     def _narrow(self, stream: Stream) -> None:
-        """Let another stream have its large window."""
+        """Let another stream have the large window of this stream, if it has one."""
         if stream.window_bytes > _WINDOW_BYTES:
             stream.window_bytes = _WINDOW_BYTES
             self._wide_streams_left += 1
 
     def reset(self, stream: Stream, code: int) -> None:
-        """End it, answered or not."""
+        """End the stream, answered or not."""
         self.refuse(stream.stream_id, code)
         self._drop(stream)
 
     def refuse(self, stream_id: int, code: int) -> None:
-        """As `reset`, of what has not become a stream."""
+        """Reset a request that has not become a stream."""
         self.out.append(frame(_RST_STREAM, 0, stream_id, code.to_bytes(4, "big")))
         resets = self._resets
         resets[stream_id] = None
@@ -329,16 +329,16 @@ class Http2Engine:
             self._resets_forgotten = max(self._resets_forgotten, oldest)
 
     def ping(self, data: bytes) -> None:
-        """Eight bytes, which come back."""
+        """Send a ping with eight bytes, which come back."""
         self.out.append(frame(_PING, 0, 0, data))
 
     def goaway(self, last_stream_id: int, code: int, reason: bytes = b"") -> None:
-        """Requests beyond that one are not answered."""
+        """Send GOAWAY. Requests on streams above `last_stream_id` are not answered."""
         payload = last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big") + reason
         self.out.append(frame(_GOAWAY, 0, 0, payload))
 
     def answered(self) -> None:
-        """A request was: the client has earned something."""
+        """Note that a request was answered, for which the client earns credit."""
         self._earn(_ANSWER_WORTH)
         if self._free_resets < self._streams_max:
             self._free_resets += 1
@@ -346,7 +346,7 @@ class Http2Engine:
     # Events for the server.
 
     def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
-        """Return the stream of a new request; None: it was refused."""
+        """Return the stream of a new request; None if it was refused."""
         raise NotImplementedError
 
     def on_request(self, stream: Stream) -> None:
@@ -354,7 +354,7 @@ class Http2Engine:
         raise NotImplementedError
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
-        """A piece of its body, which takes so much of the windows until it is acknowledged."""
+        """Handle a piece of the body, which uses `window_bytes` of the windows until it is acknowledged."""
         raise NotImplementedError
 
     def on_end(self, stream: Stream) -> None:
@@ -366,21 +366,21 @@ class Http2Engine:
         raise NotImplementedError
 
     def on_window(self, stream: Stream | None) -> None:
-        """More may be sent, of this stream or of all."""
+        """Handle a larger window: more may be sent, on this stream or, if None, on all."""
 
     def on_ping(self) -> None:
-        """The client has sent one; it has its answer."""
+        """Handle a ping of the client, which is already answered."""
 
     def on_ping_answered(self, data: bytes) -> None:
         """Handle the answer to one of our pings."""
 
     def on_goaway(self, code: int) -> None:
-        """The client begins nothing more."""
+        """Handle GOAWAY: the client begins no more requests."""
 
     # Frames.
 
     def _frame(self, data: bytes, at: i64, length: i64) -> None:
-        """The one at `at`, whole. Raises Http2Error."""
+        """Handle the whole frame at `at`. Raises Http2Error."""
         kind: i64 = data[at + 3]
         flags: i64 = data[at + 4]
         stream_id: i64 = (data[at + 5] & 0x7F) << 24 | data[at + 6] << 16 | data[at + 7] << 8 | data[at + 8]
@@ -429,7 +429,7 @@ class Http2Engine:
             self._charge(self.streams.get(stream_id))
         elif kind == _PUSH_PROMISE:
             raise Http2Error(PROTOCOL_ERROR)
-        else:  # not known, and to be ignored
+        else:  # an unknown type, which is ignored
             self._spend(1)
 
     def _data(self, stream_id: i64, flags: i64, data: bytes, start: i64, end: i64) -> None:
@@ -508,7 +508,7 @@ class Http2Engine:
         self._head_stream_id = 0
         stream = self.streams.get(stream_id)
         if stream is not None:
-            # Trailers, which hold nothing that we need.
+            # Trailers, which are not needed.
             if stream.is_received:
                 self.reset(stream, STREAM_CLOSED)
             elif head.is_malformed or not (self._head_ends and head.is_trailers):
@@ -567,7 +567,7 @@ class Http2Engine:
         self.on_window(stream)
 
     def _settings(self, stream_id: i64, flags: i64, data: bytes, start: i64, length: i64) -> None:
-        """Each is checked, and the last value of each is applied once: a frame may have 2,730 of them, each for all streams."""
+        """Check all values, and apply the last window once: a frame may have 2,730 settings, each for all streams."""
         _only_of_connection(stream_id)
         if flags & _ACK:
             _exactly(length, 0)
@@ -593,16 +593,16 @@ class Http2Engine:
             elif name == _ENABLE_PUSH and value > 1:
                 raise Http2Error(PROTOCOL_ERROR)
             elif name == _HEADER_TABLE_SIZE and value < self._header_table_bytes:
-                # RFC 7541 (4.2) demands that a head says so, and nghttp2 fails without. Our heads use nothing of the table.
+                # RFC 7541 (4.2) requires this in the next head, and nghttp2 fails without it. Our heads do not use the table.
                 self._header_table_bytes = 0
                 self._shrinks_header_table = True
-            # Of the rest a server need know nothing.
+            # A server does not need the other settings.
         self.out.append(frame(_SETTINGS, _ACK, 0, b""))
         if window_bytes != self._stream_send_window:
             self._change_windows(window_bytes)
 
     def _change_windows(self, window_bytes: i64) -> None:
-        """Of every open stream, and of those to come."""
+        """Change the send windows of every open stream, and of streams to come."""
         self._spend(len(self.streams) // _WINDOWS_A_FRAME)
         step: i64 = window_bytes - self._stream_send_window
         self._stream_send_window = window_bytes
@@ -626,16 +626,16 @@ class Http2Engine:
     # Streams.
 
     def _known(self, stream_id: i64) -> None:
-        """Raise Http2Error where that stream has never been."""
+        """Raise Http2Error if that stream has never been begun."""
         if stream_id & 1 == 0 or stream_id > self.highest_stream_id:
             raise Http2Error(PROTOCOL_ERROR)
 
     def _was_reset_here(self, stream_id: i64) -> bool:
-        """Return whether this side has reset it, or may have."""
+        """Return whether this side has reset the stream, or may have."""
         return stream_id <= self._resets_forgotten or stream_id in self._resets
 
     def _leave_out(self, first: int, last: int) -> None:
-        """The client has begun none of these streams, and can't any more."""
+        """Note streams that the client has not begun, and can't begin any more."""
         self._gaps.append((first, last))
         if len(self._gaps) > _GAPS_KEPT_MAX:
             del self._gaps[0]
@@ -669,13 +669,13 @@ class Http2Engine:
         self._credit = min(self._credit_max, self._credit + frames)
 
     def _spend(self, frames: i64) -> None:
-        """Raises Http2Error."""
+        """Take credit for frames without use. Raises Http2Error if none is left."""
         self._credit -= frames
         if self._credit < 0:
             raise Http2Error(ENHANCE_YOUR_CALM)
 
     def _charge(self, stream: Stream | None) -> None:
-        """A small frame on a stream: the first ones are free. Raises Http2Error."""
+        """Charge a small frame on a stream, of which the first ones are free. Raises Http2Error."""
         if stream is not None and stream.free_frames > 0:
             stream.free_frames -= 1
         else:
@@ -683,7 +683,7 @@ class Http2Engine:
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    """A whole one."""
+    """Return a whole frame."""
     return b"".join([len(payload).to_bytes(3, "big"), bytes([kind, flags]), stream_id.to_bytes(4, "big"), payload])
 
 
@@ -701,12 +701,12 @@ def _length(data: bytes, at: i64) -> i64:
 
 
 def _only_of_connection(stream_id: i64) -> None:
-    """Raises Http2Error."""
+    """Raise Http2Error if a frame of the connection is on a stream."""
     if stream_id:
         raise Http2Error(PROTOCOL_ERROR)
 
 
 def _exactly(length: i64, wanted: i64) -> None:
-    """Raises Http2Error."""
+    """Raise Http2Error if a frame has another length."""
     if length != wanted:
         raise Http2Error(FRAME_SIZE_ERROR)

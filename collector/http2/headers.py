@@ -1,13 +1,13 @@
-"""Heads of HTTP/2: from HPACK to what a request asks for, and back (RFC 7541; RFC 9113, 8.2 and 8.3).
+"""Decode heads of HTTP/2 from HPACK, and encode them (RFC 7541; RFC 9113, 8.2 and 8.3).
 
 Invariants:
 1. A head that breaks RFC 9113's rules is marked, and never becomes a request (test_what_is_not_well_formed_is_marked).
-2. The table of a connection stays in step with its client's, whatever comes, or decoding fails
+2. The table of a connection stays in step with its client's, whatever the client sends, or decoding fails
    (test_any_encoder_is_understood_as_hpack_does).
-3. A head that is too large is read to its end, and no more than the limit of it is kept: only its request fails
-   (test_a_head_over_the_limit_leaves_the_table_in_step). Nor are more than FIELDS_MAX fields kept
+3. A head that is too large is read to its end, and at most the limit of it is kept, so only its request fails
+   (test_a_head_over_the_limit_leaves_the_table_in_step). At most FIELDS_MAX fields are kept
    (test_a_head_has_a_bounded_number_of_fields).
-4. The same block means the same as long as the table has not changed. Clients repeat their heads, so meanings are kept
+4. A block has the same meaning as long as the table has not changed. Clients repeat their heads, so meanings are kept
    (test_what_is_remembered_of_a_head_is_what_it_means).
 """
 
@@ -20,11 +20,11 @@ from mypy_extensions import i64
 _STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
 _STATIC_FIELDS: Final[list[tuple[bytes, bytes]]] = [(bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE]
 _STATIC_LAST: Final = len(HeaderTable.STATIC_TABLE)
-# What a header counts beside its name and value, RFC 9113.
+# The bytes that a header counts in addition to its name and value, RFC 9113.
 HEADER_BYTES_OVERHEAD: Final = 32
-# The table's size where no SETTINGS say another; ours say none.
+# The table's size unless SETTINGS have another; ours do not.
 _TABLE_BYTES_MAX: Final = 4096
-# How many blocks' meanings a connection keeps, of what size at most.
+# The most blocks whose meanings a connection keeps, and their largest size.
 _KEPT_MAX: Final = 32
 _KEPT_BYTES_MAX: Final = 1024
 # More than any length that is not skipped or refused anyway.
@@ -33,15 +33,15 @@ _INTEGER_MAX: Final = 2**31
 _INTEGER_SHIFT_MAX: Final = 28
 # Digits that fit into 64 bits, whatever they are.
 _LENGTH_DIGITS_MAX: Final = 18
-# What comes next of a field.
+# The part of a field that comes next.
 _FIELD: Final = 0
 _NAME: Final = 1
 _VALUE: Final = 2
-# Headers that speak of a connection, and are not to be said in HTTP/2.
+# Headers that describe a connection, and must not be sent in HTTP/2.
 OF_CONNECTIONS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 # RFC 9110's token without capitals: control characters, spaces and separators are not in it.
 _NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-# Fields of a head: one of two octets takes 130 bytes of memory, and clients send twenty.
+# The most fields of a head: a field of two octets takes 130 bytes of memory, and clients send twenty.
 FIELDS_MAX: Final = 256
 
 
@@ -50,10 +50,10 @@ class HeadError(Exception):
 
 
 class RequestHead:
-    """A request's head. `is_malformed`: it breaks RFC 9113's rules, and the rest is not to be trusted."""
+    """A request's head. If it `is_malformed`, it breaks RFC 9113's rules, and its other attributes must not be used."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]], skipped_bytes: int = 0) -> None:
-        """`headers`: as they came, the pseudo-headers with them. `skipped_bytes`: the size of those that were not kept."""
+        """`headers` are as received, with the pseudo-headers. `skipped_bytes` is the size of headers that were not kept."""
         self.method: bytes = b""
         self.path: bytes = b""
         self.authority: bytes = b""
@@ -61,9 +61,9 @@ class RequestHead:
         self.size_bytes: int = skipped_bytes
         self.headers: Final[list[tuple[bytes, bytes]]] = []
         self.is_malformed: bool = False
-        self.is_trailers: bool = True  # no pseudo-header is in it
+        self.is_trailers: bool = True  # it has no pseudo-header
         self.is_cut: bool = skipped_bytes > 0
-        self.meaning: object | None = None  # what its reader makes of it, once
+        self.meaning: object | None = None  # set by its reader, to compute it once
         self._read(headers)
 
     def _read(self, fields: list[tuple[bytes, bytes]]) -> None:
@@ -107,10 +107,10 @@ class RequestHead:
 
 
 class HeadDecoder:
-    """HPACK's decoder, one for a connection. Use: `decode` a whole block, or `feed` its pieces and then `finish`."""
+    """The HPACK decoder of a connection. Call `decode` for a whole block, or `feed` for its pieces and then `finish`."""
 
     def __init__(self, header_bytes_max: int) -> None:
-        """`header_bytes_max`: so much of a head is kept."""
+        """At most `header_bytes_max` bytes of a head are kept."""
         self._header_bytes_max: i64 = header_bytes_max
         self._huge_bytes: i64 = max(header_bytes_max, _TABLE_BYTES_MAX)
         self._kept: Final[dict[bytes, RequestHead]] = {}
@@ -125,15 +125,15 @@ class HeadDecoder:
         self._skipped_bytes: i64 = 0
         self._has_fields: bool = False
         # The field that is being read.
-        self._rest: bytes = b""  # what came of its next part
-        self._skip: i64 = 0  # of a string that is too long to be kept
+        self._rest: bytes = b""  # the received bytes of its next part
+        self._skip: i64 = 0  # the missing bytes of a string that is too long to be kept
         self._wants: i64 = _FIELD
         self._is_indexed: bool = False
         self._is_huge: bool = False
         self._name: bytes = b""
 
     def decode(self, block: bytes) -> RequestHead:
-        """A head in one piece. Raises HeadError."""
+        """Return the head of a whole block. Raises HeadError."""
         head = self._kept.get(block)
         if head is not None:
             return head
@@ -170,7 +170,7 @@ class HeadDecoder:
             at = after
 
     def finish(self) -> RequestHead:
-        """The block is whole. Raises HeadError."""
+        """Return the head of the block whose pieces were fed. Raises HeadError."""
         if self._rest or self._skip or self._wants != _FIELD:
             raise HeadError("the block is truncated")
         fields, skipped_bytes = self._fields, self._skipped_bytes
@@ -185,11 +185,11 @@ class HeadDecoder:
         return self._rest
 
     def forget(self) -> None:
-        """Blocks in pieces may have changed the table."""
+        """Forget the kept meanings, since blocks in pieces may have changed the table."""
         self._kept.clear()
 
     def _field(self, data: bytes, at: i64) -> i64:
-        """The first part of one. Where it ends; -1: there is too little of it."""
+        """Read the first part of a field. Return where it ends; -1 if it is not whole."""
         first: i64 = data[at]
         if first & 0x80:
             index, at = _integer(data, at, 0x7F)
@@ -227,7 +227,7 @@ class HeadDecoder:
             return at
         # Huffman's codes have 5 to 30 bits.
         if (size * 4 // 15 if is_huffman else size) > self._huge_bytes:
-            # It has no place in the table, nor in the head: nothing is kept of it.
+            # It fits neither the table nor the head, so no part of it is kept.
             self._is_huge = True
             self._skipped_bytes += size
             self._skip = size
@@ -239,7 +239,7 @@ class HeadDecoder:
         return at + size
 
     def _string(self, string: bytes) -> None:
-        """A name or a value is whole."""
+        """Take a name or a value, which is whole."""
         if self._wants == _NAME:
             self._name = string
             self._wants = _VALUE
@@ -248,7 +248,7 @@ class HeadDecoder:
         name = self._name
         if self._is_huge:
             if self._is_indexed:
-                # RFC 7541, 4.4: what is larger than the table empties it.
+                # RFC 7541, 4.4: an entry that is larger than the table empties it.
                 self._has_changed = True
                 self._entries.clear()
                 self._table_bytes = 0
@@ -290,7 +290,7 @@ class HeadDecoder:
 
 
 def _integer(data: bytes, at: i64, mask: i64) -> tuple[i64, i64]:
-    """RFC 7541, 5.1: the number, and where it ends; -1: there is too little of it. Raises HeadError."""
+    """Return an integer (RFC 7541, 5.1), and where it ends; -1 if it is not whole. Raises HeadError."""
     end: i64 = len(data)
     value: i64 = data[at] & mask
     at += 1
@@ -320,8 +320,8 @@ _NO_SYMBOL: Final = 1 << 8
 
 
 def _automaton() -> tuple[list[int], list[int], list[bool]]:
-    """Next states, symbols, and by state whether a string may end there: on at most 7 bits that are all ones."""
-    nodes: list[list[int]] = [[0, 0]]  # children: 0 is none, positive an inner node, negative the symbol - 1
+    """Return next states, symbols, and by state whether a string may end there: after at most 7 bits that are all ones."""
+    nodes: list[list[int]] = [[0, 0]]  # children: 0 for none, positive for an inner node, -symbol - 1 for a symbol
     for symbol, (code, bits) in enumerate(zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)):
         node = 0
         for place in range(bits - 1, 0, -1):
@@ -356,7 +356,7 @@ _STATES, _SYMBOLS, _MAY_END = _automaton()
 
 
 def _from_huffman(data: bytes) -> bytes:
-    """Raises HeadError."""
+    """Return the decoded string. Raises HeadError."""
     out = bytearray()
     states, symbols = _STATES, _SYMBOLS
     state: i64 = 0
@@ -381,7 +381,7 @@ def _from_huffman(data: bytes) -> bytes:
 
 
 def encode(name: bytes, value: bytes) -> bytes:
-    """One header, `name` in lower case. Nothing of the table is used but what is always there, and nothing is put into it."""
+    """Return one header, encoded. `name` is in lower case. Only the static table is used, and no entry is added."""
     known = _STATIC.get(name)
     if known is None:
         return b"\0" + _length(len(name)) + name + _length(len(value)) + value
@@ -393,12 +393,12 @@ def encode(name: bytes, value: bytes) -> bytes:
 
 
 def encode_all(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """A whole head."""
+    """Return a whole head, encoded."""
     return b"".join([encode(name, value) for name, value in headers])
 
 
 def _length(size: int) -> bytes:
-    """An integer of a 7-bit prefix whose first bit is 0: what follows is not Huffman's."""
+    """Return an integer with a 7-bit prefix whose first bit is 0: the string after it is not in Huffman's code."""
     if size < 127:
         return bytes([size])
     out = [127]
