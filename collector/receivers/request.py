@@ -349,7 +349,7 @@ class TelemetryRequest:
         self._held_bytes += self._share.reserve_all_that_fits(int(self._held_bytes), size_bytes)
 
     def _release(self) -> None:
-        """Release what is held. A protocol also drops the pieces of the body."""
+        """Release the held bytes and places. A protocol also drops the pieces of the body."""
         self._end_body()
         if self._share is not None:
             if self._at_work is not None:

@@ -4,7 +4,7 @@ This is plain ASGI, for HTTP/2, for hypercorn's HTTP/1.1, and for the pages. Our
 
 Invariants:
 1. Every body has a deadline (test_a_body_that_does_not_come_in_time_is_408).
-2. A refused sender gets the reason, in its own protocol, before the connection may close
+2. A refused sender gets the reason, in its own protocol, before the connection may be closed
    (test_a_sender_that_is_refused_early_hears_it_while_it_still_sends).
 """
 
@@ -30,14 +30,14 @@ from collector.tenancy.access import Access
 
 
 class _SenderGone(Exception):
-    """The connection closed before the body was complete: nobody is left to answer."""
+    """The connection closed before the body was complete, so no client is left to answer."""
 
 
 class HttpApplication:
     """The ASGI application of both HTTP ports.
 
-    `routes`: what takes telemetry, by path. `pages`: an ASGI application for `page_paths`, and for what is below those that
-    end in a slash, but for "/" itself. Everything else is answered 404.
+    `routes` take telemetry, and are by path. `pages` is an ASGI application for `page_paths`, and for all paths below those
+    that end in a slash, except "/" itself. Everything else is answered 404.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class HttpApplication:
         self._page_endpoints: Final = {path: metrics.http_endpoint(path) for path in page_paths}
 
     def is_page(self, path: str) -> bool:
-        """Return whether that is shown, not received."""
+        """Return whether the path is that of a page."""
         return self._page_endpoint(path) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,14 +122,14 @@ class HttpApplication:
         if answer.status != 204:
             headers.append((b"content-length", b"%d" % len(answer.body)))
         unread = exchange.head.has_body and not body.complete
-        # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
+        # A sender without a 100 Continue may send its next request, or this one's body. Closing rules out a mix-up.
         closes = unread and (exchange.head.expects_continue or exchange.is_abandoned)
         if closes:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if unread and not closes:
-            # Answered, the rest of the body may still pass: closing on a sender that writes resets the connection, and
-            # takes the answer with it.
+            # After the answer the rest of the body may still pass: closing while the sender writes resets the connection,
+            # and the answer is lost.
             await send({"type": "http.response.body", "body": answer.body, "more_body": True})
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # cancelled: at the end of a stop
                 async with asyncio.timeout(self._settings.body_timeout_s):
@@ -156,7 +156,7 @@ class HttpApplication:
         began = self._clock()
         code = 500
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server, which knows better, leaves the body out
+            scope = {**scope, "method": "GET"}  # the server knows the method, and leaves the body out
 
         async def watched(message: Message) -> None:
             nonlocal code
@@ -174,7 +174,7 @@ class HttpApplication:
 
 
 class _Body:
-    """What comes of a request after its head, piece by piece."""
+    """The body of a request, piece by piece."""
 
     def __init__(self, receive: Receive, head: Head) -> None:
         self._receive: Final = receive

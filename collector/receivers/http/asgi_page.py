@@ -1,9 +1,9 @@
-"""What pages over HTTP/1.1 and HTTP/2 share: the request that an ASGI application hears, and the order of its messages.
+"""The part that pages over HTTP/1.1 and HTTP/2 share: an ASGI application's request, and the order of its messages.
 
 Invariants:
-1. An application hears one request, and then that its client is gone (test_a_page_hears_that_nobody_waits).
-2. An application that takes no bodies hears none; of a body that another does not read, at most BODY_BYTES_MAX and one piece
-   are kept (test_a_body_that_the_application_does_not_read_is_held_back).
+1. An application receives one request, and then that its client has disconnected (test_a_page_hears_that_nobody_waits).
+2. An application that takes no bodies receives none. If another does not read a body, at most BODY_BYTES_MAX and one piece of
+   it are kept (test_a_body_that_the_application_does_not_read_is_held_back).
 3. A message out of turn raises in the application, and is never sent (test_a_message_out_of_turn_is_not_sent).
 """
 
@@ -17,13 +17,13 @@ BODY_BYTES_MAX: Final = 64 * 1024
 
 
 class AsgiPage:
-    """One request. `_receive` is the application's, and each message that it sends goes through `_body_of`.
+    """A request for a page. The application calls `_receive`, and each message that it sends goes through `_body_of`.
 
-    The connection calls `feed` with each piece of the body, then `end_body`; or `hang_up`.
+    The connection calls `feed` with each piece of the body, and then `end_body`, or `hang_up`.
     """
 
     def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
-        """`takes_body`: the application hears the body; else it hears an empty one, at once."""
+        """If `takes_body`, the application receives the body; otherwise it receives an empty body at once."""
         self._scope: Final = scope
         self._is_head: Final = is_head
         self._start: Message | None = None
@@ -54,17 +54,17 @@ class AsgiPage:
             self._happened.set()
 
     def end_body(self) -> None:
-        """The body is whole."""
+        """Note that the body is whole."""
         self._is_body_whole = True
         self._happened.set()
 
     def hang_up(self) -> None:
-        """Tell the application that nobody waits for the page any more."""
+        """Report to the application that no client waits for the page any more."""
         self._is_gone = True
         self._happened.set()
 
     def _on_read(self, size_bytes: int) -> None:
-        """The application has read so many bytes of the body."""
+        """Handle that the application has read `size_bytes` of the body."""
 
     async def _receive(self) -> Message:
         while not self._is_gone:
@@ -81,7 +81,7 @@ class AsgiPage:
         return {"type": "http.disconnect"}
 
     def _end(self) -> None:
-        """The application has returned: drop what it did not read."""
+        """End the page, since the application has returned: drop the pieces that it did not read."""
         self._is_over = True
         self._pieces.clear()
         self._body_bytes = 0
@@ -89,7 +89,7 @@ class AsgiPage:
     def _body_of(self, message: Message) -> tuple[Message, bytes, bool] | None:
         """Return the start of the answer, this part of its body, and whether it is the last part; None for the start itself.
 
-        Raises RuntimeError where the application may not send that message now.
+        Raises RuntimeError if the application may not send that message now.
         """
         if message["type"] == "http.response.start":
             self._start = message

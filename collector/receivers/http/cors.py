@@ -1,11 +1,11 @@
 """CORS, by which browsers let pages of other origins send telemetry, and read the answers (WHATWG Fetch).
 
 Invariants:
-1. Only a page of an allowed origin hears an answer, and then every answer: errors too, and those that a server makes itself
+1. Only a page of an allowed origin can read an answer, and then every answer: also errors, and those of the servers themselves
    (test_every_answer_says_that_the_origin_may_read_it, test_another_origin_hears_nothing,
    test_answers_of_the_servers_themselves_say_it_too).
-2. A preflight request needs no key, and is answered the same for every path, so that a page hears of a wrong one
-   (test_a_preflight_is_answered).
+2. A preflight request needs no key, and is answered the same for every path, so that a page can read the error for a wrong
+   path (test_a_preflight_is_answered).
 
 Answers allow credentials, since navigator.sendBeacon always asks for that. Nothing here reads a cookie: a key is in a header or
 in the query.
@@ -22,7 +22,7 @@ from collector.tenancy.origins import Origins
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-# What SDKs for the web send: the specifications', OpenTelemetry's propagators', and ours.
+# The headers that SDKs for the web send: those of the specifications, of OpenTelemetry's propagators, and ours.
 _ALLOWED_HEADERS: Final = (
     *("accept", "authorization", "content-encoding", "content-type", "idempotency-key", "x-api-key"),
     *("baggage", "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"),
@@ -38,10 +38,10 @@ _SHOWN_BYTES_MAX: Final = 100
 
 
 class Cors:
-    """Who may send from a page, and how that is said."""
+    """The origins whose pages may send, and the headers that say so."""
 
     def __init__(self, origins: Origins, headers: Iterable[str], max_age_s: int) -> None:
-        """`headers`: further ones that pages may set; `*`: any. `max_age_s`: for which a browser remembers a preflight."""
+        """`headers` are further ones that pages may set; `*` is any. A browser remembers a preflight for `max_age_s`."""
         further = [name.lower() for name in headers]
         self._origins: Final = origins
         self._allows_any_header: Final = "*" in further
@@ -50,7 +50,7 @@ class Cors:
         self._max_age: Final = b"%d" % max_age_s
 
     def headers(self, origin: bytes) -> Headers:
-        """Return what an answer to that origin says; it is empty where there was no Origin header."""
+        """Return the headers of an answer to that origin; none if the request had no Origin header."""
         if not origin:
             return ()
         if not self._origins.allows(origin):
@@ -63,7 +63,7 @@ class Cors:
         )
 
     def headers_for_anybody(self) -> Headers:
-        """Return what an answer says that is sent before any request was read: browsers hear it only where all may."""
+        """Return the headers of an answer that is sent before a request was read. Pages can read it only if all origins may."""
         return ((b"access-control-allow-origin", b"*"),) if self._origins.allows_all else ()
 
     def preflight(self, origin: bytes, requested_headers: bytes, *, asks_private_network: bool) -> Answer:
@@ -91,7 +91,7 @@ class Cors:
 
 
 def cors_of(settings: Http) -> Cors | None:
-    """Return what the settings allow; None: no page of another origin may send."""
+    """Return the CORS of the settings; None if no page of another origin may send."""
     if not settings.cors_origins:
         return None
     return Cors(

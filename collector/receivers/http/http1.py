@@ -1,15 +1,15 @@
-"""HTTP/1.1 on httptools' parser, straight to the exchanges: no request passes a framework, or waits in a queue of messages.
+"""HTTP/1.1 on httptools' parser. Requests go directly to their `HttpRequest`, without a framework or a queue of messages.
 
 Invariants:
 1. Requests of a connection are answered one after the other, in their order (test_pipelined_requests_are_answered_in_order).
-2. However many requests or chunks one piece of data holds, other connections have their turn after a few of them
-   (test_thousands_of_requests_in_one_packet_do_not_hold_up_others, test_a_body_of_tiny_chunks_is_read_in_turns), and so they
-   have after some kilobytes of heads, however many pieces those came in (test_large_heads_in_many_pieces_are_read_in_turns).
-3. Heads, trailers and chunk extensions are bounded. A message that is too slow, or an answer that nobody reads, ends its
+2. However many requests or chunks one piece of data has, other connections have their turn after a few of them
+   (test_thousands_of_requests_in_one_packet_do_not_hold_up_others, test_a_body_of_tiny_chunks_is_read_in_turns). They also have
+   it after some kilobytes of heads, in however many pieces (test_large_heads_in_many_pieces_are_read_in_turns).
+3. Heads, trailers and chunk extensions are bounded. A message that is too slow, or an answer that is not read, ends its
    connection (test_trailers_and_chunk_extensions_are_bounded, test_a_head_that_trickles_is_not_waited_for_either,
    test_answers_that_nobody_reads_are_not_kept_for_ever).
 4. A connection whose large body has no room is not read (test_http1_bodies.py, test_bodies_beyond_the_room_are_not_read).
-5. What cannot be read is answered once, and never logged: strangers could fill the disk
+5. Input that cannot be parsed is answered once, and never logged, since strangers could fill the disk
    (test_a_request_is_framed_in_one_way_or_refused).
 """
 
@@ -34,14 +34,14 @@ from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFU
 from collector.receivers.transport.eviction import BUSY
 from collector.receivers.transport.pending import has_unread
 
-# Around a header's value, and no part of it.
+# The spaces around a header's value, which are no part of it.
 _SPACES: Final = b" \t"
 # A header's colon, space and line end.
 _HEADER_BYTES_OVERHEAD: Final = 4
 
 
 def last_words(status: str, text: str = "") -> bytes:
-    """Return a whole response for something that never becomes a request; after it the connection is closed. `text`: the
+    """Return a whole response to input that does not become a request. The connection is closed after it. `text` is the
     reason, for people."""
     content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
     body = f"{text}\n" if text else ""
@@ -49,7 +49,7 @@ def last_words(status: str, text: str = "") -> bytes:
 
 
 def with_headers(response: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """Return that response with further headers, behind its first line."""
+    """Return the response with further headers, after its first line."""
     first, _, rest = response.partition(b"\r\n")
     return b"\r\n".join([first, *[name + b": " + value for name, value in headers], rest])
 
@@ -65,13 +65,14 @@ _FRAGMENT: Final = last_words("400 Bad Request", "the target has a fragment, whi
 _CONNECTION_TRAILER: Final = last_words("400 Bad Request", "Connection is not allowed as a trailer")
 _NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not spoken here; HTTP/1.1 and HTTP/2 are")
 _ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not spoken so; HTTP/1.0 and HTTP/1.1 are")
-# How httptools says it.
+# The text of httptools' error.
 _INVALID_VERSION: Final = "Invalid HTTP version"
 _HEAD_END: Final = b"\r\n\r\n"
-# What is parsed in one go, and how many requests of a larger piece are answered before the next: a millisecond or so.
+# The bytes that are parsed at once, and how many requests of a larger piece are answered before other connections have their
+# turn: a millisecond or so.
 _AT_ONCE_BYTES: Final = 4_096
 _REQUESTS_AT_ONCE: Final = 32
-# Of heads, from one turn of the loop to the next: a byte costs up to 0.1 us, and a turn reads 32 pieces of 256 KiB.
+# The bytes of heads from one turn of the loop to the next: a byte costs up to 0.1 us, and a turn reads 32 pieces of 256 KiB.
 _HEADS_AT_ONCE_BYTES: Final = 32_768
 _CHUNKS_AT_ONCE_BYTES: Final = 16_384
 _CHUNKS_AT_ONCE: Final = 4_096
@@ -81,7 +82,7 @@ _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value
 
 
 def builtin_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
-    """Return what makes a connection's protocol."""
+    """Return the function that makes a connection's protocol."""
     return lambda: cast("asyncio.Protocol", Http1Connection(shared))
 
 
@@ -92,7 +93,7 @@ class _Turn:
         self.head: Final = head
         self.keep_alive: bool = keep_alive
         self.exchange: HttpRequest | None = None
-        self.page: Http1Page | None = None  # one of the two
+        self.page: Http1Page | None = None  # either `exchange` or `page` is set
         self.is_received: bool = False  # to its last byte
         self.is_running: bool = False  # in a task
         self.is_answered: bool = False  # to the last byte
@@ -110,7 +111,7 @@ class Http1Connection:
         self._shared: Final = shared
         self._loop: Final = asyncio.get_running_loop()
         self._header_bytes_max: Final = settings.header_bytes_max
-        # A head may take as long as a body. A request has both, and as long again for its sender to hear of its refusal.
+        # A head may take as long as a body. A request has both, and as long again for its sender to read its refusal.
         self._late_s: Final = settings.body_timeout_s
         self._request_s: Final = 3 * settings.body_timeout_s
         self._keep_alive_s: Final = settings.keep_alive_s
@@ -119,7 +120,7 @@ class Http1Connection:
         self._transport: Any = None
         self._scheme: str = "http"
 
-        # Of the message that is coming in.
+        # The message that is coming in.
         self._url: bytes = b""
         self._head: Head | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -127,28 +128,28 @@ class Http1Connection:
         self._head_bytes: int = 0
         self._unclaimed_bytes: int = 0
         self._in_head: bool = True
-        self._body_left: int = 0  # of a body whose length is known
-        self._unfed: bytes = b""  # what came behind so many requests that they have to be answered first
+        self._body_left: int = 0  # the missing bytes of a body whose length is known
+        self._unfed: bytes = b""  # received bytes after so many requests that these have to be answered first
         self._is_feed_due: bool = False
         self._chunks: i64 = 0  # pieces of bodies that came with this piece of data
-        self._heads_bytes: i64 = 0  # that were read since others had their turn for sure
+        self._heads_bytes: i64 = 0  # that were read since other connections certainly had their turn
         self._asks_upgrade: bool = False
-        self._refusal: bytes = b""  # why the head can't be taken
-        self._last_words: bytes = b""  # the refusal that follows the answers to what came before it
-        self._host: bytes = b""  # the last one that was well-formed
-        self._began: float = 0.0  # the loop's time; 0: nothing is coming in
+        self._refusal: bytes = b""  # the response to a head that can't be taken
+        self._last_words: bytes = b""  # the refusal that follows the answers to the requests before it
+        self._host: bytes = b""  # the last well-formed host
+        self._began: float = 0.0  # the loop's time; 0 if nothing is coming in
         self._body_began: float = 0.0
         self._bodies: Final = shared.bodies()
         self._body: Final = IncomingBody()
 
-        self._turn: _Turn | None = None  # whose answer is due
+        self._turn: _Turn | None = None  # the request whose answer is due
         self._waiting: Final[deque[_Turn]] = deque()
         self._idle_since: float = 0.0
-        self._ends_at: float = inf  # the loop's time, by which it is old
+        self._ends_at: float = inf  # the loop's time at which the connection is old
         self._state: i64 = OPEN
         self._reads: bool = True
         self._paused_at: float = 0.0  # the loop's time
-        self._writable: asyncio.Event | None = None  # made where somebody has to wait
+        self._writable: asyncio.Event | None = None  # set while writing is paused
 
     # asyncio's side.
 
@@ -159,7 +160,7 @@ class Http1Connection:
             self._scheme = "https"
         self._idle_since = self._loop.time()
         self._ends_at = self._shared.ends_at(self._idle_since)
-        # Accepted just as the server ended: one request is answered.
+        # The connection was accepted just as the server ended: one request is answered.
         if self._shared.is_ending:
             self._state = ENDING
 
@@ -177,7 +178,7 @@ class Http1Connection:
         self._unfed = b""
         if self._writable is not None:
             self._writable.set()
-        self._parser = None  # which knows this object, as this one does it
+        self._parser = None  # this object and the parser refer to each other
 
     def eof_received(self) -> bool:
         """Answer a sender that has sent its request and closed its half."""
@@ -186,7 +187,7 @@ class Http1Connection:
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
-        # Who does not read what it asked for can't ask for more.
+        # A client that does not read its answers can't send further requests.
         self._mind_reading()
 
     def resume_writing(self) -> None:
@@ -216,7 +217,7 @@ class Http1Connection:
             self._mind_reading()
 
     def _feed_by_message(self, data: bytes) -> None:
-        """Feed some requests of a large piece, which may hold thousands; the others follow when these are answered."""
+        """Feed some requests of a large piece, which may have thousands. The others follow when these are answered."""
         view = memoryview(data)
         requests_left = _REQUESTS_AT_ONCE
         self._chunks = 0
@@ -241,7 +242,7 @@ class Http1Connection:
             at = after
 
     def _feed_soon(self) -> None:
-        """Feed what is left, once other connections have had their turn."""
+        """Feed the unfed bytes once other connections have had their turn."""
         if not self._is_feed_due:
             self._is_feed_due = True
             self._loop.call_soon(self._feed_unfed)
@@ -257,7 +258,7 @@ class Http1Connection:
                 self._mind_reading()
 
     def _feed(self, data: Any) -> None:
-        # Back to nothing with each head, piece of a body and end: what the parser has beside those, it keeps in memory.
+        # This is 0 after each head, piece of a body and end. All other bytes are kept in the parser's memory.
         self._unclaimed_bytes += len(data)
         try:
             try:
@@ -273,8 +274,8 @@ class Http1Connection:
                 self._fail(_HEAD_TOO_LARGE)
 
     def _feed_without_upgrade(self, rest: memoryview, end: int) -> None:
-        """The JDK's client wants to change to HTTP/2 with every request, and has a body, which the parser would skip. The same
-        head without the wish is an ordinary request. `end`: where the head ends. Raises HttpParserError."""
+        """Parse the head again without Upgrade, as an ordinary request. The JDK's client asks for HTTP/2 with every request,
+        and the parser would skip its body. `end` is where the head ends. Raises HttpParserError."""
         while True:
             if self._parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError("CONNECT")
@@ -296,7 +297,7 @@ class Http1Connection:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _mind_reading(self) -> None:
-        """Read on only while what was asked is answered, the answers are read, and the body is taken."""
+        """Read only while no request waits for an earlier one, the answers are read, and the body is taken."""
         turn = self._incoming
         is_full = self._body.is_held_back or (turn is not None and turn.page is not None and turn.page.is_full)
         reads = not self._waiting and not self._unfed and self._writable is None and not is_full
@@ -305,7 +306,7 @@ class Http1Connection:
         self._reads = reads
         now = self._loop.time()
         if reads:
-            # What could not come in the meantime is not late.
+            # Bytes that could not come in the meantime are not late.
             paused_s = now - self._paused_at
             self._began = min(now, self._began + paused_s) if self._began else 0.0
             self._body_began = min(now, self._body_began + paused_s)
@@ -328,7 +329,7 @@ class Http1Connection:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer, which is a header that comes late."""
+        """Take a header, or a trailer, which is a header after the body."""
         self._count_head(len(name) + len(value))
         if self._in_head:
             # The parser has removed the spaces before the value.
@@ -338,7 +339,7 @@ class Http1Connection:
                 self._refuse(_HEAD_TOO_LARGE)
             self._headers.append((name.lower(), value))
         elif name.lower() == b"connection":
-            # RFC 9110, 6.5.1: no trailer may speak of the connection. The parser would obey it.
+            # RFC 9110, 6.5.1: no trailer may be about the connection. The parser would obey it.
             self._refuse(_CONNECTION_TRAILER)
 
     def on_headers_complete(self) -> None:
@@ -383,7 +384,7 @@ class Http1Connection:
         self._go_on()
 
     def _check_version(self, version: str, hosts: int, codings: int) -> None:
-        """Raises ValueError."""
+        """Refuse a head that its version of HTTP does not allow. Raises ValueError."""
         if version == "1.1":
             if not hosts:
                 self._refuse(_NO_HOST)
@@ -421,7 +422,7 @@ class Http1Connection:
             if turn.page is not None:
                 turn.page.end_body()
             self._go_on()
-            self._body.leave_room()  # behind the task, which begins to work before another body comes
+            self._body.leave_room()  # after the task is made, so that it begins before another body comes
 
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes + _HEADER_BYTES_OVERHEAD
@@ -429,16 +430,16 @@ class Http1Connection:
             self._refuse(_HEAD_TOO_LARGE)
 
     def _refuse(self, response: bytes) -> None:
-        """The parser stops. Raises ValueError."""
+        """Stop the parser, and note the response. Raises ValueError."""
         self._refusal = response
         raise ValueError("refused")
 
     def _lead(self, turn: _Turn) -> None:
-        """To its exchange or its page."""
+        """Give the request its `HttpRequest` or its page."""
         receiver = self._shared.receiver
         url = self._url.decode("ascii")
         if receiver is None or not receiver.takes(url):
-            parsed: Any = httptools.parse_url(self._url)  # whose parts may be None, whatever its stubs say
+            parsed: Any = httptools.parse_url(self._url)  # its parts may be None, contrary to its stubs
             if b"#" in self._url:
                 self._refuse(_FRAGMENT)
             raw_path: bytes = parsed.path or b"/"
@@ -472,13 +473,13 @@ class Http1Connection:
         }
 
     def _fail(self, response: bytes) -> None:
-        """Stop reading, since what follows can't be parsed. Send `response` if no answer is due, and close."""
+        """Stop reading, since the following bytes can't be parsed. Send `response` after answers that are due, and close."""
         self._state = max(self._state, REFUSING)
         self._body.leave_room()
         response = self._readable(response)
         broken, self._incoming = self._incoming, None
         if broken is not None and broken is not self._turn:
-            # One behind another: its sender is not worth the trouble.
+            # A broken request after another one is dropped: its sender needs no answer.
             self._waiting.remove(broken)
             if broken.exchange is not None and not broken.is_answered:
                 broken.exchange.disconnected()
@@ -496,7 +497,7 @@ class Http1Connection:
             self._last_words = response
 
     def _readable(self, response: bytes) -> bytes:
-        """Return the refusal of a message that became no request, as the page that sent it may read it, if it may."""
+        """Return the refusal of input that became no request, with the headers by which an allowed page can read it."""
         cors = self._shared.cors
         if cors is None:
             return response
@@ -506,7 +507,7 @@ class Http1Connection:
     # Answering.
 
     def _go_on(self) -> None:
-        """Do everything that can be done now for the requests that are here."""
+        """Do everything that can be done now for the requests that have come."""
         while self._state != CLOSED:
             turn = self._turn
             if turn is None:
@@ -523,7 +524,7 @@ class Http1Connection:
                     return
                 turn = self._turn = self._waiting.popleft()
                 if not self._reads:
-                    self._mind_reading()  # the rest of this one may be still to come
+                    self._mind_reading()  # the rest of this request may be still to come
             if not turn.is_answered:
                 if turn.is_running:
                     return
@@ -541,15 +542,15 @@ class Http1Connection:
                     return
                 self._say(turn, exchange)
             if not turn.is_received and self._state != CLOSED:
-                # Answered, the rest of the body may still pass: closing on a sender that writes resets the connection, and
-                # takes the answer with it.
+                # After the answer the rest of the body may still pass: closing while the sender writes resets the connection,
+                # and the answer is lost.
                 return
             if not turn.keep_alive:
                 self._close()
             self._turn = None
 
     def _continue(self, turn: _Turn) -> None:
-        """Ask for the body, if its client waits for that."""
+        """Send 100 Continue, if the client waits for it."""
         if turn.head.expects_continue and turn.head.has_body:
             turn.head.expects_continue = False
             self._write(_CONTINUE)
@@ -566,7 +567,7 @@ class Http1Connection:
         await exchange.finish()
         turn.is_running = False
         if self._state == CLOSED:
-            exchange.completed()  # nobody hears it, but it is what became of it
+            exchange.completed()  # no client gets the answer, but it is counted
         else:
             self._go_on()
 
@@ -574,7 +575,7 @@ class Http1Connection:
         answer = exchange.answer
         assert answer is not None
         if (self._is_last() and not (self._waiting or self._unfed or self._last_words)) or (
-            # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
+            # A sender without a 100 Continue may send its next request, or this one's body. Closing rules out a mix-up.
             not turn.is_received and (exchange.is_abandoned or turn.head.expects_continue)
         ):
             turn.keep_alive = False
@@ -600,7 +601,7 @@ class Http1Connection:
                 self._close()
 
     def _is_last(self) -> bool:
-        """Return whether the next answer is to be the connection's last, if nothing more has come."""
+        """Return whether the next answer is the connection's last, if no further request has come."""
         return self._state >= ENDING or self._shared.is_leaving or self._loop.time() > self._ends_at
 
     async def _show(self, turn: _Turn) -> None:
@@ -628,14 +629,14 @@ class Http1Connection:
         self._transport.write(data)
 
     async def write(self, data: bytes) -> None:
-        """Return when there is room for more."""
+        """Write `data`, and wait until there is room for more."""
         if self._state != CLOSED:
             self._write(data)
             if self._writable is not None:
                 await self._writable.wait()
 
     def date_line(self) -> bytes:
-        """The header, as of the last tick."""
+        """Return the header with the date of the last tick."""
         return self._shared.date_line
 
     def read_on(self) -> None:
@@ -644,7 +645,7 @@ class Http1Connection:
     # The server's side.
 
     def close_if_late(self, now: float) -> None:
-        """Close it if the message that is coming in should have been here by now, nobody reads its answer, or nothing comes."""
+        """Close the connection if a message is late, its answer is not read, or it has been idle for too long."""
         if self._stall.is_over(self._transport, now):
             self.abort()
             return
@@ -674,7 +675,7 @@ class Http1Connection:
         if self._state == CLOSED or self._waiting or self._unfed:
             return BUSY
         if turn is not None and turn is self._incoming and turn.is_answered:
-            # The rest of its body is worth nothing: most often it was refused, and who refuses to end must not hold the place.
+            # The rest of its body has no use: most such requests were refused, and their senders must not keep the place.
             return turn.answered_at
         if turn is not None or self._incoming is not None:
             return BUSY
@@ -689,7 +690,7 @@ class Http1Connection:
 
     def shutdown(self) -> None:
         self._state = max(self._state, ENDING)
-        # A request that has begun to come is answered; where it does not get on, it is too slow.
+        # A request that has begun to come is answered. If it makes no progress, its deadline ends it.
         if self._turn is None and not (self._began or self._unfed or has_unread(self._transport)):
             self._close()
 
@@ -703,7 +704,7 @@ class Http1Connection:
 
 
 def _address(transport: Any, name: str) -> tuple[str, int] | None:
-    """Return a host and a port; of a Unix socket, whose clients have no names, a number that no other connection has now."""
+    """Return a host and a port. For a Unix socket, whose clients have no names, the port is a number that is unique now."""
     address = transport.get_extra_info(name)
     if isinstance(address, tuple):
         return (str(address[0]), int(address[1]))

@@ -1,9 +1,9 @@
-"""A page over HTTP/1.1: one ASGI request, and its answer as it is written.
+"""A page over HTTP/1.1: one ASGI request and its answer.
 
 Invariants:
 1. Whatever the application does, there is one well-formed answer, or the connection ends
    (test_a_page_that_fails_is_500, test_a_page_that_stops_in_the_middle_ends_the_connection).
-2. An answer of `connection: close` ends the connection, also if the rest of the body is still to come
+2. An answer with `connection: close` ends the connection, also if the rest of the body is still to come
    (test_an_application_may_close_the_connection).
 """
 
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 def status_line(status: int) -> bytes:
-    """The first line of a response."""
+    """Return the first line of a response."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -29,24 +29,24 @@ def status_line(status: int) -> bytes:
 
 
 class Http1Wire(Protocol):
-    """The connection, as a page sees it."""
+    """The connection, as a page uses it."""
 
     async def write(self, data: bytes) -> None:
-        """Return when there is room for more."""
+        """Write `data`, and wait until there is room for more."""
 
     def date_line(self) -> bytes: ...
 
     def read_on(self) -> None:
-        """The application has read what there was of the body."""
+        """Note that the application has read all received bytes of the body."""
 
 
 class Http1Page(AsgiPage):
-    """Use: `show`, then `keeps_alive`."""
+    """A page. Await `show`, then read `keeps_alive`."""
 
     def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
         super().__init__(scope, is_head=is_head, takes_body=takes_body)
         self.keeps_alive = False
-        """Whether the connection can go on after it."""
+        """Whether the connection stays open after the page."""
         self.closes = False
         """Whether the application has announced the end of the connection."""
         self._wire: Http1Wire
@@ -54,7 +54,7 @@ class Http1Page(AsgiPage):
         self._is_chunked = False
 
     async def show(self, app: ASGIApp, wire: Http1Wire, *, keep_alive: bool) -> None:
-        """Return when all of it is written."""
+        """Run the application. Return when its answer is written."""
         self._wire = wire
         self._keep_alive = keep_alive
         try:
@@ -98,7 +98,7 @@ class Http1Page(AsgiPage):
                 self._is_chunked = True
                 headers.append((b"transfer-encoding", b"chunked"))
             else:
-                self._keep_alive = False  # its end is the connection's
+                self._keep_alive = False  # the end of the connection is the end of the answer
         self.closes = any(name.lower() == b"connection" and value.lower() == b"close" for name, value in headers)
         if self.closes:
             self._keep_alive = False

@@ -1,7 +1,7 @@
-"""Bodies of telemetry that come over HTTP/1.1: where the budget has no room for all of them, their connections are not read.
+"""Hold back bodies of telemetry over HTTP/1.1: if the budget has no room for all of them, their connections are not read.
 
-What clients send meanwhile stays in the kernel, and in the buffer of TLS. A client that goes away then is noticed when its
-connection is read again.
+Bytes that clients send meanwhile stay in the kernel, and in the buffer of TLS. A client that disconnects then is noticed when
+its connection is read again.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from collector.ingest.room import ComingBody, Room
 from collector.receivers.http.telemetry_request import HttpRequest
 from collector.receivers.request import LARGE_BYTES
 
-# What is read of a connection at most, before it can be held back.
+# The most bytes that are read of a connection before it can be held back.
 _READ_BYTES: Final = 256 << 10
 
 
@@ -19,16 +19,16 @@ class IncomingBody:
     """The body that is coming in over a connection."""
 
     def __init__(self) -> None:
-        self._body: ComingBody | None = None  # a large one
-        self._room: Room | None = None  # where it waits
+        self._body: ComingBody | None = None  # only for a large body
+        self._room: Room | None = None  # the room in which it waits
 
     @property
     def is_held_back(self) -> bool:
         return self._body is not None and self._body.is_held_back
 
     def came(self, request: HttpRequest, left_bytes: int, resume: Callable[[], None]) -> None:
-        """Hold it back where no more may come. `left_bytes`: of it, if its length is known; below 1: it is not. `resume`:
-        called when it is not held back any more."""
+        """Hold the body back if no more of it may come. `left_bytes` are still to come; below 1 if the length is not known.
+        `resume` is called when the body is not held back any more."""
         body, room = self._body, self._room
         if body is None or room is None:
             if request.head.content_length <= LARGE_BYTES and request.body_bytes <= LARGE_BYTES:
@@ -45,7 +45,7 @@ class IncomingBody:
             room.grant(body, min(_READ_BYTES, left_bytes) if left_bytes > 0 else _READ_BYTES)
 
     def leave_room(self) -> None:
-        """Note that no more of it is waited for."""
+        """Note that no more of the body is needed."""
         body, room = self._body, self._room
         if body is not None and room is not None:
             self._body = None  # it refers to the connection
@@ -53,7 +53,7 @@ class IncomingBody:
             room.left(body)
 
     def look(self, now: float, body_timeout_s: float) -> None:
-        """Let others go before it where it does not get on, and end a wait that is too long. Called twice a second. `now`: the
-        loop's time."""
+        """Let others pass a body without progress, and end a wait that is too long. Called twice a second. `now` is the loop's
+        time."""
         if self._body is not None and self._room is not None:
             self._room.look_at(self._body, now, body_timeout_s)

@@ -1,7 +1,6 @@
-"""HTTP/1.1 by hypercorn's connection on h11, in place of our own.
+"""HTTP/1.1 with hypercorn's connection on h11, in place of our own.
 
-Everything that hypercorn's own `serve` would set up beside a connection comes from us: it adds no signal handlers, no log and
-no limits of its own.
+Only the connection is hypercorn's. Its `serve` is not used, so it adds no signal handlers, no log and no limits of its own.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ from collector.receivers.transport.eviction import BUSY, FRESH_S
 
 
 def hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
-    """Return what makes a connection's protocol."""
+    """Return the function that makes a connection's protocol."""
     settings = shared.settings
     config = hypercorn.Config()
     config.accesslog = None
@@ -43,20 +42,20 @@ def hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """The streams that hypercorn reads and writes, and the task in which it does."""
+    """The streams that hypercorn reads and writes, and the task in which it does so."""
 
     def __init__(self, shared: HttpShared, wrapper: ASGIWrapper, config: hypercorn.Config) -> None:
         super().__init__(asyncio.StreamReader(), self._serve)
         self._shared: Final = shared
         self._wrapper: Final = wrapper
-        self._config: Final = copy(config)  # the last request of this connection is its own matter
+        self._config: Final = copy(config)  # each connection has its own last request
         self._context: Final = WorkerContext(None)
         self._stall: Final = Stall(shared.answer_timeout_s)
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
         self._is_lost = False  # the task of the connection may go on for a while
-        self._ends_at = inf  # the loop's time, by which it is old
+        self._ends_at = inf  # the loop's time at which the connection is old
         self._connection: _Connection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
@@ -66,12 +65,12 @@ class _Protocol(asyncio.StreamReaderProtocol):
         if self._shared.is_leaving:
             self.leave()
         if self._shared.is_ending:
-            # Accepted just as the server ended: its first request may be on its way.
+            # The connection was accepted just as the server ended: its first request may be on its way.
             asyncio.get_running_loop().call_later(FRESH_S, self.shutdown)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True  # what waits in a transport that is lost can't be asked for
+        self._is_lost = True  # a lost transport can't report its waiting bytes
         super().connection_lost(exc)
 
     def close_if_late(self, now: float) -> None:
@@ -87,7 +86,7 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self.abort()
 
     def leave(self) -> None:
-        """Let each further answer say that it is the last."""
+        """Let each further answer announce the end of the connection."""
         self._config.keep_alive_max_requests = 0
 
     def shutdown(self) -> None:
@@ -111,21 +110,21 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
 
 class _Http1(H11Protocol):
-    """HTTP/1.1 and nothing else, though the client would like to change to hypercorn's own HTTP/2."""
+    """HTTP/1.1 alone, even if the client asks for an upgrade to HTTP/2, which would be hypercorn's."""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass
 
 
 class _Connection(TCPServer):
-    """hypercorn's connection, which otherwise outlives its sender by the whole time that it may be idle."""
+    """hypercorn's connection. It closes after its sender's end, where hypercorn's would stay open for the whole idle time."""
 
     _ended = False
     idle_since = BUSY
     """The loop's time since when it has no request."""
 
     async def run(self) -> None:
-        """As hypercorn has it, with our protocol in place of the one that chooses."""
+        """Run the connection as hypercorn does, with our protocol in place of hypercorn's, which chooses one."""
         connection = self.writer.transport
         family = connection.get_extra_info("socket").family
         client, server = (parse_socket_addr(family, connection.get_extra_info(name)) for name in ("peername", "sockname"))

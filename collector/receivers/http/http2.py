@@ -7,7 +7,7 @@ Invariants:
 3. A refused request is answered before its body is whole, and the client may still send the rest of the body for
    `body_timeout_s` (test_a_body_of_unknown_length_is_taken_and_limited).
 
-http2_connection.py has what these connections share with gRPC's.
+The part that is shared with gRPC's connections is in http2_connection.py.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Http2Connection(ServerConnection):
         self.flush()
 
     def end_behind_answer(self) -> None:
-        """End an old connection on which nothing is in flight.
+        """End an old connection on which no request is in flight.
 
         The connection is not read until the client has had time to read its answers. Then GOAWAY names the last stream that was
         taken, so the client sends later requests on a new connection. The pause is for clients that use Python's h2, such as

@@ -1,8 +1,8 @@
-"""A page over HTTP/2: one ASGI request, and its answer as its client takes it.
+"""A page over HTTP/2: one ASGI request, and its answer, written as the client reads it.
 
 Invariants:
 1. Whatever the application does, there is one whole answer, or the stream is reset (test_an_application_that_fails_is_500).
-2. The application is held up as long as the client takes nothing, and goes on when nobody wants the page any more
+2. The application waits as long as the client reads nothing, and continues when no client wants the page any more
    (test_an_answer_that_nobody_reads_ends).
 """
 
@@ -19,26 +19,26 @@ log = structlog.get_logger(__name__)
 
 
 class Http2Wire(Protocol):
-    """The stream, as a page sees it."""
+    """The stream, as a page uses it."""
 
     def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None: ...
 
     async def write_body(self, data: bytes, *, end: bool) -> None:
-        """Return when the client has taken it, or nobody wants it any more."""
+        """Send `data`, and wait until the client has taken it, or does not want it any more."""
 
     def read_on(self, size_bytes: int) -> None:
-        """The application has read so much of the body: as much more may come."""
+        """Note that the application has read `size_bytes` of the body, so that as many more may come."""
 
 
 class Http2Page(AsgiPage):
-    """Use: `show`; `hang_up` when nobody wants it any more."""
+    """A page. Await `show`, and call `hang_up` when the client does not want it any more."""
 
     def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
         super().__init__(scope, is_head=is_head, takes_body=takes_body)
         self._wire: Http2Wire
 
     async def show(self, app: ASGIApp, wire: Http2Wire) -> None:
-        """Return when all of it is taken, or none of the rest will be sent."""
+        """Run the application. Return when the client has taken the whole answer, or the rest will not be sent."""
         self._wire = wire
         try:
             await app(self._scope, self._receive, self._send)

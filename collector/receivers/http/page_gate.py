@@ -1,21 +1,21 @@
-"""How many pages are answered at once, and how much memory their answers take.
+"""Limit how many pages are answered at once, and how much memory their answers take.
 
-A page is everything that does not bring telemetry: /metrics, the documentation, the reading API. An answer that nobody reads
+A page is every request without telemetry: /metrics, the documentation, the reading API. An answer that its client does not read
 (HTTP/2 with a window of zero) lasts until http.body_timeout_s.
 
 Invariants:
 1. At most http.pages_max pages are answered at once, http.connection_pages_max on one connection, and half of the first to one
    address: so one client leaves room for the others. (test_pages_at_once_are_bounded, test_one_address_leaves_half_to_others)
 2. Large bodies that are not sent yet take at most http.page_bytes_max together, and half of it for one caller. A caller's only
-   one may be larger, and counts as that half, so nobody who reads slowly keeps others from their answers.
+   body may be larger, and counts as that half, so no slow reader keeps others from their answers.
    (test_bodies_are_bounded, test_a_caller_who_reads_nothing_leaves_room_for_others)
-3. What is refused hears 503 with Retry-After and the number that was reached. Every place and byte is given back, however the
+3. A refused page is 503 with Retry-After and the number that was reached. Every place and byte is released, however the
    answer ends. (test_places_and_bytes_are_given_back)
-4. /healthz is never refused: it holds nothing, and without it an orchestrator would restart the collector.
+4. /healthz is never refused: it takes no memory, and without it an orchestrator would restart the collector.
    (test_health_is_always_answered)
-5. A body of at most http.page_bytes_max / http.pages_max is small: it is never refused for its size, and all that are answered
-   at once take at most http.page_bytes_max. (test_a_small_answer_needs_no_room)
-6. A query that takes long to be read is 400. (test_a_query_of_many_parts_is_refused)
+5. A body of at most http.page_bytes_max / http.pages_max is small: it is never refused for its size, and all small bodies at
+   once take at most http.page_bytes_max. (test_a_small_answer_needs_no_room)
+6. A query that would take long to parse is 400. (test_a_query_of_many_parts_is_refused)
 """
 
 from collections import Counter
@@ -33,17 +33,17 @@ from collector.telemetry.metrics import Metrics
 
 HEALTH_PATH: Final = "/healthz"
 _ALWAYS: Final = frozenset({HEALTH_PATH})
-# Part of http.pages_max that one address may have; and part of http.page_bytes_max that one caller may have.
+# The part of http.pages_max that one address may have, and the part of http.page_bytes_max that one caller may have.
 _ADDRESS_SHARE: Final = 0.5
-# Of a query: 30,000 parameters took 11 ms of the event loop, and 20,000 escapes 5 ms.
+# The limits of a query: 30,000 parameters took 11 ms of the event loop, and 20,000 escapes 5 ms.
 _PARAMETERS_MAX: Final = 256
 _ESCAPES_MAX: Final = 8192
 CALLER: Final = "infrasage.caller"
-"""In the scope of a request, set by the application: whose answer it is. Without it, the client's address is the caller."""
+"""The key of the caller in the scope of a request, set by the application. Without it, the caller is the client's address."""
 
 
 class PageGate:
-    """An ASGI application in front of the pages'. One event loop's: no locks."""
+    """An ASGI application in front of that of the pages. Used by one event loop, so it has no locks."""
 
     def __init__(self, app: ASGIApp, settings: Http, metrics: Metrics, explain: Explain) -> None:
         self._app: Final = app
@@ -59,9 +59,9 @@ class PageGate:
         self._by_address: Final[Counter[object]] = Counter()
         self._large_bytes: Final[Counter[object]] = Counter()  # by caller
         self.pages = 0
-        """How many are being answered."""
+        """How many pages are being answered."""
         self.bytes_held = 0
-        """Of bodies that are being sent."""
+        """The bytes of bodies that are being sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _ALWAYS:
@@ -88,7 +88,7 @@ class PageGate:
             _less(self._by_address, address)
 
     async def refuse(self, message: str, send: Send, reason: int = OVERLOADED) -> None:
-        """Answer in the page's place: 503, or what is for `reason`."""
+        """Answer in the page's place: with 503, or the status of `reason`."""
         refusal = self._explain(RequestRefused(reason, message))
         self._metrics.refused(refusal.reason)
         answer = NATIVE.refused(refusal)
@@ -101,7 +101,7 @@ class PageGate:
         await send({"type": "http.response.body", "body": answer.body})
 
     def over_budget(self, size_bytes: int, caller: object) -> str | None:
-        """Return why a body of that size can't be answered with now; None: it can."""
+        """Return why a body of that size can't be sent now; None if it can."""
         if size_bytes <= self._small_bytes_max:
             return None
         own, share = self._large_bytes[caller], self._caller_bytes_max
@@ -126,7 +126,7 @@ class PageGate:
             _less(self._large_bytes, caller, large_bytes)
 
     def _full(self, connection: object, address: object) -> str | None:
-        """Return why no page can be answered now; None: one can."""
+        """Return why no page can be answered now; None if one can."""
         for count, limit, what in (
             (self._by_connection[connection], self._connection_pages_max, "on this connection (http.connection_pages_max)"),
             (self._by_address[address], self._address_pages_max, "to this address (half of http.pages_max)"),
@@ -138,7 +138,7 @@ class PageGate:
 
 
 class _GatedAnswer:
-    """One page's, as it is sent."""
+    """The answer of one page, which is checked before it is sent."""
 
     def __init__(self, gate: PageGate, scope: Scope, send: Send) -> None:
         self._gate: Final = gate
@@ -168,7 +168,7 @@ class _GatedAnswer:
 
 
 def _odd_query(query: bytes) -> str | None:
-    """Return why a query is not read; None: it is."""
+    """Return why a query is refused; None if it is not."""
     for part, limit, what in ((b"&", _PARAMETERS_MAX, "parameters"), (b"%", _ESCAPES_MAX, "escapes")):
         count = query.count(part)
         if count > limit:

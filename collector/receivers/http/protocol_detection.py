@@ -1,7 +1,7 @@
-"""A connection whose protocol, HTTP/2 or HTTP/1.1, is not known yet.
+"""Detect whether a connection uses HTTP/2 or HTTP/1.1.
 
 Invariants:
-1. ALPN says it under TLS, else the first bytes do; those are handed on as they came
+1. Over TLS ALPN decides, otherwise the first bytes do, which are passed on unchanged
    (test_http_2_by_prior_knowledge_is_beside_both, test_bytes_may_come_one_by_one).
 2. The end of the server does not close a connection before its first request could come
    (test_a_request_that_crosses_the_end_is_answered).
@@ -22,10 +22,10 @@ _TOO_MANY: Final = last_words("503 Service Unavailable\r\nretry-after: 1")
 
 
 class FirstBytes(asyncio.Protocol):
-    """Until the connection's own protocol takes over."""
+    """The protocol of a connection until its own protocol takes over."""
 
     def __init__(self, shared: HttpShared, http1: Callable[[], asyncio.Protocol], handshake: Handshake | None = None) -> None:
-        """`handshake`: what counted in the connection's place, if it began with TLS."""
+        """`handshake` is the TLS handshake that counted in the connection's place, if there was one."""
         self._shared: Final = shared
         self._http1: Final = http1
         self._handshake: Final = handshake
@@ -62,7 +62,7 @@ class FirstBytes(asyncio.Protocol):
         shared.open.add(self)
         self._since = now
         if shared.is_ending:
-            # Accepted just as the listener closed.
+            # The connection was accepted just as the listener closed.
             self.shutdown()
 
     def _refuse(self, transport: asyncio.Transport) -> None:
@@ -89,17 +89,17 @@ class FirstBytes(asyncio.Protocol):
             self._transport.close()
 
     def idle_since(self) -> float:
-        """Return when it connected, or its first byte came: no request is whole yet."""
+        """Return when the client connected, or its first byte came, since no request is whole yet."""
         return self._since
 
     def evict(self) -> None:
         self._transport.close()
 
     def leave(self) -> None:
-        """Its first answer will tell the client."""
+        """Do nothing: the first answer will announce the end to the client."""
 
     def shutdown(self) -> None:
-        """Close, unless the connection is so fresh that its first request may be on its way."""
+        """Close FRESH_S after the connection or its first byte came, since its first request may be on its way."""
         loop = asyncio.get_running_loop()
         loop.call_at(self._since + FRESH_S, self._end)
 

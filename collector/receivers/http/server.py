@@ -1,13 +1,13 @@
-"""The HTTP server: one application on one host and several ports, over TLS or not, in HTTP/1.1 and HTTP/2 on each of them.
+"""The HTTP server: one application on one host and several ports, with or without TLS, in HTTP/1.1 and HTTP/2 on each port.
 
-It takes no signals, starts no loop and logs no requests. docs/adr says why HTTP/1.1 and HTTP/2 are our own.
+It takes no signals, starts no loop and logs no requests. docs/adr has the reasons for our own HTTP/1.1 and HTTP/2.
 
 Invariants:
 1. Connections, heads and idle times are bounded (test_connections_over_the_limit_are_refused, test_too_large_a_head_is_431,
    test_idle_connections_are_closed).
-2. A stop answers what is in flight (test_stopping_finishes_what_is_in_flight).
+2. At a stop the requests in flight are answered (test_stopping_finishes_what_is_in_flight).
 
-How it listens, drains and ends is in receivers/transport/server.py.
+Listening, draining and stopping are in receivers/transport/server.py.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from collector.receivers.transport.tls_listener import Handshake
 from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
-# What makes the protocols of a server's HTTP/1.1 connections.
+# Returns the function that makes the protocols of a server's HTTP/1.1 connections.
 Http1 = Callable[[HttpShared], Callable[[], asyncio.Protocol]]
 
 
 def _hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
-    # Most processes need nothing of it.
+    # Most processes do not need this module.
     from collector.receivers.http.http1_hypercorn import hypercorn_http1  # noqa: PLC0415
 
     return hypercorn_http1(shared)
@@ -47,7 +47,7 @@ def _every_path(_path: str) -> bool:
 
 
 class HttpServer(Server):
-    """Use: `start`, then `ports`, then `leave` if there is time for it, then `stop`."""
+    """The HTTP server. Call `start`, then `leave` if there is time for it, then `stop`. `start` sets `ports`."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class HttpServer(Server):
         takes_page_bodies: bool = False,
         answer_timeout_s: float | None = None,
     ) -> None:
-        """`host`, `ports`, `places`, `unix_sockets`: as Server has them. `certificates`: TLS alone. `reuse_port`: other
-        processes may listen there too, and share.
+        """`host`, `ports`, `places` and `unix_sockets` are those of Server. With `certificates`, the ports accept only TLS.
+        With `reuse_port`, other processes may listen on the same ports, and share the connections.
 
-        `is_counted`: its connections are in the metrics of connections. `takes_page_bodies`, `answer_timeout_s`: as HttpShared
-        has them.
+        `is_counted` is whether its connections are in the metrics. `takes_page_bodies` and `answer_timeout_s` are those of
+        HttpShared.
         """
         self._is_counted: Final = is_counted
         self._shared: Final = HttpShared(
@@ -96,7 +96,7 @@ class HttpServer(Server):
         )
 
     async def start(self) -> None:
-        """Listen and accept. Raises OSError, and then listens on nothing."""
+        """Listen and accept. If it raises OSError, it listens on nothing."""
         await super().start()
         if self._is_counted:
             self._shared.metrics.watch_connections(self.connection_count, self._shared.connections_max)

@@ -1,4 +1,4 @@
-"""What the connections of an HTTP server share: its application, its settings, its receiver, and today's date."""
+"""The state that the connections of an HTTP server share: its application, its settings, its receiver, and the date."""
 
 from collections.abc import Callable
 from email.utils import formatdate
@@ -15,7 +15,7 @@ from collector.telemetry.metrics import Metrics
 
 
 class HttpShared(Connections):
-    """An HTTP server's: its application and settings too."""
+    """The connections of an HTTP server, with its application and settings."""
 
     def __init__(
         self,
@@ -29,10 +29,10 @@ class HttpShared(Connections):
         takes_page_bodies: bool = False,
         answer_timeout_s: float | None = None,
     ) -> None:
-        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`.
+        """`receiver` takes telemetry without ASGI. `is_page` returns whether a path is for `app`.
 
-        `takes_page_bodies`: `app` reads the body of a request, and has a deadline of its own for it. `answer_timeout_s`: for
-        how long a client may read nothing of its answer; None: `settings.body_timeout_s`.
+        If `takes_page_bodies`, `app` reads the body of a request, and has a deadline of its own for it. `answer_timeout_s` is
+        how long a client may read nothing of its answer; None uses `settings.body_timeout_s`.
         """
         super().__init__(metrics, settings, descriptors, answer_timeout_s=answer_timeout_s)
         self.app: Final = app
@@ -45,11 +45,11 @@ class HttpShared(Connections):
         self.date_line: bytes = b""
 
     def bodies(self) -> ConnectionBodies | None:
-        """Return what counts the bodies of a new connection; None: no telemetry is taken."""
+        """Return the counter of a new connection's bodies; None if no telemetry is taken."""
         return None if self.receiver is None else ConnectionBodies(self.receiver.unfinished)
 
     def tick(self, now: float) -> None:
-        """Write the date anew, too."""
+        """Update the date, and check the deadlines."""
         self.date = formatdate(usegmt=True).encode()
         self.date_line = b"date: " + self.date + b"\r\n"
         super().tick(now)

@@ -1,4 +1,4 @@
-"""One request that brings telemetry over HTTP, whichever server reads it. Its life is in receivers/request.py.
+"""A request with telemetry over HTTP, whichever server reads it. Its life cycle is in receivers/request.py.
 
 Invariants:
 1. The head is checked before the body is read (test_an_announced_size_over_the_limit_is_refused_before_the_body).
@@ -36,14 +36,14 @@ from collector.tenancy.access import Access, key_in_query, key_of
 
 _MEDIA_TYPES_KEPT_MAX: Final = 32
 _HEADER_SHOWN_BYTES_MAX: Final = 100
-# What a request is counted as whose sender has gone before it was whole, as others count it.
+# The code that counts a request whose sender disconnected before it was whole. Other servers use the same code.
 _SENDER_GONE: Final = 499
 _GRPC: Final = b"application/grpc"
 _GRPC_PORT: Final = 4317
 
 
 class Format(NamedTuple):
-    """What a media type means on a route: who reads the body, and how the answer is written."""
+    """The meaning of a media type on a route: the input of its bodies, the dialect of its answers, and its encodings."""
 
     input: Input
     dialect: Dialect
@@ -53,8 +53,8 @@ class Format(NamedTuple):
 class Route:
     """One path that takes telemetry by POST.
 
-    `formats` by media type; where `parameter` is named, with that parameter if it was sent, as
-    `application/x-protobuf;proto=x`. `otherwise` answers what has none of them.
+    `formats` are by media type. If `parameter` is set, the key includes that parameter if it was sent, as in
+    `application/x-protobuf;proto=x`. `otherwise` answers requests of any other media type.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Route:
         self._seen: Final[dict[bytes, Format]] = {}
 
     def format(self, content_type: bytes) -> Format | None:
-        """Return the format that a Content-Type header asks for; None: none that is here, or none that is read."""
+        """Return the format of a Content-Type header; None if it is unknown, or too long to be read."""
         format_ = self._seen.get(content_type)
         if format_ is None:
             if len(content_type) > VALUE_BYTES_MAX:
@@ -79,7 +79,7 @@ class Route:
         return format_
 
     def _key(self, content_type: bytes) -> str:
-        """Return the key of the format; where several types that differ were sent, one that no format has."""
+        """Return the key of the format. If several different types were sent, it is a key that no format has."""
         keys = [self._key_of(each) for each in content_type.decode("latin-1").lower().split(",")]
         return keys[0] if keys.count(keys[0]) == len(keys) else ", ".join(keys)
 
@@ -96,7 +96,7 @@ class Route:
 
 
 class Head:
-    """What decides of a request's head, gathered header by header."""
+    """The parts of a request's head that matter, gathered header by header."""
 
     def __init__(self, method: str) -> None:
         self.method: Final = method
@@ -109,20 +109,20 @@ class Head:
         self.authorization: bytes | None = None
         self.idempotency_key: bytes = b""
         self.query: bytes = b""  # of the target
-        # What a browser says of the page that sends; the last three in a preflight request.
+        # A browser's headers about the page that sends. The last three are those of a preflight request.
         self.origin: bytes = b""
         self.requested_method: bytes = b""
         self.requested_headers: bytes = b""
         self.asks_private_network: bool = False
 
     def add(self, name: bytes, value: bytes) -> None:
-        """`name` in lower case. A header that comes several times is one, with commas between (RFC 9110, 5.3)."""
+        """Add a header; `name` is in lower case. Repeated headers become one, with commas between (RFC 9110, 5.3)."""
         if name == b"content-type":
             if value == self.content_type:
-                return  # a proxy has set what was there
+                return  # a proxy has added the same header
             self.content_type = joined(self.content_type or None, value)
         elif name == b"content-length":
-            self.content_length = int(value)  # digits alone: the servers have seen to that
+            self.content_length = int(value)  # the servers have checked that it has only digits
             self.has_body = self.content_length > 0
         elif name == b"content-encoding":
             self.content_encoding = joined(self.content_encoding or None, value)
@@ -161,7 +161,7 @@ class HttpReceiver(Receiver):
         explain: Explain,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`routes`: what takes telemetry, by path."""
+        """`routes` take telemetry, and are by path."""
         super().__init__(
             pipeline,
             in_flight,
@@ -177,9 +177,9 @@ class HttpReceiver(Receiver):
         self.cors: Final = cors_of(settings)
         self.takes_query_key: Final[bool] = settings.query_key
         self.grpc_places: str = f"port {_GRPC_PORT}"
-        """Where gRPC is spoken, for its clients that come here instead."""
+        """The ports for gRPC, for the answer to gRPC clients."""
         self._routes: Final = {path: (route, metrics.http_endpoint(route.endpoint)) for path, route in routes.items()}
-        # Endpoints are configured with a slash at their end, or get one before their path.
+        # Some endpoints are configured with a slash at their end, or get a further slash before their path.
         self._routes.update({f"{path}/": found for path, found in self._routes.items()})
         self._routes.update({f"/{path}": found for path, found in self._routes.items()})
         if settings.path_prefix:
@@ -187,18 +187,18 @@ class HttpReceiver(Receiver):
         self._no_route: Final = (Route("other", {}, otherwise=NATIVE), metrics.http_endpoint("other"))
 
     def takes(self, path: str) -> bool:
-        """Return whether telemetry is taken there."""
+        """Return whether the path takes telemetry."""
         return path in self._routes
 
     def exchange(self, path: str, head: Head, bodies: ConnectionBodies | None = None) -> "HttpRequest":
-        """Return the request for this path. An unknown path gets a request that answers so. `bodies`: those of its connection;
-        None: it has one at a time."""
+        """Return the request for this path. For an unknown path the request is refused. `bodies` are those of its connection;
+        None if the connection has one request at a time."""
         route, endpoint = self._routes.get(path, self._no_route)
         return HttpRequest(self, route, endpoint, head, bodies or ConnectionBodies(self.unfinished))
 
 
 class HttpRequest(TelemetryRequest):
-    """One, over HTTP/1.1 or HTTP/2. `answer` is None until there is one."""
+    """A request over HTTP/1.1 or HTTP/2. `answer` is None until there is an answer."""
 
     def __init__(self, receiver: HttpReceiver, route: Route, endpoint: Endpoint, head: Head, bodies: ConnectionBodies) -> None:
         super().__init__(receiver, endpoint, route.endpoint, "body", bodies)
@@ -208,7 +208,7 @@ class HttpRequest(TelemetryRequest):
         self._route: Final = route
         self._dialect: Dialect = route.otherwise
         self._first: bytes = b""
-        self._rest: GrowingBytes | None = None  # where it is several pieces: a list could take many times what it holds
+        self._rest: GrowingBytes | None = None  # for several pieces: a list could take many times their memory
 
     def _admit(self) -> None:
         head, route, receiver = self.head, self._route, self._http
@@ -260,12 +260,12 @@ class HttpRequest(TelemetryRequest):
                 return
         self._encoding = encoding
         self._idempotency_key = head.idempotency_key
-        # What it decompresses to is not known yet, and counts where it is more.
+        # The decompressed size is not known yet. It counts later, if it is larger.
         self._expect(head.content_length, head.content_length)
         self._begin_body()
 
     def _refuse_at_end(self, refusal: RequestRefused) -> None:
-        """Take the body before the refusal, unless its client waits to hear whether to send it. Raises RequestRefused."""
+        """Take the body before the refusal, unless its client waits for 100 Continue. Raises RequestRefused."""
         if self.head.expects_continue:
             raise refusal
         self._refuse_when_whole(refusal, self.head.content_length)
@@ -294,7 +294,7 @@ class HttpRequest(TelemetryRequest):
         self.answer = self._readable(self._dialect.refused(refusal))
 
     def _readable(self, answer: Answer) -> Answer:
-        """Return the answer as the page that sent may read it, if it may."""
+        """Return the answer with the headers by which an allowed page can read it."""
         cors = self._http.cors
         if cors is None or not self.head.origin:
             return answer
@@ -315,12 +315,12 @@ class HttpRequest(TelemetryRequest):
 
 
 def asks_to_go_on(expectation: bytes) -> bool:
-    """Return whether an Expect header wants a 100 Continue, alone or beside others (RFC 9110, 10.1.1)."""
+    """Return whether an Expect header asks for 100 Continue, alone or with other values (RFC 9110, 10.1.1)."""
     return b"100-continue" in expectation.lower()
 
 
 def value_text(header: bytes) -> str:
-    """Return the beginning of a header's value in quotes, as messages show it, and the length of one that is cut."""
+    """Return the beginning of a header's value in quotes, for messages, and its length if it is cut."""
     if not header:
         return "(none)"
     shown = repr(header[:_HEADER_SHOWN_BYTES_MAX].decode("latin-1"))

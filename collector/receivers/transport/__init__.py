@@ -1,1 +1,1 @@
-"""What connections of every protocol share: sockets, TLS, deadlines, shutdown."""
+"""The parts that connections of every protocol share: sockets, TLS, deadlines, shutdown."""
