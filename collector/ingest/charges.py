@@ -42,7 +42,7 @@ class Charges:
                 raise
 
     async def of_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int], came_bytes: int = 0) -> bytes:
-        """Await the `work` on a body before it is ingested. Raises what `work` does.
+        """Await the `work` on a body before it is ingested. Raises the errors of `work`.
 
         If the body is refused, or does not fit its tenant's share of the bytes in flight, count it for the plan, with the bytes
         that `cost` returns. If the plan has no room for it, do so only if any work was done: if `cost` exceeds `came_bytes`."""
@@ -112,7 +112,7 @@ class Charges:
             raise refusal
 
     async def give_back(self, caller: Caller, adapted: Adapted, size_bytes: int) -> None:
-        """Return to the quota what a request took that was not kept."""
+        """Return the quota of a request that was not kept."""
         if caller.plan.is_limited:
             await self._limiter.give_back(caller, _items(adapted), size_bytes)
 

@@ -5,7 +5,7 @@ offset, or nothing. Rejected items become dead letters. No sender could send a r
 refused as a whole becomes a dead letter too, and the messages behind it are stored.
 
 Invariants:
-1. What a message becomes depends only on the message, its place in the log, and the settings. So a range that is read again
+1. The result of a message depends only on the message, its place in the log, and the settings. So a range that is read again
    has the same payloads, rows and tokens, and its dead letters have the same ids
    (tests/unit/collector/ingest/test_foreign_topics.py, test_a_range_that_is_read_again_is_the_same).
 2. No message stops the messages behind it, whatever it contains

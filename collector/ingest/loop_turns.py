@@ -24,7 +24,7 @@ from mypy_extensions import i64
 UNCOUNTED_BYTES_MAX: Final = 1024
 # The time that bodies may use between two turns of the loop.
 _TURN_S: Final = 0.01
-# What an honest body takes for each byte. Enough bodies to fill a turn are woken; if it is used up, they wait again.
+# The time of an honest body for each byte. Enough bodies to fill a turn are woken; if it is used up, they wait again.
 _BYTE_S: Final = 10e-9
 
 

@@ -76,8 +76,8 @@ class Pipeline:
         fingerprints: RequestFingerprints | None = None,
         live: LiveRecords | None = None,
     ) -> None:
-        """`recent` remembers the answers of recent batches. `fingerprints` recognizes requests that are sent again; None: they
-        are not recognized. `live` shows records to clients that watch."""
+        """`recent` remembers the answers of recent batches. `fingerprints` recognizes requests that are sent again; None if
+        they are not recognized. `live` shows records to clients that watch."""
         self.charges: Final = Charges(limiter, metrics)
         self._reader: Final = BodyReader(
             limits, dead_letters, message_bytes_max=message_bytes_max, message_row_bytes_max=message_row_bytes_max

@@ -23,7 +23,7 @@ class Overloaded(Exception):
 
 
 class ShareExceeded(Overloaded):
-    """Too many bytes of this tenant are in flight, so the plan is charged for what the request cost."""
+    """Too many bytes of this tenant are in flight, so the plan is charged the cost of the request."""
 
 
 class InFlight(HeldBytes):
@@ -96,7 +96,7 @@ class AppendObserver(Protocol):
         """Count one append that is durable."""
 
     def append_failed(self, kind: str, seconds: float) -> None:
-        """Count one append that failed. `kind`: full, unavailable, cancelled or defect."""
+        """Count one append that failed. `kind` is full, unavailable, cancelled or defect."""
 
 
 class Produce:

@@ -4,12 +4,12 @@ A body that is coming in is held back: over HTTP/2 by its stream's window, over 
 no honest client is refused. A body that is whole waits until there is probably room for the memory that it will need.
 
 Invariants:
-1. Above a quarter of a tenant's share, only one of its large bodies may come in, beside the bytes that open windows of others
+1. Above a quarter of a tenant's share, only one of its large bodies may come in, except for bytes that open windows of others
    still allow. The next one follows when that body is whole or gone (tests/unit/collector/ingest/test_room.py,
    test_beyond_a_quarter_one_body_goes_on). Above a half, no body begins to come in while whole bodies are at work (the same,
    test_beyond_a_half_whole_bodies_come_first).
 2. A body without progress loses its place (the same, test_a_body_that_does_not_get_on_loses_its_place). If none becomes whole
-   and none is at work, waiting bodies are released, so that bodies that nobody ends do not delay others (the same,
+   and none is at work, waiting bodies are released, so that bodies that no client ends do not delay others (the same,
    test_who_waits_for_nothing_but_clients_is_held_back_no_more).
 3. If whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
 4. Tenants wait for each other, in turns, only if the whole budget is nearly used, and one of them always goes on (the same,
@@ -37,7 +37,7 @@ _BUSY_PART: Final = 32
 _FIRSTS_OF_ALL: Final = 7
 # How much a body that may go on can send before the next check.
 _STEP_BYTES: Final = 64 << 10
-# What the first body must bring between two checks, half a second apart. After _LOOKS_MAX failures it loses its place.
+# The bytes that the first body must bring between two checks, 0.5 s apart. After _LOOKS_MAX failures it loses its place.
 _PROGRESS_BYTES: Final = 64 << 10
 _LOOKS_MAX: Final = 2
 # If no body becomes whole and none is at work, no body waits for longer than this.

@@ -2,7 +2,7 @@
 
 Invariants:
 1. A request is counted in all dimensions of its plan (requests, items, bytes) or in none. Over any time T a tenant's requests
-   with one plan are at most burst + per_s * T in every dimension, and no request of a tenant that keeps to that is refused
+   with one plan are at most burst + per_s * T in every dimension. No request of a tenant that keeps to that is refused
    (tests/contracts/test_limiter_contract.py, test_all_dimensions_or_none).
 2. Requests that are refused after they were decoded are counted separately from those that are taken, and in this process. Over
    any time T `check` lets pass no more of them, and of their bytes, than the plan has requests and bytes. So they cost no more
@@ -39,7 +39,7 @@ class Limiter(Protocol):
         """
 
     async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
-        """Count one request of `items` (all that arrived) and `size_bytes` (its rows, or its body if that is larger).
+        """Count one request of `items` (all that arrived) and `size_bytes` (its cost in bytes, ingest/charges.py).
 
         Raises Limited, or RequestRefused (EXCEEDS_PLAN) for a request that is more than the plan's burst and so can never pass;
         either way it is counted in no dimension.

@@ -5,8 +5,8 @@ Such a request takes some kilobytes of memory for a few bytes from its client, a
 Invariants:
 1. At most `requests_max` requests of a server wait for the rest of a body
    (tests/unit/collector/receivers/test_unfinished_bodies.py, test_requests_are_bounded).
-2. If nine tenths of the allowed requests, or of the allowed connections, wait for the rest of a body, a tenant with half of the
-   allowed number may not begin another (the same file, test_one_tenant_leaves_room_for_another).
+2. A tenant with half of the allowed requests, or connections, may not begin another if nine tenths of the allowed number wait
+   for the rest of a body (the same file, test_one_tenant_leaves_room_for_another).
 3. A connection counts once, however many of its requests are unfinished (the same file, test_a_connection_counts_once).
 """
 

@@ -2,7 +2,7 @@
 
 Invariants:
 1. The first failure is logged. test_the_first_failure_is_logged
-2. While a failure lasts, it is logged every 30 s: so at least once a minute where attempts are at most 30 s apart.
+2. While a failure lasts, it is logged every 30 s: so at least once a minute if attempts are at most 30 s apart.
    test_a_lasting_failure_is_logged_at_least_once_a_minute
 3. After `over` the next failure is a first one. test_what_fails_anew_is_logged_at_once
 """

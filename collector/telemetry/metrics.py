@@ -236,7 +236,7 @@ class Metrics:
         self._audit_seconds: Final = self._gauge("audit_duration_seconds", "How long the last scheduled audit took.")
         self.forget_audit()  # before the first audit a difference of 0 would be a claim
 
-    # What became of items.
+    # Outcomes of items.
 
     def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
         """Count an answered request, with accepted and rejected items. `dead_letters` are the items kept, by reason."""

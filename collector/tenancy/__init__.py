@@ -1,1 +1,1 @@
-"""Who sends, what its key allows, and by which plan: keys, scopes, plans."""
+"""The senders: their keys, the scopes of keys, and the plans of tenants."""

@@ -51,7 +51,7 @@ class Evictable(Protocol):
         """Return the loop's time since when it has no request; BUSY while it has one."""
 
     def evict(self) -> None:
-        """Close it, and tell the client so where the protocol can."""
+        """Close the connection, and notify the client if the protocol can."""
 
     def abort(self) -> None:
         """Close at once."""
