@@ -1,13 +1,13 @@
-"""The fingerprints of the messages that a writer has stored lately: compact, and bounded.
+"""The fingerprints of the messages that a writer has stored lately, in a compact and bounded memory.
 
 A fingerprint takes 24 bytes of an open table that is at most seven tenths full. So a million take 50 MB, where Python's own set
 would take 110.
 
 Invariants:
-1. What was added is found until it is forgotten, and nothing else is found
+1. A fingerprint that was added is found until it is forgotten, and no other is found
    (tests/unit/collector/writer/test_fingerprint_memory.py, test_memory_against_a_dict).
-2. What was forgotten was received no later than `forgotten_until` (the same). A later copy may be forgotten before an earlier
-   one, so what was received before that is not reported.
+2. A forgotten fingerprint was received no later than `forgotten_until` (the same). A later copy may be forgotten before an
+   earlier copy, so no fingerprint that was received before `forgotten_until` is reported.
 3. There are at most `keys_max` fingerprints (the same).
 4. A sender cannot choose fingerprints that collide in the table: places depend on a secret of the process, since Python's hash
    of bytes does.
@@ -19,7 +19,7 @@ from typing import Final
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
-# The oldest is forgotten as a whole.
+# The number of tables. The oldest table is forgotten as a whole.
 GENERATIONS: Final = 4
 _SECOND_NS: Final = 10**9
 _SECONDS_BITS: Final = 34
@@ -28,7 +28,8 @@ _SLOTS_MIN: Final = 1024
 
 
 class _Table:
-    """Some of them. A slot is three numbers: two halves of the fingerprint; tenant and second. Zero: a free slot."""
+    """A hash table of fingerprints. A slot has three numbers: two halves of the fingerprint, then tenant and second. A slot
+    whose third number is 0 is free."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -38,7 +39,7 @@ class _Table:
         self._numbers = array("q", bytes(24 * _SLOTS_MIN))
 
     def find(self, place: int, low: i64, high: i64, tenant: int) -> int:
-        """Return when it was received, seconds; -1: it is not here."""
+        """Return the second in which a fingerprint was received; -1 if it is not in this table."""
         numbers = self._numbers
         slot = place % self._slots
         while True:
@@ -59,7 +60,7 @@ class _Table:
             self.count += 1
 
     def _put(self, numbers: "array[int]", slots: int, place: int, low: i64, high: i64, word: i64) -> bool:
-        """Return whether it is new."""
+        """Write a fingerprint to its slot. Return whether it is new."""
         slot = place % slots
         while True:
             at = 3 * slot
@@ -86,10 +87,10 @@ class _Table:
 
 
 class FingerprintMemory:
-    """Those of all tenants, each tenant's by themselves."""
+    """Remembers the fingerprints of all tenants. Equal fingerprints of two tenants are different keys."""
 
     def __init__(self, keys_max: int, window_ns: int) -> None:
-        """`window_ns`: what is older than twice that is forgotten in any case."""
+        """Remember at most `keys_max` fingerprints. Those older than twice `window_ns` are forgotten in any case."""
         self.forgotten_until_unix_nano = 0
         self._per_table: Final = max(1, keys_max // GENERATIONS)
         self._window_s: Final = window_ns // _SECOND_NS
@@ -100,7 +101,7 @@ class FingerprintMemory:
         return sum(table.count for table in self._tables)
 
     def last(self, tenant: bytes, value: bytes) -> int:
-        """Return when it was last received, to the second, in nanoseconds since the Unix epoch; -1: it is not known."""
+        """Return when a fingerprint was last received, in nanoseconds since the Unix epoch, to the second; -1 if unknown."""
         number = self._tenants.get(tenant, 0)
         if number == 0:
             return -1
@@ -115,7 +116,7 @@ class FingerprintMemory:
         return -1
 
     def add(self, tenant: bytes, value: bytes, received_unix_nano: int) -> None:
-        """A message with it is stored, or was left out."""
+        """Add the fingerprint of a message that is stored, or was left out."""
         number = self._tenants.setdefault(tenant, len(self._tenants) + 1)
         second = min(max(0, received_unix_nano // _SECOND_NS), _SECONDS_MASK)
         table = self._tables[-1]

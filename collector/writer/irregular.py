@@ -1,7 +1,8 @@
-"""Which field of a record is not as protobuf's own encoder writes it: what a parser is likely to refuse.
+"""Find the field of a record that differs from the form in which protobuf's own encoder writes it: a parser is likely to refuse
+such a field.
 
-Adapters write records in one form, so the first field of another form names what to look at in a dead letter. It reads one
-item, and only after the store refused it.
+Adapters write records in one form, so the first field of another form is the one to look at in a dead letter. Only one item is
+read here, and only after the store refused it.
 """
 
 from typing import Any, Final
@@ -19,8 +20,8 @@ _ITEMS: Final = Group.DESCRIPTOR.fields_by_name["items"]
 
 
 def irregular_field(topic: str, payload: bytes) -> str | None:
-    """The path of the first such field of a message of a topic (TelemetryBatch), and what is wrong with it; None: there is
-    none."""
+    """Return the path of the first irregular field in a TelemetryBatch of a topic, and what is wrong with the field; None if
+    there is no such field."""
     items = ITEM_MESSAGES.get(topic)
     return _irregular(payload, 0, len(payload), TelemetryBatch.DESCRIPTOR, None if items is None else items.DESCRIPTOR)
 

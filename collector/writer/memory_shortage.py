@@ -1,16 +1,16 @@
-"""When a range for which the store has too little memory or disk is cut in smaller pieces, and when one item becomes a dead
-letter.
+"""Decide when a range is cut into smaller pieces because the store has too little memory or disk for it, and when a single item
+becomes a dead letter.
 
 Whether an insert exceeds the limit of one insert depends on that insert alone: it is cut at once. The server's memory depends
 on everything that runs there, and waiting may be all that is needed. So a range is cut only after several failures, and a
 server that is out of memory for an hour makes no dead letters. A full disk makes none either: they would need room too.
 
 Invariants:
-1. A piece is not cut while an insert of it may still be going on (test_writer_memory.py,
+1. A piece is not cut while an insert of it may still be running (test_writer_memory.py,
    test_an_insert_without_an_answer_is_waited_for_before_it_is_cut).
-2. A single item becomes a dead letter only where one insert may not have as much memory as it needs, or where others were
-   stored between its attempts (test_writer_memory.py, test_a_server_out_of_memory_makes_no_dead_letters).
-3. For want of disk a range is cut into pieces of a mebibyte, and no further, however long the disk is full
+2. A single item becomes a dead letter only if it needs more memory than one insert may have, or if other inserts succeeded
+   between its attempts (test_writer_memory.py, test_a_server_out_of_memory_makes_no_dead_letters).
+3. While the disk is full, a range is cut into pieces of a mebibyte, and no further, however long that lasts
    (test_writer_memory.py, test_a_disk_that_stays_full_cuts_no_range_to_items).
 """
 
@@ -22,9 +22,9 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Range
 from collector.store.contract import Store, StoreOutOfMemory, StoreOutOfSpace, StoreShortage
 from collector.writer.piece import Piece
 
-# Failures in a row before a range is cut that the server, and not the limit of one insert, has too little memory for.
+# Consecutive failures before a range is cut if the server has too little memory, and not if it exceeds the limit of one insert.
 _FAILURES: Final = 4
-# Attempts at an item alone before it becomes a dead letter: for the limit of one insert, and for the server's.
+# Attempts at a single item before it becomes a dead letter, if it exceeds the limit of one insert, or the server's memory.
 _ITEM_FAILURES: Final = 2
 _ITEM_FAILURES_SERVER: Final = 8
 _ROW_BYTES_MIN: Final = 1024 * 1024
@@ -32,32 +32,32 @@ _ROW_BYTES_MIN: Final = 1024 * 1024
 
 @dataclass
 class _Shortage:
-    """With the range that is in hand of a partition."""
+    """Counts the failures of a partition's current range for want of memory or disk."""
 
-    token: str = ""  # of the piece that failed last
-    failures: int = 0  # of it, in a row
-    stored: int = 0  # other inserts when it failed first
-    given_up: set[str] = field(default_factory=set)  # tokens of items
+    token: str = ""  # the token of the piece that failed last; empty: none, or it was stored
+    failures: int = 0  # consecutive failures of that piece
+    stored: int = 0  # the number of successful inserts when it failed first
+    given_up: set[str] = field(default_factory=set)  # tokens of items that become dead letters
 
 
 class MemoryShortages:
-    """One writer's."""
+    """Keeps the shortages of one writer's partitions, and the size of its next ranges."""
 
     def __init__(self, row_bytes_max: int, store: Store, clock: Callable[[], float]) -> None:
         self.row_bytes_max = row_bytes_max
-        """Of new ranges. Lower after a shortage, and back again while inserts succeed."""
+        """The limit for new ranges. It is halved after a shortage, and rises again while inserts succeed."""
         self.last_error = ""
         self._limit: Final = row_bytes_max
         self._store: Final = store
         self._clock: Final = clock
         self._stored = 0  # inserts that succeeded
         self._ours: Final[set[tuple[Partition, int]]] = set()  # ranges that were intended here
-        self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be going on any more, by the clock
+        self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be running any more, by the clock
         self._troubles: Final[dict[Partition, _Shortage]] = {}
-        self._completed: Final[set[Partition]] = set()  # of whose range in hand rows may have been completed
+        self._completed: Final[set[Partition]] = set()  # rows of the current range may have been completed
 
     def owns(self, partitions: Collection[Partition]) -> None:
-        """These are ours now. What is known of others does not hold any more when they come back."""
+        """Note which partitions are ours now. Forget the state of all others: it may be outdated when they come back."""
         self._ours.difference_update([each for each in self._ours if each[0] not in partitions])
         self._completed.intersection_update(partitions)
         for known in (self._quiet, self._troubles):
@@ -71,12 +71,12 @@ class MemoryShortages:
             self._completed.add(messages.partition)
 
     def completes(self, partition: Partition) -> None:
-        """Rows of the range in hand are completed from now on."""
+        """Note that rows of the partition's current range are completed from now on."""
         self._completed.add(partition)
 
     def may_be_completed(self, partition: Partition) -> bool:
-        """Return whether some rows of the range in hand may have been completed, here or in another process: no token is known
-        of these, so a repetition of the insert would store them again."""
+        """Return whether some rows of the current range may have been completed, here or in another process. The range's token
+        does not cover such rows, so a repetition of the insert would store them again."""
         return partition in self._completed
 
     def intended(self, messages: Range) -> None:
@@ -89,11 +89,11 @@ class MemoryShortages:
         self._quiet.pop(messages.partition, None)
 
     def unanswered(self, partition: Partition) -> None:
-        """An insert was begun, and what became of it is not known."""
+        """Note that an insert was begun whose outcome is not known."""
         self._quiet[partition] = self._clock() + self._store.insert_outlives_s
 
     def is_quiet(self, partition: Partition) -> bool:
-        """Return whether no earlier insert of this partition can be going on."""
+        """Return whether no earlier insert of this partition can still be running."""
         return self._clock() >= self._quiet.get(partition, 0.0)
 
     def stored(self, piece: Piece) -> None:
@@ -128,7 +128,7 @@ class MemoryShortages:
         return trouble.failures >= _ITEM_FAILURES_SERVER and (is_large or others >= _ITEM_FAILURES_SERVER)
 
     def give_up(self, piece: Piece, error: StoreShortage) -> None:
-        """At the next attempt it is a dead letter."""
+        """Note that a single item becomes a dead letter at the next attempt."""
         self._troubles[piece.partition].given_up.add(piece.token)
         self.last_error = str(error)
 

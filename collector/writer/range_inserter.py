@@ -1,19 +1,19 @@
-"""One attempt to insert a range: whole, in pieces, or what of it is missing.
+"""One attempt to insert a range: the whole range, its pieces, or only its missing rows.
 
 Only data that the store refuses is not tried again: it is halved (collector/writer/piece.py), down to the item that is at
-fault, while the rest is stored. A range for which the store has too little memory is halved as well, after an intent that says
-so.
+fault, while the rest is stored. A range for which the store has too little memory is halved as well, after an intent that
+contains the new depth.
 
 Invariants:
 1. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
    nothing of the piece that failed is stored (test_writer_memory.py).
 2. In doubt, a piece is looked up before it is inserted, and after (test_writer.py,
    test_any_sequence_of_faults_ends_with_every_record_once).
-3. Where a range is stored in part, and the store has too little room to complete all its messages at once, they are completed
-   in smaller groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
-4. What a message has too little is never made up for by the messages behind it
+3. If a range is stored in part, and the store has too little room to complete all its messages at once, they are completed in
+   smaller groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
+4. Bytes that a message lacks are never taken from the messages after it
    (test_writer.py, test_a_message_that_is_cut_takes_no_other_along).
-5. Once rows may have been completed, the range is not repeated under its token: the token knows of no completed row
+5. Once rows may have been completed, the range is not repeated under its token: the token does not cover completed rows
    (test_writer_memory.py, test_a_completion_that_breaks_off_stores_nothing_twice).
 """
 
@@ -37,24 +37,24 @@ log = structlog.get_logger(__name__)
 
 
 class InsertObserver(Protocol):
-    """Receives what is inserted, and what is not."""
+    """Is notified of inserts that succeed, fail or are completed."""
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """Count one insert that is in the store. `messages`: 0 if it was only a part of one."""
+        """Count one insert that is in the store. `messages` is 0 if it stored only a part of a message."""
 
     def write_failed(self, topic: str, kind: str) -> None:
-        """Count one insert that failed. `kind`: unavailable (tried again) or refused (the data)."""
+        """Count one insert that failed. `kind` is unavailable (it is tried again) or refused (the store refused the data)."""
 
     def completed(self, topic: str, rows: int, in_part: int) -> None:
-        """An interrupted insert had left out so many rows, which are stored now; and `in_part`, which are missing."""
+        """Count the rows that an interrupted insert had left out: `rows` are stored now, `in_part` are still missing."""
 
 
 class RowsMissing(StoreError):
-    """An insert succeeded, and not all of its rows are there."""
+    """An insert succeeded, but not all of its rows are in the store."""
 
 
 class RangeInserter:
-    """Used by the writer's task, for one range at a time."""
+    """Inserts ranges for the writer's task, one range at a time."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class RangeInserter:
         clock: Callable[[], float],
         looks_up: Callable[[Partition], bool],
     ) -> None:
-        """`in_thread` calls what blocks, in the writer's thread. `intend_deeper` intends a range to be halved so often.
-        `clock` is in seconds. `looks_up`: whether an insert of this partition is believed only after a look-up."""
+        """`in_thread` runs a blocking call in the writer's thread. `intend_deeper` intends a range again, with a greater depth.
+        `clock` is in seconds. `looks_up` returns whether an insert of a partition is looked up before it is believed."""
         self._store: Final = store
         self._memory: Final = memory
         self._observer: Final = observer
@@ -78,14 +78,15 @@ class RangeInserter:
         self._refusals_max: Final = refusals_max
         self._clock: Final = clock
         self._looks_up: Final = looks_up
-        self._intended_at = -math.inf  # the range in hand, by `clock`
+        self._intended_at = -math.inf  # when the current range was intended, by `clock`
 
     def will_intend(self) -> None:
-        """The next range is intended now."""
+        """Note the time: the next range is intended now."""
         self._intended_at = self._clock()
 
     async def insert(self, messages: Range, piece: Piece) -> list[RefusedItem]:
-        """Every item of it is stored, or among those returned. Raises StoreError: some may be stored; BrokerError."""
+        """Insert a piece. Return its refused items; all others are stored. Raises BrokerError, or StoreError, after which some
+        items may be stored."""
         attempt = _Attempt(messages.in_doubt, messages.depth)
         try:
             await self._insert(piece, attempt)
@@ -96,7 +97,7 @@ class RangeInserter:
         return attempt.refused
 
     async def _insert(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Pieces in their order: what is stored of a message is always its first items, but for those that were refused."""
+        """Insert pieces in their order, so the stored items of a message are always its first, except for refused ones."""
         if piece.level < attempt.depth and (halves := await self._in_thread(piece.halves)):
             for half in halves:
                 await self._insert(half, attempt)
@@ -136,8 +137,8 @@ class RangeInserter:
             raise
 
     async def _store_piece(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Insert it. In doubt, tokens prove nothing by themselves: the rows of a known one may be missing, and those of a
-        forgotten one may be there. Raises StoreError."""
+        """Insert a piece. In doubt, tokens alone prove nothing: the rows of a known token may be missing, and the rows of a
+        forgotten token may be in the store. Raises StoreError."""
         looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete, piece.topic, piece.payload)
         is_quiet = self._memory.is_quiet(piece.partition)
         asked = piece.topic, piece.payload, attempt.stored
@@ -163,10 +164,10 @@ class RangeInserter:
         await self._complete(piece, attempt)
 
     async def _complete(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Store what is missing of it. Raises StoreError.
+        """Store the missing rows of a piece. Raises StoreError.
 
-        Without tokens only one writer may do that. Another, to which the partition has gone, completes nothing until inserts
-        of this one have ended: `insert_outlives_s` after it found the range, and so after our intent.
+        Without tokens, only one writer may complete a range. A writer that the partition has moved to completes nothing until
+        inserts of this one have ended: `insert_outlives_s` after it found the range, and so after our intent.
         """
         if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
             raise RowsMissing("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
@@ -193,8 +194,9 @@ class RangeInserter:
             )
 
     async def _completed(self, piece: Piece, attempt: "_Attempt") -> Completed | None:
-        """Return what was missing. None: the store has too little room to complete these messages at once. Each can be
-        completed alone, since a completion judges by a message's own rows, and not by tokens. Raises StoreError."""
+        """Complete a piece, and return the rows that were missing. Return None if the store has too little room to complete
+        these messages at once. Each can be completed alone, since a completion depends on a message's own rows, and not on
+        tokens. Raises StoreError."""
         earlier = [each.payload for each in attempt.earlier(piece)]
         try:
             done: Completed = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
@@ -205,16 +207,16 @@ class RangeInserter:
         return done
 
     async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be
-        read. Raises StoreError. Ends after some attempts, in case the look-up is what fails."""
+        """Look up the inserted rows while the disk is low: an insert on a full disk may succeed and leave no readable row.
+        After some failures of the partition it is no longer looked up, in case the look-up itself fails. Raises StoreError."""
         if not self._looks_up(piece.partition):
             return
         if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
             raise RowsMissing("an insert succeeded on a full disk, and its rows are not found: it is repeated")
 
     async def _is_refused_bare(self, piece: Piece) -> bool:
-        """Return whether it is a record that is refused without its items too, so that none of them is at fault alone, and
-        to search among them is of no use. Raises StoreError."""
+        """Return whether the store refuses the piece's record even without items. Then no item is at fault alone, and a search
+        among them is useless. Raises StoreError."""
         bare = await self._in_thread(piece.bare)
         if bare is None:
             return False
@@ -225,8 +227,8 @@ class RangeInserter:
         return False
 
     async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreShortage) -> None:
-        """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,
-        BrokerError."""
+        """Intend the range once more, to be inserted in smaller pieces, if that is due and safe. Make a single item a dead
+        letter instead. Raises StoreError, BrokerError."""
         is_one = not await self._in_thread(piece.halves)
         if not self._memory.failed(piece, error, is_one=is_one):
             return
@@ -250,18 +252,19 @@ class RangeInserter:
 
 @dataclass
 class _Attempt:
-    """One attempt at a range."""
+    """Keeps what one attempt at a range has stored so far, and what the store refused."""
 
     in_doubt: bool
     depth: int
     refused: list[RefusedItem] = field(default_factory=list)
     refusals: int = 0
     stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
-    pieces: list[Piece] = field(default_factory=list)  # that are stored, of the last message that is inserted in parts
-    failed: Piece | None = None  # for which the store had too little room
+    pieces: list[Piece] = field(default_factory=list)  # the stored pieces of the last message that is inserted in parts
+    failed: Piece | None = None  # the first piece for which the store had too little room
 
     def note(self, piece: Piece) -> None:
-        """It is stored. Parts of one message have the same batch id and part, so only together do they tell which are there."""
+        """Note that a piece is stored. The parts of one message share its batch id and part, so their items are counted
+        together."""
         if not piece.messages and piece.topic != DEAD_LETTERS_TOPIC:
             with suppress(ValueError):
                 self.stored.update(contents(piece.payload).items)

@@ -1,18 +1,18 @@
-"""Which messages of a range are repetitions, and are left out of its insert.
+"""Decide which messages of a range are repetitions, and are left out of its insert.
 
 The writer decides before it intends a range, and the intent keeps the decision. So a range in doubt is repeated with the same
-bytes, whatever memory and store know by then. docs/internals/exactly-once.md and ADR 41 have the argument.
+bytes, whatever memory and store contain by then. docs/internals/exactly-once.md and ADR 41 have the argument.
 
 Invariants:
-1. A message is left out only if one with its tenant and fingerprint, received at most the window before or after it, is in the
-   store, or comes before it in the same insert (test_repetitions.py, test_each_request_is_stored_once).
-   Where that one is lost before it is stored, the message is left out no more
-   (test_what_was_left_out_for_a_message_that_is_lost_is_stored), also where its row is stored, and its items are not
+1. A message is left out only if it has a predecessor: a message with its tenant and fingerprint, received at most the window
+   before or after it, that is in the store, or before it in the same insert (test_repetitions.py,
+   test_each_request_is_stored_once). If the predecessor is lost before it is stored, the message is no longer left out
+   (test_what_was_left_out_for_a_message_that_is_lost_is_stored), even if the predecessor's row is stored without its items
    (test_a_row_whose_items_are_lost_makes_nothing_a_repetition).
-2. A message that has such a predecessor is left out, as long as the predecessor is in the same partition, or is stored
-   already (the same).
-3. Memory only saves look-ups: what it has forgotten is looked up in the store (test_memory_only_saves_look_ups).
-4. What is left out keeps its place in the range: offsets and the tree of pieces stay as they are
+2. A message that has a predecessor is left out, as long as the predecessor is in the same partition, or is stored already
+   (the same).
+3. Memory only saves look-ups: forgotten fingerprints are looked up in the store (test_memory_only_saves_look_ups).
+4. A message that is left out keeps its place in the range: offsets and the tree of pieces stay as they are
    (test_refused_neighbours_of_what_is_left_out_keep_their_places).
 """
 
@@ -36,11 +36,11 @@ class Copies(Protocol):
     def copies(
         self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
     ) -> dict[CopyKey, list[int]]:
-        """As Store has it."""
+        """Return when copies were received, by key (collector.store.contract.Store)."""
 
 
 class RepetitionObserver(Protocol):
-    """What repetitions report; collector.telemetry.metrics.Metrics is one."""
+    """Is notified of repetitions; collector.telemetry.metrics.Metrics is one."""
 
     def left_out(self, topic: str, messages: int) -> None:
         """Count messages of a range that were repetitions, and are not stored."""
@@ -50,14 +50,14 @@ class RepetitionObserver(Protocol):
 
 
 class _Decided(NamedTuple):
-    """The last range of a partition that was decided."""
+    """Keeps the fingerprints of the last decided range of a partition."""
 
     start: int
     prints: Sequence[Fingerprint | None]  # by message
 
 
 class _Known(NamedTuple):
-    """Memory has the messages of a partition from some message on, up to `end`. Messages before that one were received at
+    """States that memory has the messages of a partition from some message up to `end`. Messages before it were received at
     about `since_unix_nano`, or earlier."""
 
     log: str
@@ -66,10 +66,10 @@ class _Known(NamedTuple):
 
 
 class Repetitions:
-    """One writer's. Calls block: run them in its thread."""
+    """Decides which messages one writer leaves out. Calls block: run them in the writer's thread."""
 
     def __init__(self, store: Copies, window_s: int, keys_max: int, observer: RepetitionObserver) -> None:
-        """`window_s`: 0 recognizes none. `keys_max`: how many fingerprints are kept in memory."""
+        """A `window_s` of 0 recognizes no repetition. At most `keys_max` fingerprints are kept in memory."""
         self._store: Final = store
         self._window_ns: Final = window_s * _SECOND_NS
         self._observer: Final = observer
@@ -79,7 +79,7 @@ class Repetitions:
 
     def decide(self, messages: Range) -> Range:
         """Return a range that is not intended yet, without its repetitions; perhaps only its first messages. Raises
-        StoreError."""
+        StoreError if a look-up fails."""
         if not self._decides(messages):
             return messages
         prints = [read_fingerprint(bytes(payload)) for payload in messages.payloads]
@@ -103,9 +103,9 @@ class Repetitions:
         return _without(messages, repeated) if repeated else messages
 
     def reinstated(self, messages: Range) -> Range:
-        """Return a range in doubt with those of its messages that were left out for one that is lost: it is damaged or deleted,
-        and its items are not in the store either. Its row proves nothing: an insert that broke off may have written that alone.
-        Raises StoreError."""
+        """Return a range in doubt in which a message is no longer left out if its predecessor is lost: it is damaged or
+        deleted, and its items are not in the store either. Its row proves nothing: an insert that broke off may have written
+        the row alone. Raises StoreError."""
         if not self._window_ns or not messages.left_out:
             return messages
         left_out = set(indexes(messages.left_out))
@@ -135,7 +135,7 @@ class Repetitions:
         return messages._replace(left_out=bitmap(left_out - lost))
 
     def committed(self, messages: Range) -> None:
-        """Remember what is stored. Raises nothing."""
+        """Remember the messages of a stored range. Raises nothing."""
         if not self._decides(messages):
             return
         partition = messages.partition
@@ -159,13 +159,13 @@ class Repetitions:
             self._observer.left_out(partition.topic, sum(1 for _ in indexes(messages.left_out)))
 
     def _decides(self, messages: Range) -> bool:
-        # Without gaps in the offsets: else an index does not tell an offset.
+        # If the offsets have gaps, the index of a message does not determine its offset.
         is_contiguous = messages.end - messages.start == len(messages.payloads)
         return bool(self._window_ns) and messages.partition.topic != DEAD_LETTERS_TOPIC and is_contiguous
 
     def _look_up(self, messages: Range, prints: Sequence[Fingerprint | None]) -> dict[CopyKey, list[int]]:
-        """Ask the store for what memory may lack. A row without items is no predecessor: an insert broke off, and its message
-        was lost before it was completed. Raises StoreError."""
+        """Look up in the store the fingerprints that memory may lack. A row without items is no predecessor: an insert broke
+        off, and its message was lost before it was completed. Raises StoreError."""
         received = [print_.received_time_unix_nano for print_ in prints if print_ is not None]
         if not received:
             return {}
@@ -173,7 +173,7 @@ class Repetitions:
         oldest = min(received)
         if known is not None:
             since = max(known.since_unix_nano, self._memory.forgotten_until_unix_nano)
-            # Once more the window: clocks of gateways may differ by that.
+            # The window is subtracted twice, since clocks of gateways may differ by as much.
             if oldest - 2 * self._window_ns > since:
                 return {}
         # One item is enough: the store may have refused others.
@@ -195,12 +195,12 @@ class Repetitions:
 
 
 def _log_of(messages: Range) -> str:
-    """The identity of the log without what differs from range to range."""
+    """Return the identity of the log without the part that differs from range to range."""
     return messages.log.rpartition(".")[0]
 
 
 def _without(messages: Range, repeated: Sequence[int]) -> Range:
-    """Leave these messages out. The range ends before the first that an intent cannot name."""
+    """Leave the `repeated` messages out. End the range before the first of them whose index an intent cannot contain."""
     beyond = next((index for index in repeated if index >= LEFT_OUT_INDEX_MAX), None)
     if beyond is not None:
         messages = messages._replace(end=messages.start + beyond, payloads=messages.payloads[:beyond])
@@ -209,7 +209,7 @@ def _without(messages: Range, repeated: Sequence[int]) -> Range:
 
 
 def replaced(messages: Range) -> Range:
-    """Put stand-ins in the places of what is left out. For a range in doubt, that is what was inserted before."""
+    """Replace the messages that are left out by stand-ins. A range in doubt was inserted with the same stand-ins before."""
     if not messages.left_out:
         return messages
     payloads: list[Payload] = list(messages.payloads)
@@ -225,7 +225,7 @@ def _item_count(payload: bytes) -> int:
 
 
 def _contents(payload: bytes) -> Contents | None:
-    """None: it is no message of ours, whatever its fingerprint says."""
+    """Return the contents of a message; None if it is no message of ours, even if it has a fingerprint."""
     try:
         return contents(payload)
     except ValueError:
@@ -234,6 +234,6 @@ def _contents(payload: bytes) -> Contents | None:
 
 def _stand_in(payload: bytes) -> bytes:
     try:
-        return stand_in(payload) if payload else payload  # damaged since it was intended: nothing is left of it
+        return stand_in(payload) if payload else payload  # empty: it was damaged after the intent
     except NonCanonical:
         return b""

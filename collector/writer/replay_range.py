@@ -1,4 +1,4 @@
-"""What a range of infrasage.dead_letters contains: entries and events, which are stored as they are, and records of replays,
+"""Read a range of infrasage.dead_letters. It contains entries and events, which are stored as they are, and records of replays,
 which are stored as telemetry before them.
 
 A replayed record has the same batch id each time, and a mark of the range that it came in (the batch part). A record stored
@@ -41,7 +41,7 @@ _SIGNALS: Final = frozenset({METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC})
 
 
 class Replay(NamedTuple):
-    """One record to be stored, and the events that bring it: the first of them, the others being repetitions."""
+    """One record to be stored, and the events that contain it. The record is the first event's; the others repeat it."""
 
     events: list[DeadLetterEvent]
     batch_id: UUID
@@ -50,7 +50,7 @@ class Replay(NamedTuple):
 
 
 class DeadLetterRange:
-    """One range, read. `replays` in their order, each batch id once."""
+    """A decoded range of dead letters. `replays` are in the order of the range, each batch id once."""
 
     def __init__(self, messages: Range, now_unix_nano: int) -> None:
         self.mark: Final = _mark(messages)
@@ -75,7 +75,7 @@ class DeadLetterRange:
         return list(found.values())
 
     def payloads(self) -> list[bytes]:
-        """The messages, as the store takes them."""
+        """Return the messages in the form that the store takes."""
         return [batch.SerializeToString() for batch in self._batches]
 
 
@@ -89,14 +89,14 @@ def by_topic(replays: Iterable[Replay], stored: Collection[UUID]) -> Mapping[str
 
 
 def refuse(event: DeadLetterEvent, reason: int, message: str) -> None:
-    """Do not replay it after all, and record that in its event."""
+    """Record in an event that its replay is rejected, with the reason."""
     event.action = DEAD_LETTER_ACTION_REJECTED_AGAIN
     event.reason = REASON[reason].name
     event.message = text(message)
 
 
 def _replay(event: DeadLetterEvent, mark: int) -> Replay:
-    """With no events yet. Raises ValueError where its record can't be what it should be."""
+    """Return the replay of an event, with no events yet. Raises ValueError if its record is invalid."""
     if event.topic not in _SIGNALS:
         raise ValueError(f"a replay for topic {event.topic!r}, which is no signal's")
     try:
@@ -117,15 +117,15 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
 
 
 def _mark(messages: Range) -> int:
-    """From 1 to 2**32 - 1. Ranges of one log have different marks. Ranges of two logs have equal ones by a rare chance, which
-    matters only where they replay the same entry."""
+    """Return the mark of a range, from 1 to 2**32 - 1. Ranges of one log have different marks. Ranges of two logs rarely have
+    equal marks, which matters only if they replay the same entry."""
     log = without_digest(messages.log)
     digest = blake2b(log.encode(), digest_size=4).digest() if log else b""
     return 1 + (int.from_bytes(digest, "big") + messages.start) % 0xFFFFFFFF
 
 
 def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
-    """A message; where it is not what it should be, an entry that has it as its payload."""
+    """Return a decoded message. If it can't be read, return an entry that has it as its payload."""
     payload = bytes(messages.payloads[index])
     try:
         batch = DeadLetterBatch.FromString(payload)
@@ -143,10 +143,10 @@ def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
 
 
 def _from_version_0_1(letter: DeadLetter, now_unix_nano: int) -> DeadLetter | None:
-    """The bare entry that version 0.1 wrote, with all that an entry has now; None: it is something else."""
+    """Return the bare entry that version 0.1 wrote, with all fields of today's entries; None if it is no such entry."""
     if letter.topic not in _SIGNALS:
         return None
-    # It did not say which of the message's records it was.
+    # Version 0.1 did not record the number of the record in its message.
     number = int.from_bytes(blake2b(letter.payload, digest_size=4).digest(), "big")
     partition = Partition(letter.topic, letter.partition)
     return entry(RefusedItem(partition, "", letter.offset, (number,), letter.payload, letter.error), now_unix_nano)

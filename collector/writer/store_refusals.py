@@ -1,11 +1,10 @@
-"""What the writer can't store becomes dead letters: records that the store refused, and messages that can't be read.
+"""Make dead letters of everything that the writer can't store: records that the store refused, and messages that can't be read.
 
 Invariants:
 1. A dead letter is durable before its original is committed (test_writer.py,
    test_dead_letters_that_cannot_be_kept_are_not_committed).
-2. It is kept at least once, and its id, which is made of its place in the broker, tells that it is the same
-(test_store_refusals.py,
-   test_kept_twice_they_are_the_same).
+2. A dead letter is kept at least once. Its id is made of its original's place in the broker, so a repetition has the same id
+   (test_store_refusals.py, test_kept_twice_they_are_the_same).
 """
 
 from collections import Counter
@@ -26,17 +25,15 @@ from collector.writer.irregular import irregular_field
 
 
 class RefusedItem(NamedTuple):
-    """One item, a record that does not divide into items, or a message that does not divide into records."""
+    """A refused item, or a record that does not divide into items, or a message that does not divide into records."""
 
     partition: Partition
-    log: str  # the identity of the log, as Range has it
-    offset: int  # of the message it was in
-    path: tuple[
-        int, ...
-    ]  # the record's number in the message; of an item that it was divided into, also its number in the record
-    payload: bytes  # a TelemetryBatch of it; the message itself where it is not even that
-    error: str  # what the store said
-    topic: str = ""  # of ours, that it was to be stored as; empty: the partition's
+    log: str  # the identity of the log, as in Range
+    offset: int  # the offset of its message
+    path: tuple[int, ...]  # the record's number in the message; if the record was divided, also the item's number in the record
+    payload: bytes  # a TelemetryBatch with the item; the message itself if it can't be read
+    error: str  # the store's error
+    topic: str = ""  # the topic of ours that it was to be stored as; empty: the partition's topic
 
     @property
     def stored_as(self) -> str:
@@ -45,7 +42,7 @@ class RefusedItem(NamedTuple):
 
 
 class RefusedRecords:
-    """Keeps them in the broker that they came from."""
+    """Appends refused items as dead letters to the broker that they came from."""
 
     def __init__(self, producer: Producer, message_bytes_max: int, now_unix_nano: Callable[[], int]) -> None:
         self._producer: Final = producer
@@ -54,7 +51,7 @@ class RefusedRecords:
         self._logger: Final = structlog.get_logger(__name__)
 
     async def keep(self, refused: Sequence[RefusedItem]) -> Mapping[str, int]:
-        """Return when all of them are durable: how many items of each source. Raises BrokerError."""
+        """Make dead letters durable. Return the number of items by source. Raises BrokerError."""
         now = self._now_unix_nano()
         letters = [entry(one, now) for one in refused]
         fields = [irregular_field(one.stored_as, one.payload) for one in refused]
@@ -83,12 +80,12 @@ class RefusedRecords:
 
 
 def _source(letter: DeadLetter) -> str:
-    """The adapter that made it, as metrics name it."""
+    """Return the adapter that wrote a record, by its name in metrics."""
     return Source.Name(letter.source).removeprefix("SOURCE_").lower()
 
 
 def entry(refused: RefusedItem, now_unix_nano: int) -> DeadLetter:
-    """With its header's fields, if it can be read."""
+    """Return the dead letter of a refused item, with the fields of its header if that can be read."""
     partition = refused.partition
     letter = DeadLetter(
         id=record_id(refused.log, partition.topic, partition.index, refused.offset, *refused.path),
@@ -122,7 +119,7 @@ def entry(refused: RefusedItem, now_unix_nano: int) -> DeadLetter:
 
 
 def _record(payload: bytes) -> TelemetryRecord | None:
-    """The one record of it; None: it can't be read."""
+    """Return the only record of a payload; None if it can't be read."""
     try:
         batch = TelemetryBatch.FromString(current(payload))
     except DecodeError:

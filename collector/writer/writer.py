@@ -5,24 +5,24 @@ Invariants:
    (test_writer.py, test_a_crash_anywhere_loses_and_repeats_nothing).
 2. Whatever fails, at whatever step, the range is abandoned, polled again in doubt, and looked up before it is repeated, and
    after (test_writer.py, test_any_sequence_of_faults_ends_with_every_record_once).
-3. What is left out of a range, because it was stored before, is decided before the intent, and durable with it
+3. The messages that are left out of a range, as stored before, are chosen before the intent, and durable with it
    (test_repetitions.py, test_each_request_is_stored_once).
 docs/internals/exactly-once.md has the argument.
 
-So there is one way of failing, for broker and store, passing error and crash alike, and one place that waits: the loop. It
-tries for ever, with a growing, jittered delay (three lines here, which a retry library would only hide: what is retried is
-the loop itself, and the delay must end at `stop`). Only data that the store refuses is not tried again: it is halved
-(collector/writer/piece.py), down to the item that is at fault, which becomes a dead letter, while the rest is stored. So is a
-range for which the store has too little memory, after an intent that says so.
+So failures of broker and store, transient errors and crashes are all handled in one way, and in one place: the loop. It tries
+for ever, with a growing, jittered delay. (The delay is three lines here. A retry library would only hide them: the loop itself
+is retried, and the delay must end at `stop`.) Only data that the store refuses is not tried again: it is halved
+(collector/writer/piece.py), down to the item that is at fault, which becomes a dead letter, while the rest is stored. A range
+for which the store has too little memory is halved too, after an intent with the new depth.
 
-Messages of earlier versions are brought into today's form as soon as they are read (adapters/record_upgrade.py).
+Messages of earlier versions are converted to today's form as soon as they are read (adapters/record_upgrade.py).
 
 Messages of topics that others write become ours before anything is decided about their range
-(collector/ingest/foreign_topics.py). What is rejected of them is kept as dead letters before the range is committed.
+(collector/ingest/foreign_topics.py). Their rejected items are kept as dead letters before the range is committed.
 
-Of a range of infrasage.dead_letters the records of replays are stored first (collector/writer/replay_range.py), then its
-entries and events. It is the only topic that is decoded here, and what the store refuses of it becomes no dead letter again: it
-is logged.
+In a range of infrasage.dead_letters the records of replays are stored first (collector/writer/replay_range.py), then its
+entries and events. It is the only topic that is decoded here. If the store refuses a dead letter, that becomes no dead letter
+again, but is logged.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 # How long one poll waits. Nothing depends on it: appends and `stop` both end it.
 _POLL_WAIT_S: Final = 10.0
-# After so many failures of a partition an insert that succeeded is believed without a look-up.
+# After this number of failures of a partition, an insert that succeeded is believed without a look-up.
 _LOOK_UPS_MAX: Final = 8
 # A broker that failed is tried again sooner than a store, since the election of a new leader ends most failures.
 _BROKER_RETRY_MAX_S: Final = 1.0
@@ -68,7 +68,7 @@ class WriterLimits:
 
     bytes_max: int  # the most bytes of one insert, unless one message alone is larger
     row_bytes_max: int  # the most bytes of its rows, unless one item alone has more
-    refusals_max: int  # after so many refused inserts of a range, refused records are no longer divided
+    refusals_max: int  # after more refused inserts of a range, refused records are no longer divided
     linger_ms: float  # the least time between the beginnings of two inserts of a partition, unless the second one is full
     retry_min_s: float
     retry_max_s: float
