@@ -1,1 +1,1 @@
-"""Where records wait until they are stored: a contract, and its implementations."""
+"""Brokers, which keep records until they are stored: a contract, and its implementations."""

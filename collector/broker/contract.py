@@ -1,4 +1,4 @@
-"""What the pipeline and the writer need from a broker. Kafka and the local log both implement it.
+"""The contract of a broker, for the pipeline and the writer. Kafka and the local log both implement it.
 
 Invariants, each held by tests/contracts/test_broker_contract.py for both brokers:
 1. `append` returns only when every message survives a crash (test_kill_9_loses_nothing_that_was_acknowledged).
@@ -43,26 +43,26 @@ DEAD_LETTERS_TOPIC = "infrasage.dead_letters"
 SIGNAL_TOPICS: Final = {"metrics": METRICS_TOPIC, "logs": LOGS_TOPIC, "traces": TRACES_TOPIC}
 """The topic of each signal, by the signal's name."""
 TOPIC_ENCODINGS: Final = ("otlp_proto", "otlp_json")
-"""What a message of a topic that others write may be, as the Collector calls it."""
+"""The encodings of messages in topics that others write, by the OpenTelemetry Collector's names."""
 TELEMETRY_TOPICS: Final = tuple(SIGNAL_TOPICS.values())
 TOPICS: Final = (*TELEMETRY_TOPICS, DEAD_LETTERS_TOPIC)
 
 
-# A message as it was read: its own bytes, or a part of what was received.
+# A message as it was read: its own bytes, or a part of a receive buffer.
 Payload = bytes | memoryview
 
 
 class BrokerError(Exception):
-    """Could not be done now; the same call may succeed later."""
+    """A call failed; the same call may succeed later."""
 
 
 class BrokerFull(BrokerError):
-    """The broker refuses more until something has been taken out. Nothing was kept."""
+    """The broker refuses messages until others have been removed. It kept none."""
 
 
 class BrokerDown(BrokerError):
-    """The broker can't be reached, or can't write. What was to be kept may be kept all the same: sending it again may store
-    it twice."""
+    """The broker can't be reached, or can't write. It may have kept the messages all the same: sending them again may store
+    them twice."""
 
 
 @dataclass(frozen=True, slots=True)  # not a NamedTuple: a tuple's own `index` is a method
@@ -74,7 +74,7 @@ class Partition:
 
 
 class Unread(NamedTuple):
-    """Why a payload is not the value of its message, but the beginning of it or of its batch. `size_bytes`: of all of that."""
+    """States why a payload is only the beginning of its message's value, or of its batch. `size_bytes` is the whole size."""
 
     why: str
     is_too_large: bool
@@ -82,8 +82,8 @@ class Unread(NamedTuple):
 
 
 class MessageContext(NamedTuple):
-    """What comes with a message that others wrote, beside its value. `leader_epoch`: of the leader that wrote it; -1: none.
-    `timestamp_ms`: since the Unix epoch; -1: it has none."""
+    """The parts of a message that others wrote, except its value. `leader_epoch` is the epoch of the leader that wrote it, and
+    `timestamp_ms` is in milliseconds since the Unix epoch; -1 means that the message has none."""
 
     offset: int
     leader_epoch: int
@@ -96,15 +96,15 @@ class Range(NamedTuple):
     """Consecutive messages of one partition, from offset `start` up to but not including `end`.
 
     `in_doubt`: there was an intent for exactly this range when it was read, so it may have been written before.
-    `log`: the identity of the log that the offsets belong to. Offsets repeat when a log begins anew (its file is removed, its
-    topic is made anew, Kafka is replaced), and then `log` differs. Before the intent the writer adds a digest of the messages
-    (collector/broker/range_digest.py). Each reader of this range sees the same until its commit.
-    Empty for an intent of a version that did not know it.
+    `log`: the identity of the log that the offsets belong to. Offsets repeat when a log is replaced (its file is removed, its
+    topic is recreated, Kafka is replaced), and then `log` differs. Before the intent the writer adds a digest of the messages
+    (collector/broker/range_digest.py). Each reader of this range sees the same `log` until its commit.
+    It is empty for an intent of a version that knew no identities.
     `depth`: how often the range is halved before it is inserted. It is chosen before the intent, or by a later intent.
     `left_out`: which of the messages are repetitions and are not inserted, as a bitmap (collector/broker/left_out.py). It is
     chosen before the intent.
-    `contexts`: of each message, where others write the topic.
-    `topic`: the one of ours that the messages are stored as; empty: the partition's own.
+    `contexts`: the context of each message, if others write the topic.
+    `topic`: the topic of ours that the messages are stored as; empty: the partition's own topic.
     """
 
     partition: Partition
@@ -132,27 +132,27 @@ class Position(NamedTuple):
 
 
 class Producer(Protocol):
-    """The gateway's side."""
+    """The gateway's side of a broker."""
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Return only when all of them are durable. Raises BrokerFull, BrokerDown: then the sender may send all again.
 
-        The last message is never kept without all the others, whatever fails or dies meanwhile: so it may speak of them.
+        The last message is never kept without all the others, whatever fails or dies meanwhile. So it may refer to them.
         """
 
 
 class Consumer(Protocol):
-    """The writer's side. One `Range` of a partition is in progress at a time: read, intent, (write), commit. A caller that
-    abandons one before its commit polls again: the range comes back, in doubt if it was intended. Every method raises
-    BrokerDown."""
+    """The writer's side of a broker. One `Range` of a partition is in progress at a time: read, intent, (write), commit. A
+    caller that abandons a range before its commit polls again: the range comes back, in doubt if it was intended. Every method
+    raises BrokerDown."""
 
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
         """Return the next uncommitted messages of some partition that is ours: at least one, and no more than `bytes_max`
-        unless the first alone is larger. If there is an intent, return exactly its range. Return None when nothing came
+        unless the first alone is larger. If there is an intent, return exactly its range. Return None if no message came
         within `wait_s`. Partitions take turns."""
 
     async def intend(self, messages: Range) -> None:
-        """Commit that this range is about to be written, with its `log`, `depth` and `left_out`. Raises BrokerDown where the
+        """Commit that this range is about to be written, with its `log`, `depth` and `left_out`. Raises BrokerDown if the
         partition is no longer ours. May be repeated, also with another depth. A range that is not in doubt may be intended in
         part: up to any `end` between two of its messages."""
 
@@ -160,10 +160,10 @@ class Consumer(Protocol):
         """Commit that this range is stored, and forget its intent. May be repeated."""
 
     async def positions(self) -> dict[Partition, Position]:
-        """Return the position of every partition that is ours. Whatever was appended before the call is before `end`."""
+        """Return the position of every partition that is ours. Every message appended before the call is before `end`."""
 
     async def progress(self) -> dict[Partition, Position]:
         """Return the same as `positions`, but a partition whose broker does not answer keeps its last known end."""
 
     async def lag(self) -> dict[Partition, int]:
-        """Messages not yet committed, by partition: what `progress` comes to."""
+        """Return the number of messages that are not committed yet, by partition, from the positions of `progress`."""

@@ -1,7 +1,7 @@
 """A broker that may be unavailable at the start: it is opened in the background as soon as it can be reached.
 
 Invariants:
-1. Nothing waits for the broker. Until it is open, every call fails as it does with a broker that is unavailable: senders are
+1. No call waits for the broker. Until it is open, every call fails as it does with a broker that is unavailable: senders are
    asked to retry, the writer retries, and /healthz reports it (test_until_it_is_there_every_call_fails_and_then_none_does).
 2. An error that waiting cannot fix ends the process (test_what_waiting_does_not_change_ends_it).
 """
@@ -22,36 +22,36 @@ log = structlog.get_logger(__name__)
 
 
 class Side(Protocol):
-    """What both sides have beside their contract."""
+    """The methods that both sides have in addition to their contract."""
 
     @property
     def failure(self) -> str | None:
-        """Return why it does not work; None: it does, as far as is known."""
+        """Return why this side does not work; None if it works, as far as is known."""
 
     async def close(self) -> None:
-        """Finish what waits already, refuse what comes."""
+        """Finish the calls that already wait, and refuse new ones."""
 
 
 class ProducerSide(Side, Producer, Protocol):
-    """Appends."""
+    """The side that appends."""
 
     @property
     def unproven(self) -> str | None:
         """Return why appends failed, as long as none has succeeded since."""
 
     async def ping(self) -> None:
-        """Raises BrokerDown where it can't be written."""
+        """Ask the broker whether it can be written. Raises BrokerDown if not."""
 
 
 class ConsumerSide(Side, Consumer, Protocol):
-    """Reads."""
+    """The side that reads."""
 
 
 S = TypeVar("S", bound=Side)
 
 
 class _Late(Generic[S]):
-    """One side: `side` is None until it is open."""
+    """Opens one side. `side` is None until then."""
 
     def __init__(self, open_: Callable[[], Awaitable[S]]) -> None:
         self.side: S | None = None
@@ -60,7 +60,7 @@ class _Late(Generic[S]):
         self._open: Final = open_
 
     async def open(self) -> None:
-        """Raises what is not BrokerDown."""
+        """Try to open the side until that succeeds. Raises every error but BrokerDown, after which it tries again."""
         reminder = Reminder()
         while self.side is None:
             try:
@@ -75,7 +75,7 @@ class _Late(Generic[S]):
         self.tried.set()
 
     def there(self) -> S:
-        """Raises BrokerDown."""
+        """Return the open side. Raises BrokerDown if it is not open yet."""
         if self.side is None:
             self._away()
         return self.side
@@ -97,28 +97,28 @@ async def _no_consumer() -> NoReturn:
 
 
 class LazyBroker:
-    """Producer and Consumer (collector.broker.contract). Use: as a context, `run` in a task."""
+    """Producer and Consumer (collector.broker.contract) of a broker that `run` opens. Run that in a task."""
 
     def __init__(
         self,
         open_producer: Callable[[], Awaitable[ProducerSide]],
         open_consumer: Callable[[], Awaitable[ConsumerSide]] | None,
     ) -> None:
-        """Each raises BrokerDown where it is away, and something else where waiting is no use. Without a consumer, reading is
-        not to be tried."""
+        """Each function raises BrokerDown if the broker is unavailable, and another error if waiting is useless. Without
+        `open_consumer`, no method that reads may be called."""
         self._producer: Final = _Late(open_producer)
         self._consumer: Final = _Late(open_consumer or _no_consumer)
         self._reads: Final = open_consumer is not None
 
     async def run(self) -> None:
-        """Open both sides, and wait until it is cancelled. Raises what is no use to wait for."""
+        """Open both sides, and wait until cancelled. Raises errors that waiting cannot fix."""
         await self._producer.open()
         if self._reads:
             await self._consumer.open()
         await asyncio.Event().wait()
 
     async def tried(self, timeout_s: float) -> None:
-        """Return when it is open, or could not be opened at the first attempt, or the time is up."""
+        """Return when the broker is open, when the first attempt to open it has failed, or after `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._producer.tried.wait()
@@ -126,13 +126,13 @@ class LazyBroker:
                     await self._consumer.tried.wait()
 
     async def close(self) -> None:
-        """The consumer first: it may still hold what becomes a dead letter."""
+        """Close the consumer, and then the producer: the consumer may still have messages that become dead letters."""
         await self._consumer.close()
         await self._producer.close()
 
     @property
     def failure(self) -> str | None:
-        """Return why it can't be written, or, where it is read, read; None: it can."""
+        """Return why the broker can't be written, or read if this process reads it; None if it can."""
         return self._producer.why_not or (self._consumer.why_not if self._reads else None)
 
     @property
@@ -141,7 +141,7 @@ class LazyBroker:
         return self._producer.side.unproven if self._producer.side is not None else None
 
     def append(self, messages: Sequence[Message]) -> Coroutine[Any, Any, None]:
-        # Not `async`: every request would pass one coroutine more, which is interpreted.
+        # Not `async`: every request would pass through another coroutine, which is interpreted.
         side = self._producer.side
         return self._append_nowhere() if side is None else side.append(messages)
 
@@ -152,8 +152,8 @@ class LazyBroker:
         await self._producer.there().ping()
 
     def _reader(self) -> ConsumerSide:
-        """Raises BrokerDown."""
-        self._producer.there()  # it is opened first, and knows why not
+        """Return the open consumer. Raises BrokerDown if it is not open yet."""
+        self._producer.there()  # it is opened first, and knows the reason of a failure
         return self._consumer.there()
 
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:

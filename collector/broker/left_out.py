@@ -1,10 +1,10 @@
-"""Which messages of a range are left out of its insert: a bitmap, and its form in an intent. Bit n is the message at offset
-start + n: only of a range without gaps in its offsets anything is left out.
+"""A bitmap of the messages that are left out of a range's insert, and its form in an intent. Bit n is the message at offset
+start + n: messages are left out only of a range without gaps in its offsets.
 
 Invariants:
-1. What an intent kept is read as it was (test_left_out.py, test_an_intent_keeps_which_messages_are_left_out).
-2. The text of an intent has at most 344 characters more for it: Kafka's limit for metadata is 4,096 bytes by default, and so is
-   the space for four topics in the local log's witness (test_left_out.py, test_the_text_is_short).
+1. A bitmap is read from an intent as it was written (test_left_out.py, test_an_intent_keeps_which_messages_are_left_out).
+2. A bitmap lengthens an intent's text by at most 344 characters: Kafka's limit for metadata is 4,096 bytes by default, and so
+   is the space for four topics in the local log's witness (test_left_out.py, test_the_text_is_short).
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -17,7 +17,7 @@ _SEPARATOR: Final = "+"  # in no identity of a log: those are hexadecimal number
 
 
 def bitmap(indexes: Iterable[int]) -> bytes:
-    """Bit n % 8 of byte n // 8 is set for each index. No trailing zeros."""
+    """Return a bitmap in which bit n % 8 of byte n // 8 is set for each index n, without trailing zeros."""
     bits = 0
     for index in indexes:
         if not 0 <= index < LEFT_OUT_INDEX_MAX:
@@ -27,7 +27,7 @@ def bitmap(indexes: Iterable[int]) -> bytes:
 
 
 def indexes(left_out: bytes) -> Iterator[int]:
-    """Return the indexes in a bitmap, in order."""
+    """Yield the indexes in a bitmap, in order."""
     for at, byte in enumerate(left_out):
         for bit in range(8):
             if byte >> bit & 1:
@@ -40,7 +40,7 @@ def before(left_out: bytes, count: int) -> bytes:
 
 
 def after(left_out: bytes, count: int) -> bytes:
-    """Return the bitmap of what comes after a range's first `count` messages."""
+    """Return the bitmap of the messages after a range's first `count`."""
     return bitmap(index - count for index in indexes(left_out) if index >= count)
 
 
@@ -50,6 +50,6 @@ def with_left_out(log: str, left_out: bytes) -> str:
 
 
 def parse_log(text: str) -> tuple[str, bytes]:
-    """Return what `with_left_out` was given."""
+    """Return the identity and the bitmap from which `with_left_out` made a text."""
     log, _, encoded = text.partition(_SEPARATOR)
     return log, urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))

@@ -1,16 +1,17 @@
 """A message of the broker, as gateways append it.
 
-It is apart from contract.py because it is compiled: every request makes one, and a NamedTuple is made by interpreted code.
+This module is compiled, and so not a part of contract.py: every request makes a message, and a NamedTuple is made by
+interpreted code.
 """
 
 from typing import Final
 
 
 class Message:
-    """One serialized batch for a topic: a TelemetryBatch, or a DeadLetterBatch. Those with the same fields are equal.
+    """One serialized batch for a topic: a TelemetryBatch, or a DeadLetterBatch. Messages with the same fields are equal.
 
-    `ordered`: it goes to one partition, always the same, with all other ordered messages of its topic.
-    `fingerprint`: messages of a topic that have the same go to one partition. Empty: any partition will do.
+    `ordered`: all ordered messages of a topic go to one partition, always the same.
+    `fingerprint`: messages of a topic with the same fingerprint go to one partition. Empty: to any partition.
     """
 
     def __init__(self, topic: str, payload: bytes, ordered: bool = False, fingerprint: bytes = b"") -> None:

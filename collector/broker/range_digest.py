@@ -1,7 +1,7 @@
-"""A digest of what a range inserts, as a part of its `log`: so a token never means two different things.
+"""A digest of the messages that a range inserts, as a part of its `log`: so a token never names two different inserts.
 
-A log whose disks were set back to an earlier state, with all of its metadata, repeats its ids, epochs and offsets, and has
-other messages at them. Only the messages tell.
+A log whose disks were restored to an earlier state, with all of its metadata, repeats its ids, epochs and offsets, and has
+other messages at them. Only the messages show the difference.
 
 Invariants:
 1. The digest is made before the intent, and is durable with it: a range in doubt keeps the one that it was intended with
@@ -15,12 +15,12 @@ from xxhash import xxh3_64
 
 from collector.broker.contract import Range
 
-_SEPARATOR: Final = ":"  # in no identity of a log, as collector/broker/left_out.py has it
+_SEPARATOR: Final = ":"  # in no identity of a log, for the reason given in collector/broker/left_out.py
 
 
 def with_digest(messages: Range) -> Range:
-    """Return a range that is about to be intended, with a digest of its messages. An intent of a version that knew no identity
-    is repeated without."""
+    """Return a range that is about to be intended, with a digest of its messages. An intent of a version that knew no
+    identities is repeated without a digest."""
     if messages.in_doubt or not messages.log:
         return messages
     digest = xxh3_64()
@@ -30,5 +30,5 @@ def with_digest(messages: Range) -> Range:
 
 
 def without_digest(log: str) -> str:
-    """Return the identity of a log as it is for all of its ranges of one epoch."""
+    """Return the identity of a log that all of its ranges of one epoch share."""
     return log.partition(_SEPARATOR)[0]
