@@ -1,11 +1,11 @@
 """Apache Kafka: the broker of the production form.
 
 Invariants:
-1. An append is answered when every replica in sync has all of its messages.
+1. An append returns when every in-sync replica has all of its messages.
    (test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged)
-2. A range is intended and committed only under the generation of the consumer group in which its partition was read: so Kafka
-   refuses a writer that has lost it. (test_a_stale_range_is_refused_though_its_partition_came_back)
-3. A broker that is away holds up its own partitions only. (tests/integration/kafka/test_cluster.py)
+2. A range is intended and committed only under the generation of the consumer group in which its partition was read. So Kafka
+   refuses a writer that has lost the partition. (test_a_stale_range_is_refused_though_its_partition_came_back)
+3. A broker that is away delays only its own partitions. (tests/integration/kafka/test_cluster.py)
 
 producer.py appends, consumer.py reads, group.py keeps the group. client.py finds the brokers; connection_pool.py and
 transport.py are connections to them. docs/internals/exactly-once.md has the argument, and what it assumes of Kafka.

@@ -1,16 +1,16 @@
 """aiokafka's client, for a cluster in which some brokers may be away.
 
 aiokafka asks one broker after another, waits for each as long as its slowest request may take, and makes one connection at a
-time. So one broker that is paused, or behind a network that drops its packets, holds up what the others could answer. This
+time. So one broker that is paused, or behind a network that drops its packets, delays answers that the others could give. This
 client asks the next broker after a short while, and takes the first answer.
 
 Invariants:
 1. A question that any broker can answer waits at most HEDGE_S for each broker that does not answer.
    (test_a_question_goes_to_the_next_broker_after_a_while)
-2. To connect to one broker never waits for the connection to another. (test_connections_do_not_wait_for_each_other)
+2. Connecting to one broker never waits for the connection to another. (test_connections_do_not_wait_for_each_other)
 3. A broker that was lost is away until a new connection to it has been answered.
    (test_a_lost_broker_is_away_until_it_answers)
-4. Metadata is read every `metadata_refresh_s`, from the bootstrap servers where no known broker answers.
+4. Metadata is read every `metadata_refresh_s`, from the bootstrap servers if no known broker answers.
    (test_a_cluster_whose_brokers_have_all_moved_is_found_again)
 """
 
@@ -39,23 +39,23 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from collector.broker.kafka.options import KafkaOptions, connection, text
 
-# How long one broker is waited for before another is asked the same.
+# How long to wait for one broker before another is asked the same question.
 HEDGE_S: Final = 0.2
-# Between two attempts to connect to a broker that is away.
+# The time between two attempts to connect to a broker that is away.
 _PROBE_S: Final = 0.3
-# What a broker answers at once. It may hold back the others: until members have joined, until messages come.
+# Requests that a broker answers at once. It may hold others back: until members have joined, or until messages come.
 _ANSWERED_AT_ONCE: Final = (FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, LeaveGroupRequest, MetadataRequest)
 
 
 class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
-    """Use `bootstrap` before anything else, and `close` in the end."""
+    """aiokafka's client, which asks several brokers. Call `bootstrap` before anything else, and `close` in the end."""
 
     def __init__(self, options: KafkaOptions) -> None:
-        """Raises KafkaUnusable."""
+        """Connect to nothing yet. Raises KafkaUnusable if the certificates can't be used."""
         self._connection: Final = connection(options)
         self._answer_timeout_s: Final = min(options.answer_timeout_s, options.request_timeout_s)
         self._connecting: Final[dict[tuple[Any, int], asyncio.Lock]] = {}
-        self._probes: Final[dict[int, asyncio.Task[None]]] = {}  # of the brokers that are away
+        self._probes: Final[dict[int, asyncio.Task[None]]] = {}  # by broker that is away
         self._late: Final[set[asyncio.Task[Any]]] = set()  # questions that another broker has answered meanwhile
         self._closing = False
         super().__init__(
@@ -65,7 +65,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         )
 
     async def bootstrap(self) -> None:
-        """Learn which brokers there are. Raises KafkaError."""
+        """Find the brokers. Raises KafkaError."""
         self.cluster.update_metadata(await self._first(self._servers(MetadataRequest([]))))
         if self._sync_task is None:
             self._sync_task: asyncio.Task[None] | None = asyncio.create_task(self._md_synchronizer())
@@ -79,14 +79,14 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         await super().close()
 
     async def ask_any(self, request: Any) -> Any:
-        """The answer of the first broker that has one, to what any of them can answer. Raises KafkaError."""
+        """Return the first answer to a request that any broker can answer. Raises KafkaError."""
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         random.shuffle(nodes)
         nodes.sort(key=self.is_away)
         return await self._first([*(partial(self.send, node, request) for node in nodes), *self._servers(request)])
 
     async def metadata(self, topics: Collection[str]) -> Any:
-        """What the cluster says of these topics, which is known to `cluster` then, too. Raises KafkaError."""
+        """Return the metadata of these topics, and update `cluster` with it. Raises KafkaError."""
         answer = await self.ask_any(MetadataRequest(list(topics)))
         self.cluster.update_metadata(answer)
         return answer
@@ -98,7 +98,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
             self._probes[node] = asyncio.create_task(self._probe(node), name=f"kafka-probe-{node}")
 
     def is_away(self, node: int) -> bool:
-        """Return whether it was lost, and has not answered since."""
+        """Return whether a broker was lost, and has not answered since."""
         return node in self._probes
 
     async def send(self, node_id: int, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
@@ -122,8 +122,8 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
             raise
 
     async def coordinator_lookup(self, coordinator_type: int, coordinator_key: str) -> int:
-        """Which broker coordinates the group. Raises GroupCoordinatorNotAvailableError where that broker is away: until Kafka
-        has elected another, it names the one that it has lost."""
+        """Return the broker that coordinates the group. Raises GroupCoordinatorNotAvailableError if that broker is away: until
+        Kafka has elected another, it names the broker that it has lost."""
         answer = await self.ask_any(FindCoordinatorRequest(coordinator_key, coordinator_type))
         error = for_code(answer.error_code)
         if error is not NoError:
@@ -133,17 +133,17 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
             raise GroupCoordinatorNotAvailableError(f"broker {node} is away")
         return node
 
-    # What aiokafka calls.
+    # Called by aiokafka.
 
     def get_random_node(self) -> int | None:
-        """Return a broker that is not away, if there is one."""
+        """Return a broker that is not away, or else any broker; None if none is known."""
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         present = [node for node in nodes if not self.is_away(node)]
         return random.choice(present or nodes) if nodes else None  # noqa: S311  # spreads questions; no secret
 
     @property
     def _get_conn_lock(self) -> AbstractAsyncContextManager[None]:
-        """Without the lock of aiokafka, which is one for all connections; ours, below, is one for each."""
+        """Return no lock in place of aiokafka's, which is one for all connections; below, each has its own."""
         return nullcontext()
 
     async def _get_conn(self, node_id: int, *, group: int = ConnectionGroup.DEFAULT, no_hint: bool = False) -> Any:
@@ -157,7 +157,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
     async def _metadata_update(self, cluster_metadata: Any, topics: Collection[str]) -> bool:
         try:
             answer = await self.ask_any(MetadataRequest(list(topics) if topics else None))
-        except Exception:  # noqa: BLE001 - an answer that nobody can read must not end the task that asks again
+        except Exception:  # noqa: BLE001 - an answer that can't be read must not end the task that asks again
             cluster_metadata.failed_update(None)
             return False
         cluster_metadata.update_metadata(answer)
@@ -169,7 +169,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         return [partial(self._ask_server, host, port, request) for host, port, _ in collect_hosts(self._bootstrap_servers)]
 
     async def _ask_server(self, host: str, port: int, request: Any) -> Any:
-        """Over a connection of its own: which of the brokers that is, nobody knows. Raises KafkaError."""
+        """Ask a bootstrap server, over a new connection: it is not known which broker it is. Raises KafkaError."""
         try:
             async with asyncio.timeout(self._answer_timeout_s):
                 made = await create_conn(host, port, **self._connection)
@@ -181,8 +181,8 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
             raise KafkaConnectionError(f"{host}:{port}: {text(error)}") from error
 
     async def _first(self, questions: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> Any:
-        """The first answer. Each question is asked HEDGE_S after the one before, or as soon as that one has failed. Those that
-        are late are waited for in the background: so a connection that is dead is noticed."""
+        """Return the first answer. Each question is asked HEDGE_S after the question before, or as soon as that has failed.
+        Wait for late answers in the background, so that a dead connection is noticed."""
         asked: set[asyncio.Task[Any]] = set()
         left = list(reversed(questions))
         failure: BaseException = NodeNotReadyError("no broker is ready yet")
@@ -191,13 +191,13 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
                 if left:
                     asked.add(asyncio.create_task(left.pop()()))
                 done, asked = await asyncio.wait(asked, timeout=HEDGE_S if left else None, return_when=asyncio.FIRST_COMPLETED)
-                errors = [task.exception() for task in done]  # of all of them: asyncio logs one that nobody has looked at
+                errors = [task.exception() for task in done]  # from every task: asyncio logs errors that were not retrieved
                 for task, error in zip(done, errors, strict=True):
                     if error is not None:
                         failure = error
                     elif getattr(task.result(), "brokers", True):
                         return task.result()
-                    else:  # a broker that is starting, or that its controller has lost, does not name even itself
+                    else:  # a broker that is starting, or that its controller has lost, names no broker, not even itself
                         failure = NodeNotReadyError("no broker is ready yet")
             raise failure
         finally:
@@ -208,10 +208,10 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._late.discard(task)
         if not task.cancelled():
-            task.exception()  # which nobody else looks at
+            task.exception()  # retrieved, since asyncio would log it
 
     async def _probe(self, node: int) -> None:
-        """Return when the broker answers, or is none of the cluster's any more."""
+        """Return when the broker answers, or no longer belongs to the cluster."""
         try:
             while (broker := self.cluster.broker_metadata(node)) is not None:
                 try:

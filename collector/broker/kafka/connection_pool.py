@@ -1,13 +1,13 @@
-"""Connections of our own to brokers: for what is large, or asked for every range.
+"""Connections of our own to brokers, for requests with large answers, and for those that are sent for every range.
 
-Each broker has two. One is for messages, whose answers are large; so what the broker can answer at once does not wait for them
-on a slow network.
+Each broker has two. One is for messages, whose answers are large. So requests that the broker can answer at once do not wait
+for large answers on a slow network.
 
 Invariants:
-1. A connection has one request at a time; the next waits its turn. (test_in_turns)
+1. A connection has one request at a time; the next request waits its turn. (test_in_turns)
 2. A request that failed, or was not answered in time, reports its broker as lost, and ends its connection.
    (test_a_lost_broker_is_away_until_it_answers)
-3. NotAsked is raised only where the broker can't have had the request. (test_a_broker_that_was_not_asked)
+3. NotAsked is raised only if the broker can't have received the request. (test_a_broker_that_was_not_asked)
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from collector.broker.kafka.options import KafkaOptions, text
 from collector.broker.kafka.protocol.fetch import FETCH_API
 from collector.broker.kafka.transport import Came, Frames
 
-# A connection that was not used for so long may be gone: what lies between forgets it, and tells neither side.
+# A connection that was not used for so long may be gone: a firewall or NAT between forgets it, and informs neither side.
 _UNUSED_MAX_S: Final = 60.0
 
 
@@ -31,28 +31,28 @@ class NotAsked(KafkaConnectionError):  # type: ignore[misc]  # aiokafka has no t
 
 @dataclass
 class _Link:
-    """To one broker."""
+    """One of the two connections to a broker."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     frames: Frames | None = None
-    used_s: float = 0.0  # when, by the loop's clock
+    used_s: float = 0.0  # when it was last used, by the loop's clock
 
 
 class Brokers:
-    """Connects when something is asked. Belongs to the event loop that asks."""
+    """Sends requests to brokers, and connects at the first. Belongs to the event loop that calls `ask`."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options: Final = options
-        # By host, port, and whether it is for messages: as many as the cluster has had brokers, twice.
+        # By host, port, and whether it is for messages: two for each broker that the cluster has had.
         self._links: Final[dict[tuple[str, int, bool], _Link]] = {}
         self._closed: Final = asyncio.Event()
 
     async def ask(
         self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes], came: Came | None = None
     ) -> memoryview:
-        """The answer of that broker, where `client` (Client) says that it is; `came` as Frames has it. Messages may take
-        `request_timeout_s`, all else `answer_timeout_s`. Raises NotAsked, KafkaError, OSError; IncompatibleBrokerVersion where
-        the broker does not know this version of the request."""
+        """Return the answer of a broker, whose address is in the metadata of `client` (Client). `came` is as in Frames.ask.
+        Messages may take `request_timeout_s`, other answers `answer_timeout_s`. Raises NotAsked, KafkaError, OSError, and
+        IncompatibleBrokerVersion if the broker does not know this version of the request."""
         broker = client.cluster.broker_metadata(node)
         if broker is None:
             client.force_metadata_update()
@@ -83,7 +83,7 @@ class Brokers:
             raise
 
     async def _connected(self, link: _Link, host: str, port: int) -> Frames:
-        """Raises KafkaError, OSError."""
+        """Return an open connection. Raises KafkaError, OSError."""
         if self._closed.is_set():
             raise KafkaConnectionError("closed")
         now_s = asyncio.get_running_loop().time()

@@ -1,19 +1,19 @@
-"""Reading from Kafka, range by range.
+"""Read from Kafka, range by range.
 
 aiokafka's coordinator keeps the membership (group.py); the rest is done here, request by request, over connections of our
-own (connection_pool.py). Its consumer would commit under whatever generation it has by the time it sends, which need not be the
-one in which the range was read, and would fetch ahead of what is asked for. Here a poll asks each leader where its partitions
-end, takes the next partition in turn, and reads it from its committed offset (range_reader.py).
+own (connection_pool.py). Its consumer would commit under the generation that it has when it sends, which need not be the one in
+which the range was read. It would also fetch ahead of the poll. Here a poll asks each leader where its partitions end, takes
+the next partition in turn, and reads it from its committed offset (range_reader.py).
 
-A log that began anew is read from its first message, whatever the group has committed (log_changes.py).
+A log that replaced another is read from its first message, whatever the group has committed (log_changes.py).
 
 Invariants:
-1. A broker that does not answer delays the partitions of the others by at most _GRACE_S, once: its request stays under way,
-   and until it ends a poll asks nothing else of it. (test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions)
-2. A poll fails only where none of the partitions can be read. (the same)
+1. A broker that does not answer delays the partitions of the others by at most _GRACE_S, once: its request stays in flight,
+   and until it ends no poll sends it another. (test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions)
+2. A poll fails only if none of the partitions can be read. (the same)
 3. A partition that was never committed is read from its beginning, whenever it was added.
    (test_partitions_that_are_added_are_read_from_their_beginning)
-4. A range is intended only while its leader knows its partition by the identity that it was read under
+4. A range is intended only while its leader knows the partition by the identity under which the range was read
    (test_a_topic_made_anew_while_the_writer_runs_loses_nothing).
 """
 
@@ -39,7 +39,7 @@ from collector.broker.kafka.topics import ready_topics
 from collector.broker.kafka.troubles import Troubles
 from collector.broker.range_digest import without_digest
 
-# How long the broker may hold a request that waits for something to arrive; the longest that `poll` notices nothing else.
+# How long the broker may hold a request that waits for messages. For so long, at most, `poll` notices nothing else.
 _ARRIVAL_WAIT_MS: Final = 500
 # How long a poll waits for one broker before it goes on with the others.
 _GRACE_S: Final = 0.25
@@ -47,7 +47,7 @@ _GRACE_S: Final = 0.25
 
 @dataclass(frozen=True)
 class _Question:
-    """What a broker is being asked."""
+    """A request that a broker has not answered yet, and the partitions that it is about."""
 
     ownership: Ownership
     partitions: Collection[Partition]
@@ -78,7 +78,7 @@ class KafkaConsumer:
     @classmethod
     async def open(cls, options: KafkaOptions, topics: Collection[str], of_others: Collection[str] = ()) -> Self:
         """Join the group and return when partitions are assigned (possibly none). The topics are checked, or created.
-        `of_others`: topics that others write: their messages are read with their contexts. Raises KafkaUnusable."""
+        `of_others` are topics that others write: their messages are read with their contexts. Raises KafkaUnusable."""
         await ready_topics(options, topics, of_others)
         topics = [*topics, *of_others]
 
@@ -93,11 +93,11 @@ class KafkaConsumer:
 
     @property
     def failure(self) -> str | None:
-        """Return why Kafka, or some partition that is ours, could not be read at the last attempt; None: all could."""
+        """Return why Kafka, or a partition of ours, could not be read at the last attempt; None if all could be read."""
         return self._group.failure if self._group.failure is not None else self._troubles.failure
 
     async def close(self) -> None:
-        """Leave the group. A poll under way ends (BrokerDown)."""
+        """Leave the group. A running poll ends (BrokerDown)."""
         self._group.closed.set()
         self._brokers.close()
         tasks = [question.task for question in self._questions.values()]
@@ -169,14 +169,14 @@ class KafkaConsumer:
             return await self._ends.progress(*await self._settled())
 
     async def _settled(self) -> tuple[Ownership, dict[Partition, GroupHead]]:
-        """Return what is ours. Raises KafkaError, OSError, BrokerDown."""
+        """Return our partitions and their heads. Raises KafkaError, OSError, BrokerDown."""
         owned = await self._group.owned(self._loop.time() + self._options.request_timeout_s)
         if owned is None:
             raise BrokerDown("the consumer group is being rebalanced")
         return owned
 
     def _assigned(self, ownership: Ownership) -> None:
-        """Other partitions are ours, and their heads were read."""
+        """Begin with the partitions that are ours now, whose heads were read."""
         self._turns.clear()
         self._turns.extend(ownership.partitions)
         self._troubles.clear()
@@ -184,14 +184,14 @@ class KafkaConsumer:
         self._logs.clear()
 
     async def _commit(self, ownership: Ownership, partition: Partition, head: GroupHead) -> None:
-        """Raises BrokerDown."""
+        """Commit a head. Raises BrokerDown."""
         await self._group.commit(ownership, partition, head)
         self._logs.note_committed(partition)
 
     # Questions to brokers.
 
     async def _ask_ends(self, ownership: Ownership) -> tuple[dict[Partition, int], Range | None]:
-        """Where the partitions end whose leaders answer soon; or a range, where one has come since the last poll."""
+        """Return the ends of the partitions whose leaders answer soon; or a range, if one has come since the last poll."""
         new: list[_Question] = []
         for node, partitions in self._ends.by_leader(ownership).items():
             if node not in self._questions:
@@ -213,7 +213,7 @@ class KafkaConsumer:
         return ends, None
 
     def _answer(self, question: _Question, *, is_late: bool) -> Mapping[Partition, int] | Range | None:
-        """None: there is none, or it is of no use any more."""
+        """Return the answer to a question; None if there is none, or it is outdated."""
         error = None if question.task.cancelled() else question.task.exception()
         ownership = question.ownership
         if question.task.cancelled() or not self._group.is_current(ownership):
@@ -221,10 +221,10 @@ class KafkaConsumer:
         if isinstance(error, KafkaError | OSError | BrokerDown | ValueError):
             self._troubles.note(question.partitions, error, is_of_reading=question.is_of_reading)
             return None
-        answer = question.task.result()  # raises what nobody has thought of
+        answer = question.task.result()  # raises unexpected errors
         if isinstance(answer, Ends):
             self._ends.learn(ownership, answer)
-            if is_late:  # a broker that was away, and does not know yet that it leads no more, knows less than we do
+            if is_late:  # a broker that was away may not know yet that it is no longer the leader
                 return {
                     partition: end for partition, end in answer.ends.items() if not self._is_behind(ownership, partition, end)
                 }
@@ -264,14 +264,14 @@ class KafkaConsumer:
                 continue
             if messages.payloads:
                 return messages
-            # Only markers of transactions, or what compaction has left: nothing to store.
+            # Only markers of transactions, or gaps that compaction has left: there is nothing to store.
             await self._commit(ownership, partition, GroupHead(messages.end, None, messages.log))
         return None
 
     async def _asked(
         self, ownership: Ownership, heads: dict[Partition, GroupHead], partition: Partition, end: int, bytes_max: int
     ) -> Range | None:
-        """None: it can't be read now, or its broker takes long; then a later poll has it."""
+        """Read a partition. Return None if it can't be read now, or its broker takes long; a later poll returns that range."""
         node = self._leaders.known(partition)
         if node is None or node in self._questions:
             return None
@@ -301,8 +301,8 @@ class KafkaConsumer:
     async def _read_log(
         self, heads: dict[Partition, GroupHead], partition: Partition, end: int, bytes_max: int
     ) -> Range | None:
-        """From the log that is there now, which may have begun anew. None: there is nothing in it. Raises KafkaError, OSError,
-        ValueError, BrokerDown."""
+        """Read a range from the current log of a partition, which may have replaced another. Return None if there is nothing to
+        read. Raises KafkaError, OSError, ValueError, BrokerDown."""
         identity = await self._logs.begin_reading(heads, partition)
         head = heads[partition]
         if end < head.committed:
@@ -317,7 +317,7 @@ class KafkaConsumer:
             raise
 
     async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:
-        """Return when there is more than up to `ends`, when partitions come or go, when a broker has answered that took long,
+        """Return when there are messages beyond `ends`, when partitions come or go, when a broker has answered that took long,
         or when the time is up."""
         until = self._loop.time() + wait_s + 0.1
         others: set[asyncio.Future[Any]] = {
@@ -330,7 +330,7 @@ class KafkaConsumer:
             left = {*others, *late, *asking}
             while (left_s := until - self._loop.time()) > 0:
                 done, left = await asyncio.wait(left, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                # A broker that is gone answers at once, with an error: the others are waited for all the same.
+                # The request to a broker that is gone fails at once: the others are waited for all the same.
                 if any(each not in asking or each.exception() is None for each in done):
                     return
         finally:

@@ -1,13 +1,13 @@
 """Membership of the consumer group: which partitions are ours, in which generation, and commits in that very generation.
 
 Invariants:
-1. A commit is sent under the generation in which its partition was read, whatever the present one is: so Kafka refuses it from
-   a member that has lost the partition. (test_a_stale_range_is_refused_though_its_partition_came_back)
-2. Where it is not known whether Kafka has committed, the group is left and joined anew: a request that is still under way
-   somewhere then belongs to an old generation, and changes nothing.
+1. A commit is sent under the generation in which its partition was read, whatever the present generation is. So Kafka refuses
+   it from a member that has lost the partition. (test_a_stale_range_is_refused_though_its_partition_came_back)
+2. If it is not known whether Kafka has committed, the member leaves the group and joins again. A request that is still in
+   flight then belongs to an old generation, and changes nothing.
    (test_a_commit_without_an_answer_is_settled_by_a_new_generation)
-3. The group is left at its present coordinator, whichever broker that is by then: else the others would wait for a member that
-   is gone until its session ends. (test_the_coordinator_of_the_group_may_be_the_broker_that_dies)
+3. A member leaves the group at its present coordinator, whichever broker that is by then. Else the others would wait for it
+   until its session ends. (test_the_coordinator_of_the_group_may_be_the_broker_that_dies)
 """
 
 import asyncio
@@ -56,9 +56,9 @@ class GroupHead(NamedTuple):
 
     committed: int
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
-    log: str = ""  # the identity of the log that the offsets belong to, as Range has it; empty: not known
-    depth: int = 0  # of the range that is about to be written, as `left_out` is
-    left_out: bytes = b""
+    log: str = ""  # the identity of the log that the offsets belong to, as in Range; empty: not known
+    depth: int = 0  # the depth of the range that is about to be written
+    left_out: bytes = b""  # the messages left out of that range
 
     def without_deleted(self, earliest: int) -> "GroupHead":
         """Return the head of a partition whose messages before `earliest` Kafka has deleted."""
@@ -75,8 +75,8 @@ class Ownership:
         self.member_id: Final = member_id
         self.partitions: Final = sorted(partitions, key=lambda partition: (partition.index, partition.topic))
         self.heads: dict[Partition, GroupHead] | None = None
-        """None: not read yet. A partition that has none was never committed, and where it begins is not known yet."""
-        self.active = True  # False: being taken away; what is in hand may still be committed, as long as Kafka lets us
+        """None: not read yet. A partition without a head was never committed, and its beginning is not known yet."""
+        self.active = True  # False: being taken away; the current range may still be committed, as long as Kafka accepts it
 
 
 class Fenced(Exception):
@@ -84,7 +84,7 @@ class Fenced(Exception):
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """One membership of the group: its client, its coordinator, and what is ours in the current generation."""
+    """One membership of the group: its client, its coordinator, and our partitions in the current generation."""
 
     def __init__(self, options: KafkaOptions, topics: Collection[str], brokers: Brokers) -> None:
         self.ownership: Ownership | None = None
@@ -98,7 +98,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._leaving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Raises KafkaError, OSError."""
+        """Begin to join the group. Raises KafkaError, OSError."""
         await self.client.bootstrap()
         await self.client.set_topics(self._topics)
         self._subscription.subscribe(self._topics, listener=self)
@@ -121,23 +121,24 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         partitions = [Partition(each.topic, each.partition) for each in assigned]
         self.ownership = Ownership(self._coordinator.generation, self._coordinator.member_id, partitions)
         if self.ownership.generation < 0:
-            # Left meanwhile, and joining anew. Kafka takes a commit without a generation from anyone, where a group is empty.
+            # The member has left meanwhile, and joins again. Kafka takes a commit without a generation from anyone if a group
+            # is empty.
             self.ownership.active = False
         self.changed.set()
         self.changed = asyncio.Event()
 
     def check(self) -> None:
-        """Raises KafkaError where the membership came to an end by itself."""
+        """Check that the membership has not ended by itself. Raises KafkaError if it has."""
         try:
             self._coordinator.check_errors()
         except KafkaError:
             raise
-        except Exception as error:  # whatever ended aiokafka's task: without it there is no membership
+        except Exception as error:  # any error that ended aiokafka's task: without it there is no membership
             raise KafkaError(f"the membership has ended: {error!r}") from error
 
     async def committed(self, ownership: Ownership) -> dict[Partition, tuple[int, str]]:
-        """Offset and metadata of those that have any. Sees every commit of the generations before `ownership`'s. Raises
-        KafkaError, OSError: then nothing is known of any; aiokafka's own way to ask would say that there are none."""
+        """Return the committed offset and metadata of each partition that has them. Sees every commit of generations before
+        `ownership`'s. Raises KafkaError, OSError if they are not known; aiokafka's own method would then return none."""
         if not ownership.partitions:
             return {}
         request = committed_request(self._options.group_id, ownership.partitions)
@@ -155,8 +156,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         return {partition: (offset, metadata) for partition, (_, offset, metadata) in answered.items() if offset >= 0}
 
     async def commit(self, ownership: Ownership, partition: Partition, offset: int, metadata: str) -> None:
-        """In the generation of `ownership`, whatever the present one is. Raises Fenced and NotAsked: then it was not committed;
-        KafkaError, OSError: then whether it was is not known."""
+        """Commit in the generation of `ownership`, whatever the present generation is. Raises Fenced or NotAsked if it was not
+        committed; KafkaError or OSError if that is not known."""
         if ownership.generation < 0:
             raise Fenced("no generation")
         request = commit_request(self._options.group_id, ownership.generation, ownership.member_id, partition, offset, metadata)
@@ -176,7 +177,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             raise error
 
     async def _ask_coordinator(self, api: tuple[int, int], request: bytes) -> memoryview:
-        """Over the connection that all of these requests share: in the order in which they are asked."""
+        """Ask the coordinator, over the connection that all of these requests share, so they arrive in order."""
         try:
             async with asyncio.timeout(self._options.answer_timeout_s):
                 await self._coordinator.ensure_coordinator_known()
@@ -189,7 +190,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             raise
 
     def rejoin(self, ownership: Ownership) -> None:
-        """Leave the group and join it anew: in the next generation no request of this one can be executed late."""
+        """Leave the group and join it again: in the next generation no request of this one can be executed late."""
         ownership.active = False
         if self.ownership is ownership:
             self.ownership = None

@@ -1,4 +1,4 @@
-"""The partitions that the consumer group has given us: their committed offsets, and commits of what was read from them.
+"""The partitions that the consumer group has assigned to us: their committed offsets, and commits of ranges read from them.
 
 A membership that ends is replaced. The metadata of a committed offset has the identity of the log that the offset belongs to,
 and the intent (identity.py).
@@ -24,12 +24,12 @@ log = structlog.get_logger(__name__)
 
 
 class GroupPartitions:
-    """Of one consumer. Used by the event loop that made it. `start` it, and `close` it at the end."""
+    """Keeps one consumer's partitions and their heads. Used by the event loop that made it, between `start` and `close`."""
 
     def __init__(self, options: KafkaOptions, topics: Collection[str], brokers: Brokers) -> None:
         self.closed: Final = asyncio.Event()
         self.failure: str | None = None
-        """Why the last attempt at anything failed."""
+        """Why the last request failed; None if it succeeded."""
 
         self.on_assigned: Callable[[Ownership], None] = lambda _ownership: None
         """Called with an ownership whose heads have been read."""
@@ -63,7 +63,7 @@ class GroupPartitions:
 
     @property
     def ownership(self) -> Ownership | None:
-        """Return what is ours, or is being taken away; None: nothing yet."""
+        """Return the partitions that are ours, or are being taken away; None if none were assigned yet."""
         return self._member.ownership
 
     def is_current(self, ownership: Ownership) -> bool:
@@ -72,7 +72,7 @@ class GroupPartitions:
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Raises BrokerDown for whatever fails in `what`."""
+        """Raise BrokerDown for every failure inside this context. `what` is the action, for its message."""
         if self.closed.is_set():
             raise BrokerDown(f"cannot {what}: closed")
         try:
@@ -87,8 +87,8 @@ class GroupPartitions:
         self.failure = None
 
     async def owned(self, deadline: float) -> tuple[Ownership, dict[Partition, GroupHead]] | None:
-        """Return the partitions that are ours and their heads; None: not settled by `deadline`, by the loop's clock. Raises
-        KafkaError, OSError, BrokerDown."""
+        """Return the partitions that are ours and their heads; None if they are not known by `deadline` (the loop's clock).
+        Raises KafkaError, OSError, BrokerDown."""
         while True:
             member = self._member
             try:
@@ -114,14 +114,14 @@ class GroupPartitions:
                     return None
 
     def held(self, messages: Range) -> tuple[Ownership, dict[Partition, GroupHead]]:
-        """Return what the partition of a range is owned with. Raises BrokerDown where it is no longer ours."""
+        """Return the ownership of a range's partition, and its heads. Raises BrokerDown if the partition is no longer ours."""
         ownership = self._member.ownership
         if self.closed.is_set() or ownership is None or ownership.heads is None or messages.partition not in ownership.heads:
             raise BrokerDown(f"cannot commit {range_name(messages)}: the partition is no longer ours")
         return ownership, ownership.heads
 
     async def commit(self, ownership: Ownership, partition: Partition, head: GroupHead) -> None:
-        """Have Kafka keep the head, in the generation of `ownership`. Raises BrokerDown."""
+        """Commit a head to Kafka, in the generation of `ownership`. Raises BrokerDown."""
         settled = False
         try:
             with self.guarded(f"commit {partition.topic}/{partition.index} at {head}"):
@@ -136,14 +136,14 @@ class GroupPartitions:
             settled = True
             raise BrokerDown(f"cannot commit {partition.topic}/{partition.index}: no longer ours ({error})") from error
         finally:
-            # Cancelled, too: whether it is committed, or will be, is not known, and is settled by a new generation.
+            # Also if cancelled: a new generation settles whether the head is, or will be, committed.
             if not settled:
                 self._member.rejoin(ownership)
         assert ownership.heads is not None
         ownership.heads[partition] = head
 
     async def _take_over(self, ownership: Ownership) -> dict[Partition, GroupHead]:
-        """Return its heads, read once. Raises KafkaError, OSError."""
+        """Return the heads of an ownership, read once. Raises KafkaError, OSError."""
         async with self._reading:
             if ownership.heads is None:
                 async with asyncio.timeout(self._options.request_timeout_s):

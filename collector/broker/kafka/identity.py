@@ -1,13 +1,13 @@
 """The identity of a partition's log: the cluster's id and the topic's id.
 
-It differs after a topic was deleted and created anew, and after Kafka was replaced under the same address. Offsets then begin
-again, and say nothing about what was stored before. The committed offset's metadata keeps the identity, so that a reader of the
+It differs after a topic was deleted and created again, and after Kafka was replaced under the same address. Offsets then begin
+again, and do not show what was stored before. The committed offset's metadata keeps the identity, so that a reader of the
 offset knows to which log it belongs. Topic ids are in Metadata version 10 and later (Kafka 2.8). An older broker has
 cluster ids only. Source: kafka.apache.org, "Metadata API" version 10.
 
 Invariants:
-1. Metadata that a version of this program wrote is read as what it wrote (test_metadata_comes_back_as_it_was_written).
-2. Metadata of a version that knew no identity has none, and its intent stays as it was (test_an_old_intent_has_no_identity).
+1. Metadata that any version of this program wrote is read as it was written (test_metadata_comes_back_as_it_was_written).
+2. Metadata of a version without identities has none, and its intent stays as it was (test_an_old_intent_has_no_identity).
 """
 
 import io
@@ -26,27 +26,27 @@ from collector.broker.range_digest import without_digest
 METADATA_API: Final = (3, 10)
 _OLD_METADATA_API: Final = (3, 5)
 _INT16: Final = struct.Struct(">h")
-_METADATA_PARTITION: Final = struct.Struct(">hiii")  # an error, its number, leader, and the leader's epoch
+_METADATA_PARTITION: Final = struct.Struct(">hiii")  # an error, the partition's number, its leader, and the leader's epoch
 _NO_TAGS: Final = b"\0"
 _NO_TOPIC_ID: Final = bytes(16)
 _METADATA_VERSION: Final = "2"
 
 
 class Committed(NamedTuple):
-    """What the metadata of a committed offset says."""
+    """The content of a committed offset's metadata."""
 
     log: str  # the identity of the log that the offset belongs to; empty: not known
     intent: int | None  # the end of the range that is about to be written
-    depth: int  # of that range, as Range has it
+    depth: int  # the depth of that range, as in Range
 
     @classmethod
     def read(cls, metadata: str) -> Self | None:
-        """None: it is not ours."""
+        """Return the content of metadata; None if it is not ours."""
         version, *rest = metadata.split(" ")
         if not metadata:
             return cls("", None, 0)
         if not rest and _is_number(metadata):
-            return cls("", int(metadata), 0)  # as versions without identities wrote it
+            return cls("", int(metadata), 0)  # written by a version without identities
         if (
             version != _METADATA_VERSION
             or len(rest) not in (1, 3)
@@ -69,28 +69,28 @@ class TopicLog(NamedTuple):
 
     identity: str
     leader_epochs: Mapping[int, int]
-    """By partition, how often it has had another leader. Empty where the broker does not say."""
+    """The epoch of each partition's leader, which grows with every new leader. Empty if the broker does not report epochs."""
 
 
 def log_of(identity: str, leader_epoch: int) -> str:
-    """The identity of the log as a range has it. Messages of one partition with the same offset and epoch are the same: where
-    Kafka lost the end of a log, what is written there next has another epoch."""
+    """Return the identity of a log for a range's `log`. Messages of one partition with the same offset and epoch are the same:
+    if Kafka lost the end of a log, the messages written there next have another epoch."""
     return f"{identity}.{leader_epoch}"
 
 
 def epoch_of(log: str) -> int:
-    """The epoch of the leader that wrote a range's last message; below 0: not known."""
+    """Return the epoch of the leader that wrote a range's last message; below 0 if it is not known."""
     epoch = without_digest(log).rpartition(".")[2]
     return int(epoch) if _is_number(epoch) else -1
 
 
 def identity_of(log: str) -> str:
-    """Without the epoch."""
+    """Return the identity in a range's `log`, without the epoch."""
     return log.rpartition(".")[0]
 
 
 async def topic_logs(brokers: Brokers, client: Any, node: int, topics: Sequence[str]) -> dict[str, TopicLog]:
-    """Return those topics that are there, as that broker knows them. Raises KafkaError, OSError."""
+    """Return the logs of those topics that the broker knows. Raises KafkaError, OSError."""
     try:
         answer = await brokers.ask(client, node, METADATA_API, [metadata_request(topics)])
     except IncompatibleBrokerVersion:
@@ -104,7 +104,7 @@ async def topic_logs(brokers: Brokers, client: Any, node: int, topics: Sequence[
 
 
 def metadata_request(topics: Sequence[str]) -> bytes:
-    """Ask about these topics, and create none. The bytes begin with the end of the request's header, which has tags."""
+    """Return a request about these topics that creates none. It begins with the end of the request's header, which has tags."""
     out = [_NO_TAGS, _compact(len(topics))]
     for topic in topics:
         name = topic.encode()
@@ -115,7 +115,7 @@ def metadata_request(topics: Sequence[str]) -> bytes:
 
 
 def metadata_answer(answer: memoryview) -> dict[str, TopicLog]:
-    """Return the topics that are there, by name. Raises ValueError, IndexError, struct.error."""
+    """Return the topics that the broker knows, by name. Raises ValueError, IndexError, struct.error."""
     reader = _Reader(bytes(answer))
     reader.tags()
     reader.at += 4  # the time that the broker has held it back
@@ -139,7 +139,7 @@ def metadata_answer(answer: memoryview) -> dict[str, TopicLog]:
             _, index, _, leader_epochs[index] = _METADATA_PARTITION.unpack_from(reader.buffer, reader.at)
             reader.at += _METADATA_PARTITION.size
             for _ in range(3):
-                nodes = reader.count()  # by itself: it moves `at`, which `+=` would have read before
+                nodes = reader.count()  # in its own statement: it moves `at`, which `+=` would have read before
                 reader.at += 4 * nodes
             reader.tags()
         reader.at += 4
@@ -151,7 +151,7 @@ def metadata_answer(answer: memoryview) -> dict[str, TopicLog]:
 
 
 class _Reader:
-    """Reads what Kafka calls compact: lengths are varints, of one more than they say, and 0 is nothing."""
+    """Reads Kafka's compact types: a length is a varint of one more than the length, and 0 means null."""
 
     def __init__(self, buffer: bytes) -> None:
         self.buffer: Final = buffer

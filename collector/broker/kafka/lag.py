@@ -1,7 +1,7 @@
-"""How far the writers are: the consumer group's committed offsets, against where the partitions end.
+"""Measure how far the writers are: the consumer group's committed offsets, compared with the ends of the partitions.
 
 Invariants:
-1. It only looks. It is no member of the group, so nothing is rebalanced by it, and nothing is committed.
+1. It only reads. It is no member of the group, so it causes no rebalance, and commits nothing.
 2. While a broker is away it asks again, until its time is up. (test_what_is_asked_of_the_group_from_outside_goes_on)
 """
 
@@ -20,14 +20,15 @@ from collector.broker.kafka.connection_pool import Brokers
 from collector.broker.kafka.identity import Committed, identity_of, topic_logs
 from collector.broker.kafka.options import KafkaOptions, connection, text
 
-# How often it is looked again, while it is waited for.
+# How often `caught_up` asks again while it waits.
 _INTERVAL_S: Final = 0.1
 
 log = structlog.get_logger(__name__)
 
 
 class KafkaProgress:
-    """Connects when it is first asked. Belongs to the event loop that asks; callers take turns at connecting."""
+    """Reads the progress of the consumer group. It connects at the first call, for one caller at a time, and belongs to the
+    event loop of its callers."""
 
     def __init__(self, options: KafkaOptions, topics: Collection[str]) -> None:
         self._options: Final = options
@@ -38,8 +39,8 @@ class KafkaProgress:
         self._admin: Any = None
 
     async def caught_up(self, wait_s: float) -> int:
-        """Wait, at most so long, until everything appended before the call is stored; how many messages are not: at least one
-        where Kafka can't tell."""
+        """Wait at most `wait_s` until every message appended before the call is stored. Return how many are not: at least 1 if
+        Kafka does not answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         goals: dict[Any, int] | None = None
@@ -64,11 +65,11 @@ class KafkaProgress:
         return [TopicPartition(topic["topic"], each["partition"]) for topic in described for each in topic["partitions"]]
 
     async def _behind(self, goals: dict[Any, int]) -> int:
-        """Messages between what is committed and the goals."""
+        """Return the number of messages between the committed offsets and the goals."""
         committed = await self._admin.list_consumer_group_offsets(self._options.group_id, partitions=list(goals))
         known = await self._identities({each.topic for each in committed}) if committed else {}
         unknown = [each for each in goals if each not in committed or not _is_of(committed[each], known.get(each.topic))]
-        # What has never been committed, or was committed for another log, is read from its beginning.
+        # A partition that was never committed, or was committed for another log, is read from its beginning.
         beginnings = await self._ends.beginning_offsets(unknown) if unknown else {}
         behind: dict[Partition, int] = {}
         for each, goal in goals.items():
@@ -85,14 +86,14 @@ class KafkaProgress:
         return {topic: log.identity for topic, log in known.items()}
 
     async def _connect(self) -> None:
-        """Raises KafkaError, OSError."""
+        """Connect, unless that is done. Raises KafkaError, OSError."""
         async with self._connecting:
             if self._ends is None:
                 # Without topics: it fetches nothing.
                 made = {"bootstrap_servers": list(self._options.bootstrap), **connection(self._options)}
                 admin = AIOKafkaAdminClient(**made)
                 ends = AIOKafkaConsumer(group_id=None, enable_auto_commit=False, **made)
-                # Which find their way around a broker that is away.
+                # Our clients ask another broker if one is away.
                 admin._client, ends._client = Client(self._options), Client(self._options)
                 try:
                     await admin.start()
@@ -104,7 +105,7 @@ class KafkaProgress:
                 self._admin, self._ends = admin, ends
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Close the connections."""
         if self._ends is not None:
             self._brokers.close()
             await self._ends.stop()
@@ -112,7 +113,7 @@ class KafkaProgress:
 
 
 def _is_of(committed: Any, identity: str | None) -> bool:
-    """Return whether the offset is of that log, as far as its metadata says which."""
+    """Return whether an offset is committed, and belongs to this log as far as its metadata has an identity."""
     said = Committed.read(committed.metadata or "")
     is_other = said is not None and said.log and identity is not None and identity_of(said.log) != identity
     return committed.offset >= 0 and not is_other

@@ -1,4 +1,4 @@
-"""Questions to the brokers that lead partitions: where these begin and end, their logs, their messages."""
+"""Ask the brokers that lead partitions for their beginnings and ends, their logs, and their messages."""
 
 import asyncio
 from collections import defaultdict
@@ -26,13 +26,13 @@ from collector.broker.kafka.protocol.offsets import (
     list_request,
 )
 
-# A request that waits for something to arrive holds up its connection, so it has one of its own. Any value that aiokafka does
-# not use.
+# A request that waits for messages holds up its connection, so it has one of its own. The value is any that aiokafka does not
+# use.
 _ARRIVALS: Final = 100
 
 
 class Ends(NamedTuple):
-    """Where partitions end, and where those begin that were asked about that, too."""
+    """The ends of partitions, the beginnings of those for which they were asked, and errors."""
 
     ends: dict[Partition, int]
     begins: dict[Partition, int]
@@ -40,22 +40,22 @@ class Ends(NamedTuple):
 
 
 class EpochEnd(NamedTuple):
-    """Where a leader's log of an epoch ends."""
+    """The end of an epoch in a leader's log."""
 
-    epoch: int  # the last one up to the one that was asked about
+    epoch: int  # the last epoch of the log up to the requested one
     offset: int  # below 0: the leader does not know
 
 
 class Leaders:
-    """Used by the event loop that `brokers` belongs to."""
+    """Sends requests to the leaders of partitions. Used by the event loop that `brokers` belongs to."""
 
     def __init__(self, brokers: Brokers, client: Callable[[], Client]) -> None:
-        """`client`: the one that has the cluster's metadata now."""
+        """`client` returns the client that has the cluster's metadata now."""
         self._brokers: Final = brokers
         self._client: Final = client
 
     def of(self, partition: Partition) -> int:
-        """Return the broker that leads the partition. Raises BrokerDown where none does."""
+        """Return the broker that leads the partition. Raises BrokerDown if there is none."""
         leader = self.known(partition)
         if leader is None:
             self.refresh()
@@ -63,12 +63,12 @@ class Leaders:
         return leader
 
     def known(self, partition: Partition) -> int | None:
-        """Return the broker that leads the partition; None: none is known."""
+        """Return the broker that leads the partition; None if that is not known."""
         leader: int | None = self._client().cluster.leader_for_partition(TopicPartition(partition.topic, partition.index))
         return None if leader is None or leader < 0 else leader
 
     def refresh(self) -> None:
-        """Have the metadata read again, soon."""
+        """Let the client read the metadata again, soon."""
         self._client().force_metadata_update()
 
     async def ends(self, node: int, partitions: Collection[Partition], begins: Collection[Partition]) -> Ends:
@@ -97,12 +97,12 @@ class Leaders:
         return known[partition.topic]
 
     async def logs(self, node: int, topics: Sequence[str]) -> dict[str, TopicLog]:
-        """Return those topics that are there, as that broker knows them. Raises KafkaError, OSError."""
+        """Return the logs of those topics that the broker knows. Raises KafkaError, OSError."""
         return await topic_logs(self._brokers, self._client(), node, topics)
 
     async def epoch_end(self, partition: Partition, leader_epoch: int, epoch: int) -> EpochEnd | None:
-        """Return where the log of `epoch` ends, by the leader of `leader_epoch`; None: it is too old to be asked. Raises
-        KafkaError, OSError, ValueError, BrokerDown."""
+        """Return where `epoch` ends in the log of the leader of `leader_epoch`; None if that broker's version is too old for
+        the request. Raises KafkaError, OSError, ValueError, BrokerDown."""
         request = epoch_end_request(partition, leader_epoch, epoch)
         try:
             answer = await self._brokers.ask(self._client(), self.of(partition), EPOCH_END_API, [request])
@@ -117,8 +117,9 @@ class Leaders:
     async def fetch(
         self, partition: Partition, offset: int, bytes_max: int, value_bytes_max: int | None = None
     ) -> Iterator[Batch] | None:
-        """Return batches from there on, whose iteration raises WrongChecksum and ValueError; None where the offset is out of
-        Kafka's range. `value_bytes_max`: of messages that others write. Raises KafkaError, OSError, ValueError, BrokerDown."""
+        """Return batches from `offset` on, whose iteration raises WrongChecksum and ValueError; None if Kafka does not have the
+        offset. `value_bytes_max` limits the values of messages that others write; None means that the messages are ours. Raises
+        KafkaError, OSError, ValueError, BrokerDown."""
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)
         arriving = Arriving()
         answer = await self._brokers.ask(self._client(), self.of(partition), FETCH_API, [request], arriving.came)
@@ -132,7 +133,7 @@ class Leaders:
         return batches(records, arriving.checksums, wanted)
 
     def arrivals(self, ends: Mapping[Partition, int], wait_s: float, without: Collection[int]) -> set[asyncio.Future[Any]]:
-        """Ask each leader to answer when it has more than up to `ends`, or when the time is up; but not the brokers
+        """Ask each leader to answer when it has messages beyond `ends`, or when the time is up. Do not ask the brokers
         `without`."""
         by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
         for partition, end in ends.items():
@@ -148,8 +149,8 @@ class Leaders:
     async def _offsets(
         self, node: int, partitions: Collection[Partition], time: int
     ) -> tuple[dict[Partition, int], dict[Partition, Exception]]:
-        """By `time`: the first one there is (EARLIEST), or the next one there will be (LATEST); and where that is not known,
-        why. Raises KafkaError, OSError, ValueError."""
+        """Return the first offset of each partition (`time` is EARLIEST) or the next one to be written (LATEST), and errors for
+        partitions of which it is not known. Raises KafkaError, OSError, ValueError."""
         indexes: defaultdict[str, list[int]] = defaultdict(list)
         for partition in partitions:
             indexes[partition.topic].append(partition.index)

@@ -1,14 +1,14 @@
-"""Logs that began anew, and logs whose end was lost: where the head of a partition is to be moved.
+"""Move the head of a partition whose log was replaced by another, or has lost its end.
 
 Invariants:
 1. An offset that was committed for another log is not used (test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing).
-2. Before anything is read under a leader, what is committed is compared with what this leader has. Where Kafka has lost the end
-   of the log, reading goes back to where it ended (test_an_end_lost_while_the_writer_is_stopped).
-3. Where a partition that was never committed begins is asked after its log's identity
+2. Before anything is read under a leader, the committed offset is compared with this leader's log. If Kafka has lost the end of
+   the log, reading goes back to where the log ends now (test_an_end_lost_while_the_writer_is_stopped).
+3. The beginning of a partition that was never committed is asked for after its log's identity
    (test_a_beginning_of_another_log_is_not_used).
-4. What Kafka deleted before it was read is reported, also where nothing was committed before; and once, since the head that
-   passes over it is committed though nothing comes behind it (test_what_was_deleted_before_the_first_commit_is_missed_aloud,
-   test_what_was_deleted_to_the_end_is_reported_once).
+4. Messages that Kafka deleted before they were read are reported, even if nothing was committed before. They are reported once,
+   since the head that passes over them is committed even if no message follows
+   (test_what_was_deleted_before_the_first_commit_is_missed_aloud, test_what_was_deleted_to_the_end_is_reported_once).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from collector.broker.kafka.group import GroupHead, Ownership
 from collector.broker.kafka.identity import TopicLog, epoch_of, identity_of, log_of
 from collector.broker.kafka.leaders import Leaders
 
-# How often partitions that have nothing to read are looked at, whether their logs began anew.
+# How often the logs of partitions that have nothing to read are looked at, since they may have been replaced.
 _IDENTITIES_INTERVAL_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -34,32 +34,32 @@ Heads = dict[Partition, GroupHead]
 
 
 class LogChanges:
-    """Of one consumer. Used by the event loop that made it."""
+    """Keeps the heads of one consumer's partitions true to their logs. Used by the event loop that made it."""
 
     def __init__(self, leaders: Leaders, group_id: str) -> None:
-        """`group_id`: whose commits tell where to read."""
+        """`group_id` is the consumer group whose committed offsets are used."""
         self._leaders: Final = leaders
         self._group_id: Final = group_id
         self._loop: Final = asyncio.get_running_loop()
-        self._identities_read: Final[dict[int, float]] = {}  # by broker, when, by the loop's clock
-        self._seen: Final[dict[str, str]] = {}  # by topic, the identity of its log as it was last seen
-        self._never_committed: Final[set[Partition]] = set()  # of those whose heads have no identity yet
-        self._compared: Final[dict[Partition, int]] = {}  # the epoch of the leader that has all that is committed
-        self._passed_over: Final[set[Partition]] = set()  # by heads that passed over deleted messages, and are not committed
-        self._read_under: Final[dict[Partition, int | None]] = {}  # the epoch of the leader when the range in hand was read
+        self._identities_read: Final[dict[int, float]] = {}  # when they were last read, by broker, by the loop's clock
+        self._seen: Final[dict[str, str]] = {}  # the last known identity of a topic's log
+        self._never_committed: Final[set[Partition]] = set()  # partitions whose heads have no identity yet
+        self._compared: Final[dict[Partition, int]] = {}  # the epoch of the leader that has all committed messages
+        self._passed_over: Final[set[Partition]] = set()  # their heads passed over deleted messages, and are not committed yet
+        self._read_under: Final[dict[Partition, int | None]] = {}  # the leader's epoch when the current range was read
 
     def clear(self) -> None:
-        """Other partitions are ours, or their heads were read anew."""
+        """Forget the state of all partitions: others are ours now, or their heads were read again."""
         self._never_committed.clear()
         self._passed_over.clear()
         self._compared.clear()
 
     def note_never_committed(self, partition: Partition) -> None:
-        """Its head is where it begins, in a log whose identity is not known yet."""
+        """Note that a partition's head is its beginning, in a log whose identity is not known yet."""
         self._never_committed.add(partition)
 
     def pass_over(self, heads: Heads, partition: Partition, earliest: int) -> None:
-        """Move its head behind what Kafka has deleted before it was read, and report that."""
+        """Move a partition's head behind the messages that Kafka deleted before they were read, and report them."""
         head = heads[partition]
         log.error(
             "Kafka deleted messages before they were stored: its retention is shorter than the writer was away",
@@ -72,17 +72,17 @@ class LogChanges:
         self._passed_over.add(partition)
 
     def has_passed_over(self, partition: Partition) -> bool:
-        """Return whether its head passed over deleted messages, and was not committed since."""
+        """Return whether a partition's head passed over deleted messages, and was not committed since."""
         return partition in self._passed_over
 
     def note_committed(self, partition: Partition) -> None:
-        """Its head was moved: under a later leader it is compared again."""
+        """Note that a partition's head was committed: it is compared again if its range was read under another leader."""
         self._passed_over.discard(partition)
         if self._compared.get(partition) != self._read_under.get(partition):
             self._compared.pop(partition, None)
 
     async def look(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
-        """Partitions with nothing to read, as it seems: where their logs began anew, read them from the first message on."""
+        """Look at partitions that seem to have nothing to read. If a log was replaced, it is read from its first message on."""
         now_s = self._loop.time()
         heads = ownership.heads
         if heads is None or now_s - self._identities_read.get(node, -math.inf) < _IDENTITIES_INTERVAL_S:
@@ -97,11 +97,11 @@ class LogChanges:
             return  # its partitions are looked at when it answers again
         for partition in idle:
             if partition.topic in known:
-                with suppress(KafkaError, OSError, ValueError, BrokerDown):  # it is looked at again
+                with suppress(KafkaError, OSError, ValueError, BrokerDown):  # the partition is looked at again
                     await self._fit(heads, partition, known[partition.topic])
 
     async def begin_reading(self, heads: Heads, partition: Partition) -> str:
-        """Make the head one of the log that is there now; return the log's identity. Raises KafkaError, OSError, ValueError,
+        """Make the head an offset of the current log. Return the log's identity. Raises KafkaError, OSError, ValueError,
         BrokerDown."""
         topic_log = await self._leaders.log(partition)
         await self._fit(heads, partition, topic_log)
@@ -109,7 +109,7 @@ class LogChanges:
         return topic_log.identity
 
     async def change_since(self, messages: Range) -> str | None:
-        """Return what has changed about the partition since the range was read; None: nothing. Raises KafkaError, OSError,
+        """Return how the partition has changed since the range was read; None if it has not. Raises KafkaError, OSError,
         BrokerDown."""
         partition = messages.partition
         topic_log = await self._leaders.log(partition)
@@ -121,7 +121,7 @@ class LogChanges:
         return None
 
     async def _fit(self, heads: Heads, partition: Partition, topic_log: TopicLog) -> None:
-        """Make the head one of this log. Raises KafkaError, OSError, ValueError, BrokerDown."""
+        """Make the head an offset of this log. Raises KafkaError, OSError, ValueError, BrokerDown."""
         await self._begin_if_new(heads, partition, topic_log.identity)
         leader_epoch = topic_log.leader_epochs.get(partition.index)
         if leader_epoch is not None and leader_epoch != self._compared.get(partition):
@@ -159,7 +159,7 @@ class LogChanges:
             heads[partition] = head._replace(log=log_of(identity, -1))
 
     async def _go_back_if_lost(self, heads: Heads, partition: Partition, identity: str, leader_epoch: int) -> None:
-        """Go back to the end of the leader's log if the leader does not have everything that is committed."""
+        """Move the head back to the end of the leader's log if the leader lacks committed messages."""
         head = heads[partition]
         epoch = epoch_of(head.log)
         if epoch < 0 or epoch == leader_epoch:

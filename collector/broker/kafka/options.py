@@ -19,22 +19,22 @@ from collector.broker.contract import BrokerDown
 
 T = TypeVar("T")
 
-# Its debug lines show requests, and SASL/PLAIN's has the password. Its errors come several times a second while a broker is
-# away; what they say is said by us, once.
+# aiokafka's debug lines show requests, and SASL/PLAIN's request has the password. Its errors come several times a second while
+# a broker is away; this program logs the same, once.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 class KafkaUnusable(Exception):
-    """Kafka can't be used as it is; the message says why, and what to do."""
+    """Kafka can't be used as it is. The message contains the reason and the remedy."""
 
 
 class KafkaAway(KafkaUnusable):
-    """It can't be reached, or does not let us in: that may pass by itself."""
+    """Kafka can't be reached, or does not let us in, which may pass by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaOptions:
-    """As the settings [kafka] have them."""
+    """The values of the settings [kafka]."""
 
     bootstrap: Sequence[str]  # host:port of some brokers
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -51,18 +51,18 @@ class KafkaOptions:
     topic_replication: int = 0  # of topics that are created; 0: as many as there are brokers, at most 3
     message_bytes_max: int = 512 * 1024  # the largest payload; topics must take it
     message_bytes_setting: str = "broker.message_bytes_max"  # where that number is from
-    value_bytes_max: int = 64 * 1024 * 1024  # of a message that others wrote: of a longer one only the beginning is read
+    value_bytes_max: int = 64 * 1024 * 1024  # for messages that others wrote: only the beginning of a longer value is read
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
-    requests_in_flight_max: int = 2  # on the way to each broker at once
+    requests_in_flight_max: int = 2  # to each broker
     linger_ms: float = 0.0  # how long a batch that is not full waits for more
     waiting_bytes_max: int = 64 * 1024 * 1024  # not yet acknowledged; past it: BrokerDown
     append_timeout_s: float = 2.0
     request_timeout_s: float = 10.0
-    answer_timeout_s: float = 3.0  # for what a broker answers at once; later, it is away, and others are asked
-    metadata_refresh_s: float = 5.0  # how old may be what is known of brokers, leaders and partitions
+    answer_timeout_s: float = 3.0  # for requests that a broker answers at once; later, it is away, and others are asked
+    metadata_refresh_s: float = 5.0  # the greatest age of the metadata about brokers, leaders and partitions
     topic_brokers_wait_s: float = 120.0  # how long topics are not created while brokers are missing
     start_timeout_s: float = 30.0  # how long `open` tries to reach Kafka
-    session_timeout_s: float = 10.0  # a writer that was not heard of for so long loses its partitions
+    session_timeout_s: float = 10.0  # a writer that sends no heartbeat for this time loses its partitions
 
 
 def connection(options: KafkaOptions) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
 
 
 async def _reason(options: KafkaOptions) -> str:
-    """Return why none of the brokers can be reached, each asked once more."""
+    """Ask each broker once more. Return why none of them can be reached."""
 
     async def ask(server: str) -> str | None:
         host, _, port = server.rpartition(":")
@@ -111,7 +111,7 @@ async def _reason(options: KafkaOptions) -> str:
 
 
 def text(error: BaseException) -> str:
-    """Return an error's message, or what says as much where it has none."""
+    """Return an error's message, or a description if it has none."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where the partitions that are ours end, as far as their leaders say so."""
+"""The ends of the partitions that are ours, as far as their leaders report them."""
 
 import asyncio
 from collections import defaultdict
@@ -16,21 +16,21 @@ from collector.broker.kafka.troubles import Troubles
 
 
 class PartitionEnds:
-    """Of one consumer. Used by one event loop."""
+    """Asks for the ends of one consumer's partitions, and remembers them. Used by one event loop."""
 
     def __init__(self, group: GroupPartitions, leaders: Leaders, logs: LogChanges, troubles: Troubles) -> None:
         self._group: Final = group
         self._leaders: Final = leaders
         self._logs: Final = logs
         self._troubles: Final = troubles
-        self._ends: Final[dict[Partition, int]] = {}  # when that was last known
+        self._ends: Final[dict[Partition, int]] = {}  # the last known ends
 
     def clear(self) -> None:
-        """Other partitions are ours."""
+        """Forget all ends, since other partitions are ours now."""
         self._ends.clear()
 
     def by_leader(self, ownership: Ownership) -> dict[int, list[Partition]]:
-        """Return those that have a leader, by its node; the others are a trouble."""
+        """Return the partitions that have a leader, by the leader's node. Note the others as troubles."""
         by_leader: defaultdict[int, list[Partition]] = defaultdict(list)
         for partition in ownership.partitions:
             leader = self._leaders.known(partition)
@@ -41,15 +41,15 @@ class PartitionEnds:
         return dict(by_leader)
 
     async def ask(self, ownership: Ownership, node: int, partitions: Collection[Partition]) -> Ends:
-        """Return the ends of partitions that this broker leads, and the beginnings of those without a head; of those with
-        nothing to read, whether their logs began anew, is looked at. Raises KafkaError, OSError, ValueError."""
+        """Return the ends of partitions that this broker leads, and the beginnings of those without a head. Look whether the
+        logs of partitions with nothing to read were replaced. Raises KafkaError, OSError, ValueError."""
         heads = ownership.heads or {}
         answer = await self._leaders.ends(node, partitions, [each for each in partitions if each not in heads])
         await self._logs.look(ownership, node, answer.ends)
         return answer
 
     def learn(self, ownership: Ownership, answer: Ends) -> None:
-        """Raises nothing: what went wrong is a trouble of its partition."""
+        """Note the ends, beginnings and errors of an answer. Raises nothing: an error becomes a trouble of its partition."""
         assert ownership.heads is not None
         for partition, begin in answer.begins.items():
             if partition not in ownership.heads:
@@ -62,7 +62,7 @@ class PartitionEnds:
             self._troubles.note([partition], error)
 
     async def positions(self, ownership: Ownership, heads: Mapping[Partition, GroupHead]) -> dict[Partition, Position]:
-        """Ask every leader, and wait for all. Raises KafkaError, OSError, ValueError, BrokerDown where one can't be known."""
+        """Ask every leader, and wait for all. Raises KafkaError, OSError, ValueError, BrokerDown if an end is not known."""
         for failure in (await self._ask_all(ownership, heads)).values():
             raise failure
         if not heads.keys() <= self._ends.keys():
@@ -70,7 +70,8 @@ class PartitionEnds:
         return self._known(heads)
 
     async def progress(self, ownership: Ownership, heads: Mapping[Partition, GroupHead]) -> dict[Partition, Position]:
-        """As `positions`, but one that can't be known keeps its last known end. Raises what is raised where all can't be."""
+        """Return the same as `positions`, but keep the last known end of a partition whose leader does not report it. Raises
+        the errors of `positions` if no leader reports one."""
         failures = await self._ask_all(ownership, heads)
         if failures.keys() >= set(ownership.partitions):
             for failure in failures.values():
@@ -82,7 +83,7 @@ class PartitionEnds:
         return {partition: Position(head.committed, self._ends[partition]) for partition, head in known.items()}
 
     async def _ask_all(self, ownership: Ownership, heads: Mapping[Partition, GroupHead]) -> dict[Partition, Exception]:
-        """Ask every leader where its partitions end, and wait for all; return why some can't be known."""
+        """Ask every leader where its partitions end, and wait for all. Return an error for each end that is not known."""
         failures: dict[Partition, Exception] = {}
 
         async def ask(node: int, partitions: Sequence[Partition]) -> None:

@@ -18,8 +18,8 @@ Invariants:
 1. All batches of one *session* (an idempotent producer, with its id and sequence numbers) continue together or not at all. A
    batch whose leader moved or cannot be reached is sent again unchanged, so Kafka recognizes it if it has it already
    (test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged).
-2. A batch that was rejected, or was not acknowledged in time, ends the session. What Kafka had not taken by then is dropped
-   and never sent later, because its senders were asked to send it again
+2. A batch that was rejected, or was not acknowledged in time, ends the session. Messages that Kafka had not taken by then are
+   dropped and never sent later, because their senders were asked to send them again
    (test_a_batch_that_kafka_refuses_does_not_spoil_the_next).
 3. A new session begins by itself as soon as Kafka accepts writes. Until then every append fails at once
    (test_kafka_away_refuses_in_time_and_comes_back_by_itself).
@@ -43,8 +43,8 @@ from collector.runtime.reminders import Reminder
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
-# How long after an append that was not acknowledged in time another one is waited for, before the next is let try. A balancer
-# sends nothing to a gateway that says it can't write.
+# An append that was not acknowledged in time is reported by `unproven` for so long, plus the time that an append may take. Then
+# another may try: a balancer sends nothing to a gateway that reports that it can't write.
 _UNPROVEN_S: Final = 10.0
 
 
@@ -61,17 +61,17 @@ class KafkaProducer:
     ) -> None:
         """Use `open`."""
         self.failure: str | None = None
-        """Why Kafka can't be written now; None: it can."""
+        """Why Kafka can't be written now; None if it can."""
         self._options: Final = options
         self._topics = topics
-        self._partitions: Final = partitions  # how many each topic has; sessions update it
+        self._partitions: Final = partitions  # the number of partitions by topic; sessions update it
         self._observer: Final = observer
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
         self._session: ProducerSession | None = None
         self._away: Final = Reminder(self._loop.time)
         self._away_since_s = -1.0  # by the loop's clock; below 0: Kafka acknowledges what is sent
-        self._silent_at_s = -1.0  # when an append was last not acknowledged in time; below 0: one was since
+        self._silent_at_s = -1.0  # when an append was last not acknowledged in time; below 0: Kafka was back since
         self._silence = ""
         self._retired_bytes = 0
         self._tasks: Final[set[asyncio.Task[None]]] = set()
@@ -81,7 +81,7 @@ class KafkaProducer:
 
     @classmethod
     async def open(cls, options: KafkaOptions, topics: Collection[str], observer: ProduceObserver | None = None) -> Self:
-        """`topics`: those that may be appended to; they are checked, or created. Raises KafkaUnusable."""
+        """Check or create the topics to append to, and start a session. Raises KafkaUnusable."""
         observer = observer or NoObserver()
         described = await ready_topics(options, topics)
         partitions: dict[str, int] = {}
@@ -92,7 +92,7 @@ class KafkaProducer:
         return cls(options, described, partitions, await until_started(options, attempt), observer)
 
     async def close(self) -> None:
-        """Finish what waits, as long as an append may take; refuse what comes (BrokerDown)."""
+        """Finish the waiting appends, for as long as an append may take. Refuse new ones (BrokerDown)."""
         self._closing = True
         if self._in_turn:
             await asyncio.wait(self._in_turn)
@@ -114,24 +114,24 @@ class KafkaProducer:
 
     @property
     def unproven(self) -> str | None:
-        """Return why appends failed, while Kafka has acknowledged none since; None: it has, or nothing was tried for some time.
-        Brokers that answer may take nothing, and only an append shows it."""
+        """Return why appends failed, while Kafka has acknowledged none since. Return None if it has, or if no append was tried
+        for some time. Brokers that answer may still take no messages, and only an append shows it."""
         if self._silent_at_s < 0 or self._loop.time() - self._silent_at_s > self._options.append_timeout_s + _UNPROVEN_S:
             return None
         return self._silence
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that Kafka has not acknowledged yet."""
+        """Return the number of bytes that Kafka has not acknowledged yet."""
         return self._retired_bytes + (self._session.queue.waiting_bytes if self._session else 0)
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Return when all of them are durable. Raises BrokerDown, at once while Kafka is known to be away, and after
         `append_timeout_s` at the latest.
 
-        Unlike the local log's, an append of several messages is not atomic: where Kafka or this process dies in the middle of
-        it, some may be kept. So the last of them is sent once all others are durable. A caller that is cancelled leaves all of
-        them, as long as this process lives.
+        Unlike the local log's, an append of several messages is not atomic: if Kafka or this process dies in the middle of it,
+        some may be kept. So the last message is sent once all others are durable. If the caller of such an append is cancelled,
+        all of its messages are still sent, as long as this process lives.
         """
         if not messages:
             return
@@ -159,7 +159,7 @@ class KafkaProducer:
     def _appended_in_turn(self, task: asyncio.Task[None]) -> None:
         self._in_turn.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller may have been cancelled: nobody else looks at it then
+            task.exception()  # retrieved here, since its caller may have been cancelled
 
     async def _append(self, messages: Sequence[Message], deadline: float, *, follows: bool = False) -> None:
         session = self._session
@@ -178,7 +178,8 @@ class KafkaProducer:
             session.leave()
 
     def _watch(self, session: ProducerSession, append: Append) -> None:
-        """One timer for all, since deadlines come in order; but for the last part of an append in turn, which began before."""
+        """Let an append expire at its deadline. Deadlines come in order, so one timer serves all appends, except for the last
+        part of an append in turn, which began before."""
         overdue = session.overdue
         while overdue and overdue[0].done.done():
             overdue.popleft()
@@ -213,7 +214,7 @@ class KafkaProducer:
             self._retire(session, reason)
 
     async def ping(self) -> None:
-        """Raises BrokerDown where Kafka can't be written, by asking it."""
+        """Ask Kafka whether it can be written. Raises BrokerDown if not."""
         session = self._session
         if session is None:
             raise BrokerDown(f"Kafka can't be written: {'closed' if self._closing else self.failure}")
@@ -230,7 +231,7 @@ class KafkaProducer:
         self.failure = None
 
     def _retire(self, session: ProducerSession, reason: str) -> None:
-        """No append goes to it any more. Those that wait in it may still succeed."""
+        """Send no more appends to a session, and begin another. Appends that it has sent may still succeed."""
         if self._session is session:
             self._session = None
             self.failure = reason
@@ -246,8 +247,8 @@ class KafkaProducer:
             self._logger.warning("cannot write to Kafka, trying again", reason=reason)
 
     def _is_back(self) -> None:
-        """Kafka has acknowledged a batch. That it answers says nothing: below min.insync.replicas it takes none."""
-        if self._session is None:  # it was for one that was retired
+        """Note that Kafka has acknowledged a batch. Another answer proves nothing: below min.insync.replicas it takes none."""
+        if self._session is None:  # the session of the batch was retired
             return
         self._session.succeeded = None
         seconds = round(self._loop.time() - self._away_since_s, 1)
@@ -287,7 +288,7 @@ class KafkaProducer:
                 is_empty = isinstance(error, TopicsMissing) and len(error.names) == len(self._topics)
                 self.failure = text(error)
                 self._remind(self.failure)
-            except Exception as defect:  # whatever it is: a producer that stopped here could not write until a restart
+            except Exception as defect:  # every error: a producer that stopped here could not write until a restart
                 self.failure = text(defect)
                 if defects.due():
                     self._logger.exception("unexpected error while Kafka is away, trying again")
@@ -302,8 +303,8 @@ class KafkaProducer:
         self._begin(session)
 
     async def _create_topics(self) -> None:
-        """Create the topics, as a start does: another Kafka has taken the place of the one before. A single topic that is
-        missing was deleted by somebody, who may be about to create it otherwise."""
+        """Create the topics, as a start does, since another Kafka has replaced the former one. Not called for a single missing
+        topic: somebody deleted it, and may be about to create it with other settings."""
         try:
             self._topics = await ready_topics(self._options, list(self._topics))
         except KafkaUnusable as error:

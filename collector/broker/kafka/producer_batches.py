@@ -1,4 +1,4 @@
-"""What waits in a session of the producer: appends, their batches, and the partitions and topics that these are for."""
+"""The state of a session of the producer: appends, their batches, and the partitions and topics that these are for."""
 
 import asyncio
 from collections import deque
@@ -7,33 +7,33 @@ from typing import Final
 from collector.broker.contract import BrokerDown
 from collector.broker.kafka.protocol.produce import BATCH_OVERHEAD_BYTES, MESSAGE_OVERHEAD_BYTES
 
-# Where ordered messages go: the one that every topic has.
+# The partition of ordered messages, which every topic has.
 ORDERED_PARTITION: Final = 0
 
 
 class Append:
-    """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
+    """One call to `append`. It is done when all of its batches are, or at its deadline (the loop's time)."""
 
     def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str, is_placed: bool, follows: bool) -> None:
-        """`topic`: of its first message. `is_placed`: all of its messages have fingerprints. `follows`: other messages of the
-        same call are kept already."""
+        """`topic` is the topic of the first message. `is_placed`: all messages have fingerprints. `follows`: other messages of
+        the same call are kept already."""
         self.done: Final = done
         self.deadline: Final = deadline
         self.topic: Final = topic
         self.batches = 0
         self.is_placed: Final = is_placed
-        self.is_sent = False  # some of it was: whether Kafka has it is not known
+        self.is_sent = False  # whether a batch of it was sent: then it is not known whether Kafka has it
         self.follows: Final = follows
 
     def outcome(self) -> str:
-        """Say what is known of an append that was not acknowledged."""
+        """Return, for an error message, whether an append that was not acknowledged may have been kept."""
         if self.is_sent or self.follows:
             return "it is not known whether it was kept"
         return "nothing of it was kept"
 
 
 class PendingBatch:
-    """Messages of one topic that Kafka takes, or refuses, as a whole."""
+    """Messages of one topic that Kafka takes or refuses together."""
 
     def __init__(self, size_max: int, began: float, ordered: bool) -> None:
         self.size_max: Final = size_max
@@ -45,7 +45,7 @@ class PendingBatch:
         self.full = False
 
     def add(self, payload: bytes, append: Append) -> bool:
-        """Return whether it still fitted. The first always does."""
+        """Add a message if it fits; the first always does. Return whether it was added."""
         messages = len(self.payloads) + 1
         size = self.size + len(payload)
         if messages > 1 and size + messages * MESSAGE_OVERHEAD_BYTES + BATCH_OVERHEAD_BYTES > self.size_max:
@@ -71,32 +71,32 @@ class PendingBatch:
 
 
 class PartitionState:
-    """A partition, for a session. Only batches with fingerprints wait here: others go to any partition that is free."""
+    """The state of a partition in a session. Only batches with fingerprints wait here: others go to any free partition."""
 
     def __init__(self, topic: str, index: int) -> None:
         self.topic: Final = topic
         self.index: Final = index
-        self.leader = -1  # the broker; below 0: it has none
-        self.group = -1  # of TopicState.groups; below 0: in none of them
-        self.is_busy = False  # a batch is on its way
-        self.sequence = 0  # of the next message
+        self.leader = -1  # the broker that leads it; below 0: none
+        self.group = -1  # its index in TopicState.groups; below 0: it is in none of them
+        self.is_busy = False  # whether a batch is in flight
+        self.sequence = 0  # the sequence number of the next message
         self.waiting: Final[deque[PendingBatch]] = deque()  # the last one is being filled
 
 
 class TopicState:
-    """A topic, for a session."""
+    """The state of a topic in a session."""
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
         self.waiting: Final[deque[PendingBatch]] = deque()  # messages without fingerprints; the last one is being filled
         self.partitions: Final[list[PartitionState]] = []
-        self.number = 0  # how many of `partitions` there are by the newest answer
+        self.number = 0  # the number of partitions by the newest answer; `partitions` may have more
         self.groups: list[list[PartitionState]] = []
-        """By leader, the partitions that can be written."""
+        """The partitions that can be written, in one group for each leader."""
         self._turn = 0
 
     def set_leaders(self, leaders: list[int]) -> None:
-        """Note of each partition its leader, or -1. What is no longer there has none."""
+        """Note the leader of each partition, or -1. A partition that no longer exists has none."""
         self.number = len(leaders)
         for index in range(len(self.partitions), self.number):
             self.partitions.append(PartitionState(self.name, index))
@@ -104,7 +104,7 @@ class TopicState:
             partition.leader = leaders[partition.index] if partition.index < self.number else -1
 
     def set_groups(self, groups: list[list[PartitionState]]) -> None:
-        """Write to these alone from here on."""
+        """Write only to the partitions in `groups` from now on."""
         self.groups = groups
         for partition in self.partitions:
             partition.group = -1
@@ -113,7 +113,7 @@ class TopicState:
                 partition.group = index
 
     def free(self, lane: int) -> PartitionState | None:
-        """Return the partition whose turn it is, of those that the lane's leader has; None: each has a batch on its way."""
+        """Return the next free partition of the lane's leader; None if each has a batch in flight."""
         group = self.groups[lane % len(self.groups)]
         for _ in group:
             self._turn += 1
@@ -124,7 +124,7 @@ class TopicState:
 
 
 class Sending:
-    """A batch on its way to a partition: the bytes are the same however often they are sent."""
+    """A batch in flight to a partition. The bytes are the same however often they are sent."""
 
     def __init__(self, partition: PartitionState, batch: PendingBatch, pieces: list[bytes]) -> None:
         self.partition: Final = partition

@@ -1,4 +1,4 @@
-"""What waits to be sent, in a session of the producer: for each topic, and for each partition that a fingerprint chose."""
+"""Queue the batches of a session of the producer: one queue for each topic, and for each partition that fingerprints chose."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,7 @@ from collector.broker.kafka.producer_batches import ORDERED_PARTITION, Append, P
 
 
 class TakenBatch:
-    """A batch, and the partition that it goes to, which is busy from here on."""
+    """A batch, and the partition that it goes to, which is busy until the batch is done."""
 
     def __init__(self, partition: PartitionState, batch: PendingBatch) -> None:
         self.partition: Final = partition
@@ -19,30 +19,30 @@ class TakenBatch:
 
 
 class ProducerQueue:
-    """Used by one event loop."""
+    """Keeps messages in batches until a lane takes them. Used by one event loop."""
 
     def __init__(self, topics: Sequence[str], batch_bytes_max: int) -> None:
         self.states: Final[dict[str, TopicState]] = {name: TopicState(name) for name in topics}
         self.waiting_bytes: int = 0
-        """Of what is not acknowledged, sent or not: who takes a batch counts it down."""
+        """The bytes that are not acknowledged, sent or not. The taker of a batch subtracts the batch's bytes."""
 
         self.placed: list[PartitionState] = []
         """The partitions for which batches wait."""
 
         self.arrived: Final = asyncio.Event()
-        """Set when there may be something more to take."""
+        """Set when there may be another batch to take."""
 
         self.filled: Final = asyncio.Event()
         """Set when a batch is full."""
 
         self.first_lanes: int = 0
-        """How many lanes were begun, each for the leaders of its number."""
+        """The number of first lanes, each for one leader of every topic."""
 
         self._batch_bytes_max: Final = batch_bytes_max
         self._loop: Final = asyncio.get_running_loop()
 
     def put(self, messages: Sequence[Message], append: Append) -> None:
-        """All of them wait from here on."""
+        """Add messages to the queues."""
         for message in messages:
             state = self.states[message.topic]
             queue = state.waiting
@@ -63,8 +63,8 @@ class ProducerQueue:
             self.waiting_bytes += len(message.payload)
 
     def take(self, lane: int, began_max: float) -> list[TakenBatch]:
-        """Return the batches that can be sent now: of each topic, one for each partition that none is on its way to.
-        `began_max`: later ones wait, unless they are full."""
+        """Return the batches that can be sent now: for each topic, one for each partition without a batch in flight. Batches
+        that began after `began_max` wait, unless they are full."""
         taken: list[TakenBatch] = []
         if self.placed:
             left: list[PartitionState] = []
@@ -89,12 +89,12 @@ class ProducerQueue:
         return taken
 
     def first_that_lingers(self, began_min: float) -> float | None:
-        """Return when the first waiting batch began, of those that began after `began_min`; None: there is none."""
+        """Return when the first batch that began after `began_min` and waits began; None if there is none."""
         lingering = [queue[0].began for queue in self._waiting() if queue and queue[0].began > began_min]
         return min(lingering) if lingering else None
 
     def is_leaderless(self) -> bool:
-        """Return whether messages wait for a partition that has no leader which answers."""
+        """Return whether messages wait for a partition without a leader that answers."""
         return any(partition.group < 0 for partition in self.placed)
 
     def refuse(self, reason: str) -> None:
@@ -105,8 +105,8 @@ class ProducerQueue:
         self.placed = []
 
     def forget_expired(self) -> None:
-        """Forget messages that wait for their leader, whose callers have gone. A message among others that are waited for is
-        sent with them: a repetition of it has the same fingerprint."""
+        """Forget batches that wait for their leader and whose callers have all gone. If a caller still waits for a batch, all
+        of its messages are sent: a repetition of any has the same fingerprint."""
         for placed in self.placed:
             waiting = placed.waiting
             while waiting and all(append.done.done() for append in waiting[0].appends):
@@ -114,11 +114,11 @@ class ProducerQueue:
         self.placed = [placed for placed in self.placed if placed.waiting]
 
     def _waiting(self) -> list[deque[PendingBatch]]:
-        """The queues of batches that nobody has taken; some may be empty."""
+        """Return the queues of batches that were not taken. Some may be empty."""
         return [*[state.waiting for state in self.states.values()], *[placed.waiting for placed in self.placed]]
 
     def _is_led(self, lane: int, partition: PartitionState) -> bool:
-        """Return whether a partition's leader is one that this lane sends to."""
-        # There may be more leaders by now than lanes were begun for.
+        """Return whether this lane sends to a partition's leader."""
+        # There may be more leaders by now than lanes.
         lanes = min(len(self.states[partition.topic].groups), max(1, self.first_lanes))
         return partition.group >= 0 and partition.group % lanes == lane % lanes

@@ -1,4 +1,4 @@
-"""The messages of one range, from the leader of its partition."""
+"""Read the messages of one range from the leader of its partition."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from collector.broker.kafka.identity import log_of
 from collector.broker.kafka.leaders import Leaders
 from collector.broker.kafka.protocol.fetch import Batch, WrongChecksum
 
-# One answer to a fetch. The broker sends a whole batch even where it is larger.
+# The most bytes of one answer to a fetch. The broker sends a whole batch even if it is larger.
 _FETCH_BYTES: Final = 16 * 1024 * 1024
 
 
 class MessagesDeleted(BrokerDown):
-    """Kafka has deleted what was to be read."""
+    """Kafka has deleted the messages that were to be read."""
 
     def __init__(self, partition: Partition, offset: int, earliest: int) -> None:
         super().__init__(f"Kafka deleted {earliest - offset} messages of {partition.topic}/{partition.index}")
@@ -32,10 +32,10 @@ async def read_range(
     identity: str,
     value_bytes_max: int | None = None,
 ) -> Range:
-    """Read from the committed offset; exactly up to the intent if there is one, else up to `end` or as many as fit.
+    """Read from the committed offset: exactly up to the intent if there is one, else up to `end` or `bytes_max`.
 
-    `identity`: of the partition's log. `value_bytes_max`: others write the topic, and a value may have so many bytes. Raises
-    KafkaError, OSError, ValueError, BrokerDown, and MessagesDeleted.
+    `identity` is the identity of the partition's log. `value_bytes_max` limits the values of a topic that others write; None
+    means that the topic is ours. Raises KafkaError, OSError, ValueError, BrokerDown, and MessagesDeleted.
     """
     in_doubt = head.intent is not None
     goal = end if head.intent is None else head.intent
@@ -43,7 +43,7 @@ async def read_range(
     while reading.has_room():
         fetched = await leaders.fetch(partition, reading.offset, reading.room(), value_bytes_max)
         if fetched is None and reading.payloads and not in_doubt:
-            break  # deleted while it was read: what was read before is there
+            break  # deleted meanwhile: the messages that were read before are returned
         if fetched is None:
             raise await _out_of_range(leaders, partition, reading.offset)
         before = reading.offset
@@ -51,7 +51,7 @@ async def read_range(
             if value_bytes_max is None:
                 reading.take(fetched)
             else:
-                await asyncio.to_thread(reading.take, fetched)  # which decompresses as much as there is
+                await asyncio.to_thread(reading.take, fetched)  # in a thread, since it decompresses large batches
         except WrongChecksum:
             raise _unreadable(partition, reading.offset, "wrong checksum") from None
         if reading.offset == before and not reading.is_full:
@@ -65,7 +65,7 @@ async def read_range(
 
 
 class _Reading:
-    """What was read so far of a range."""
+    """Collects the messages of a range while it is read."""
 
     def __init__(self, start: int, goal: int, bytes_max: int, in_doubt: bool) -> None:
         self.offset = start
@@ -76,21 +76,21 @@ class _Reading:
         self._bytes_max: Final = bytes_max
         self._in_doubt: Final = in_doubt
         self._size = 0
-        self._largest = 1  # of the batches
-        self.is_full = False  # what comes next does not fit
+        self._largest = 1  # bytes of the largest batch
+        self.is_full = False  # whether the next message does not fit
 
     def has_room(self) -> bool:
-        """Return whether more is to be read. Not for less than a batch: the broker would send a whole one, for nothing."""
+        """Return whether to read more. If less than a batch fits, do not: the broker would send a whole batch in vain."""
         if self.offset >= self._goal or self.is_full:
             return False
         return self._in_doubt or self._size + self._largest <= self._bytes_max
 
     def room(self) -> int:
-        """Return how many bytes are to be read at once."""
+        """Return how many bytes to read at once."""
         return _FETCH_BYTES if self._in_doubt else max(1, min(_FETCH_BYTES, self._bytes_max - self._size))
 
     def take(self, fetched: Iterator[Batch]) -> None:
-        """Add what belongs to the range. Raises WrongChecksum, ValueError."""
+        """Add the messages that belong to the range. Raises WrongChecksum, ValueError."""
         for batch in fetched:
             self._largest = max(self._largest, batch.size_bytes)
             for index, (at, payload) in enumerate(batch.messages):

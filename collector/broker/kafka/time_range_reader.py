@@ -1,6 +1,6 @@
-"""Read what Kafka holds of a span of time, stored or not. It uses no group, so no writer notices.
+"""Read Kafka's messages of a span of time, stored or not. It uses no group, so no writer notices.
 
-Reading ends where the partitions ended when it began, so it always terminates.
+Reading ends at the offsets where the partitions ended when it began, so it always terminates.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -19,7 +19,7 @@ _MS_NS: Final = 10**6
 
 
 class HistoricMessage(NamedTuple):
-    """`appended`: when, nanoseconds since the Unix epoch, by its producer's clock."""
+    """A message of Kafka. `appended` is in nanoseconds since the Unix epoch, by its producer's clock."""
 
     topic: str
     appended: int
@@ -27,9 +27,10 @@ class HistoricMessage(NamedTuple):
 
 
 class Beginnings(NamedTuple):
-    """`begins`: when the last partition begins of those that messages were deleted from, nanoseconds; 0: none was.
+    """The times at which Kafka's messages begin, in nanoseconds since the Unix epoch.
 
-    `first`: when the first message of each topic was appended that is still there; nothing of a topic that is empty.
+    `begins` is the latest beginning among partitions from which messages were deleted; 0 if there are none. `first` is, by
+    topic, when the first of its remaining messages was appended. It has no entry for an empty topic.
     """
 
     begins: int
@@ -37,7 +38,7 @@ class Beginnings(NamedTuple):
 
 
 class History:
-    """Use `open`, then as a context."""
+    """Reads messages by time. Call `open`, and use the result as a context."""
 
     def __init__(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], timeout_s: float) -> None:
         self._consumer: Final = consumer
@@ -46,7 +47,7 @@ class History:
 
     @classmethod
     async def open(cls, options: KafkaOptions, topics: Collection[str]) -> Self:
-        """Raises BrokerDown, KafkaUnusable."""
+        """Connect to Kafka. Raises BrokerDown, KafkaUnusable."""
         consumer = AIOKafkaConsumer(
             *topics,
             bootstrap_servers=list(options.bootstrap),
@@ -56,14 +57,14 @@ class History:
             max_partition_fetch_bytes=_FETCH_BYTES,
             **connection(options),
         )
-        consumer._client = Client(options)  # which finds its way around a broker that is away
+        consumer._client = Client(options)  # asks another broker if one is away
         consumer._client.set_topics(topics)
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:
             await consumer.stop()
             raise BrokerDown(f"cannot use Kafka at {', '.join(options.bootstrap)}: {text(error)}") from error
-        # A topic that is not there has nothing in it.
+        # A topic that does not exist has no partitions here, and so no messages.
         partitions = [
             TopicPartition(topic, index)
             for topic in sorted(topics)
@@ -79,7 +80,7 @@ class History:
         await self._consumer.stop()
 
     async def beginnings(self) -> Beginnings:
-        """Raises BrokerDown."""
+        """Return when the messages begin. Raises BrokerDown."""
         begins = 0
         first: dict[str, int] = {}
         try:
@@ -95,7 +96,7 @@ class History:
         return Beginnings(begins, first)
 
     async def read(self, start: int, end: int) -> AsyncIterator[HistoricMessage]:
-        """Messages that were appended from `start` until before `end`, nanoseconds; partition by partition.
+        """Yield the messages that were appended from `start` to `end` (nanoseconds, to the millisecond), by partition.
 
         Raises BrokerDown.
         """

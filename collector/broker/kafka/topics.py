@@ -1,9 +1,9 @@
-"""The topics: created where that is allowed, else checked, with the command that would put right what is wrong.
+"""Check the topics, and create missing ones if that is allowed. An error contains the command that fixes the topic.
 
 Invariants:
-1. No topic is created with fewer replicas than it is to have while brokers are missing, for `topic_brokers_wait_s`.
+1. While brokers are missing, no topic is created with fewer replicas than configured, for `topic_brokers_wait_s`.
    (test_topics_wait_for_the_brokers_that_the_bootstrap_list_names)
-2. A topic with fewer replicas than it is to have is reported at each start, with the commands that raise it. (the same)
+2. A topic with fewer replicas than configured is reported at each start, with the commands that add replicas. (the same)
 """
 
 import asyncio
@@ -20,35 +20,35 @@ from collector.broker.contract import BrokerDown
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, connection, until_started
 
-# What Kafka's format adds to a message that is alone in its batch, rounded up.
+# The bytes that Kafka's format adds to a message that is alone in its batch, rounded up.
 _BATCH_OVERHEAD_BYTES: Final = 128
 # Kafka's own default of max.message.bytes. Larger batches gain nothing.
 BATCH_BYTES_MAX: Final = 1024 * 1024 + 12
 _REPLICAS_MAX: Final = 3
-# How often it is looked whether a broker that is missing has come.
+# How often to look whether a missing broker has come.
 _BROKERS_RETRY_S: Final = 0.5
 
 
 class Topic(NamedTuple):
-    """A topic as it is."""
+    """A topic's partitions, replicas and configuration in Kafka."""
 
     partitions: int
     replicas: int
-    assignment: Mapping[int, Sequence[int]]  # of each partition, the brokers that have it
+    assignment: Mapping[int, Sequence[int]]  # the brokers that have a partition, by its index
     message_bytes_max: int
     in_sync_min: int
     compacted: bool
 
 
 class Cluster(NamedTuple):
-    """What there is: the topics, and the brokers that are alive."""
+    """The topics, and the brokers that are alive."""
 
     topics: dict[str, Topic]
     brokers: Sequence[int]
 
 
 class TopicsMissing(BrokerDown):
-    """Kafka does not have these topics, which were there before."""
+    """Kafka no longer has these topics."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"Kafka has no topic {', '.join(sorted(names))} any more: create what is missing, or start this anew")
@@ -56,7 +56,7 @@ class TopicsMissing(BrokerDown):
 
 
 class BrokersMissing(Exception):
-    """Topics that are missing are not created yet. `brokers`: how many are alive; `wanted`: how many there should be."""
+    """Missing topics are not created yet, since only `brokers` brokers are alive, of `wanted`."""
 
     def __init__(self, brokers: int, wanted: int) -> None:
         super().__init__(f"{brokers} of {wanted} brokers are there")
@@ -65,15 +65,15 @@ class BrokersMissing(Exception):
 
 
 def _replicas(options: KafkaOptions, brokers: int) -> int:
-    """Return how many a topic is to have where so many brokers are alive. The bootstrap list may name more."""
+    """Return how many replicas a topic is to have if `brokers` are alive. The bootstrap list may name more brokers."""
     return options.topic_replication or min(_REPLICAS_MAX, max(brokers, len(set(options.bootstrap))))
 
 
 async def _cluster(options: KafkaOptions, names: Sequence[str], *, waits: bool) -> Cluster:
-    """With all of the topics, created where they are not there. `waits`: not while brokers are missing. Raises BrokersMissing,
-    KafkaUnusable, KafkaError, OSError."""
+    """Create missing topics, unless `waits` and brokers are missing. Return the brokers, and all of the topics. Raises
+    BrokersMissing, KafkaUnusable, KafkaError, OSError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=list(options.bootstrap), **connection(options))
-    admin._client = Client(options)  # which finds its way around a broker that is away
+    admin._client = Client(options)  # asks another broker if one is away
     try:
         await admin.start()
         brokers = sorted(broker["node_id"] for broker in (await admin.describe_cluster())["brokers"])
@@ -84,7 +84,7 @@ async def _cluster(options: KafkaOptions, names: Sequence[str], *, waits: bool) 
             if waits and options.create_topics and len(brokers) < wanted:
                 raise BrokersMissing(len(brokers), wanted)
             await _create(admin, options, missing, min(wanted, len(brokers)) if options.create_topics else wanted)
-            while not partitions.keys() >= set(names):  # it takes a moment until every broker knows
+            while not partitions.keys() >= set(names):  # it takes a moment until every broker knows the new topics
                 await asyncio.sleep(0.05)
                 partitions = await _partitions(admin, names)
         configured = await _configured(admin, names)
@@ -105,7 +105,7 @@ async def _cluster(options: KafkaOptions, names: Sequence[str], *, waits: bool) 
 
 
 async def _partitions(admin: Any, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    # All topics, not those: a request for one that is not there can create it, with the broker's defaults.
+    # Ask for all topics, and not for `names`: a request for a missing topic can create it, with the broker's defaults.
     described = await admin.describe_topics()
     return {each["topic"]: each["partitions"] for each in described if each["topic"] in names and each["partitions"]}
 
@@ -145,14 +145,14 @@ async def _configured(admin: Any, names: Sequence[str]) -> dict[str, dict[str, s
 
 
 def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequence[int], wanted: int) -> str:
-    """The commands that give these topics so many replicas. NEW is written in place of a broker that is not there yet."""
+    """Return the commands that give topics `wanted` replicas. NEW is written in place of a broker that is missing."""
     known = [str(broker) for broker in brokers]
     known += ["NEW"] * (wanted - len(known))
     partitions = [
         {
             "topic": name,
             "partition": index,
-            # Those that it has, the present leader first, and the next brokers in a ring, so that all get their part.
+            # Its present replicas, the leader first, and then the next brokers in a ring, so that all get their share.
             "replicas": [*had, *[each for each in (known * 2)[index % len(known) :] if each not in had]][:wanted],
         }
         for name, topic in topics.items()
@@ -192,7 +192,7 @@ def _warn_of_few_replicas(options: KafkaOptions, cluster: Cluster) -> None:
 
 
 def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
-    """Raises KafkaUnusable; warns of what loses messages when a broker is lost."""
+    """Check that topics can be used. Raises KafkaUnusable if not. Warn of settings that lose messages with a broker."""
     log = structlog.get_logger(__name__)
     need = options.message_bytes_max + _BATCH_OVERHEAD_BYTES
     alter = f"kafka-configs.sh --bootstrap-server {options.bootstrap[0]} --alter --entity-type topics --entity-name"
@@ -222,8 +222,8 @@ def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
 
 
 async def ready_topics(options: KafkaOptions, names: Collection[str], of_others: Collection[str] = ()) -> dict[str, Topic]:
-    """Of all of them, created where they are not there: as soon as all brokers are, or `topic_brokers_wait_s` are over.
-    `of_others`: created as well, and otherwise left to those who write them. Raises KafkaUnusable."""
+    """Return all topics of `names`. Missing ones are created as soon as all brokers are there, or after `topic_brokers_wait_s`.
+    Topics `of_others` are created as well, but neither checked nor returned. Raises KafkaUnusable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + options.topic_brokers_wait_s
     told = 0

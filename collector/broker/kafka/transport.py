@@ -1,4 +1,4 @@
-"""A connection to one broker for large answers: an answer is read straight into its place.
+"""A connection to one broker for large answers: an answer is read directly into its buffer.
 
 aiokafka opens the connection (TLS, SASL, the broker's API versions) and then hands over the socket, because its own reader
 copies every byte of an answer six times. The wire has Kafka's framing: a length, then that many bytes. Each request has an id
@@ -21,17 +21,17 @@ from aiokafka.errors import KafkaConnectionError
 
 from collector.broker.kafka.options import KafkaOptions, connection
 
-# No broker sends more than a batch beyond what was asked for: what announces this is no answer.
+# A broker sends at most one batch more than the request allows. A larger length means that the bytes are no answer.
 _ANSWER_BYTES_MAX: Final = 1 << 30
 _LENGTH: Final = struct.Struct(">i")
-_HEAD: Final = struct.Struct(">hhi")  # which request, its version, its id
+_HEAD: Final = struct.Struct(">hhi")  # the request's key, its version, its id
 
 # Called with an answer, without its id, and how many of its bytes have arrived.
 Came = Callable[[memoryview, int], None]
 
 
 class Frames(asyncio.BufferedProtocol):
-    """Use: `open`, then `ask`, then `close`."""
+    """A connection that sends requests and reads their answers. Call `open`, then `ask`, then `close`."""
 
     def __init__(self, writer: asyncio.StreamWriter, client_id: str) -> None:
         self._writer: Final = writer  # which closes the transport when it is forgotten
@@ -40,19 +40,19 @@ class Frames(asyncio.BufferedProtocol):
         self._client: Final = struct.pack(">h", len(encoded)) + encoded
         self._length: Final = bytearray(_LENGTH.size)
         self._buffers = [bytearray(), bytearray()]
-        self._buffer = self._buffers[0]  # of the answer that comes in, or came last
-        self._size = -1  # of the answer that comes in; below 0: its length is not known yet
-        self._have = 0  # bytes of what comes in
+        self._buffer = self._buffers[0]  # for the answer that comes in, or came last
+        self._size = -1  # the length of the answer that comes in; below 0: it is not known yet
+        self._have = 0  # how many bytes of the answer, or of its length, have come
         self._id = 0
         self._waiting: asyncio.Future[memoryview] | None = None
         self._came: Came | None = None
         self.versions: dict[int, tuple[int, int]] = {}
-        """Of each request that the broker knows, the first and the last version."""
+        """The first and the last version of each request that the broker knows."""
         self._lost: Exception | None = None
 
     @classmethod
     async def open(cls, options: KafkaOptions, host: str, port: int) -> Self:
-        """Raises KafkaError, OSError, TimeoutError."""
+        """Connect to a broker. Raises KafkaError, OSError, TimeoutError."""
         made = await create_conn(host, port, **connection(options))
         made._read_task.cancel()
         frames = cls(made._writer, options.client_id)
@@ -62,9 +62,9 @@ class Frames(asyncio.BufferedProtocol):
         return frames
 
     def take_over(self) -> None:
-        """Read what comes from here on: nothing of what was asked before is unanswered."""
+        """Read all further answers here. No earlier request may be unanswered."""
         transport = cast("asyncio.Transport", self._transport)
-        # In between, since a transport asks at the start of reading how its protocol wants it.
+        # The protocol is set while reading is paused: a transport asks at the start of reading which kind of protocol it has.
         transport.pause_reading()
         transport.set_protocol(self)
         transport.resume_reading()
@@ -77,8 +77,9 @@ class Frames(asyncio.BufferedProtocol):
         return self._lost is None
 
     async def ask(self, api: tuple[int, int], body: Sequence[bytes], came: Came | None = None) -> memoryview:
-        """The answer, without its id: it, and whatever is cut from it, stay as they are. `api`: which request, its key and its
-        version. `body`: in pieces. `came` is called whenever a part of the answer has arrived. Raises KafkaConnectionError."""
+        """Send a request, and return its answer without the id. The answer, and every slice of it, stay unchanged. `api` is the
+        request's key and version; `body` is in pieces. `came` is called whenever a part of the answer has arrived. Raises
+        KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
         assert self._waiting is None, "one request at a time"
@@ -91,7 +92,7 @@ class Frames(asyncio.BufferedProtocol):
         try:
             answer = await self._waiting
         except BaseException:
-            self.close()  # the answer may still come, and would be taken for another's
+            self.close()  # the answer may still come, and would be taken for that to another request
             raise
         finally:
             self._waiting = self._came = None
@@ -131,14 +132,14 @@ class Frames(asyncio.BufferedProtocol):
                 self._waiting.set_result(answer)
 
     def _make_room(self) -> None:
-        """The buffer of an answer before, where nobody holds a part of that; else, or where it is too small, another: with some
-        to spare, since a new one is filled with zeros, at half the cost of reading into it. There are two, so that a small
-        answer beside a large one does not take that one's place."""
+        """Choose a buffer for the answer: a former one if it is large enough, and no part of its answer is used any more; else
+        a new one. A new one has room to spare, since filling it with zeros costs half as much as reading into it. There are
+        two buffers, so that a small answer does not replace the buffer of a large one."""
         for buffer in self._buffers:
             if len(buffer) >= self._size and _is_free(buffer):
                 self._buffer = buffer
                 return
-        # In the place of one that nobody needs any more, the largest, which was outgrown; else of the smaller one.
+        # It replaces the largest unused buffer, which was too small; or, if none is unused, the smaller buffer.
         free = [buffer for buffer in self._buffers if _is_free(buffer)]
         gone = max(free, key=len) if free else min(self._buffers, key=len)
         self._buffer = bytearray(self._size + self._size // 8)
@@ -153,9 +154,9 @@ class Frames(asyncio.BufferedProtocol):
 
 
 def _is_free(buffer: bytearray) -> bool:
-    """Return whether there are no views of it."""
+    """Return whether there are no views of a buffer."""
     try:
-        buffer.append(0)  # which is refused while there are
+        buffer.append(0)  # fails while there are views
     except BufferError:
         return False
     buffer.pop()

@@ -1,4 +1,4 @@
-"""Partitions that can't be read now: since when, why, and what is said about it."""
+"""The partitions that can't be read now, with the reason and the time since when, and the log lines about them."""
 
 import asyncio
 import math
@@ -11,9 +11,9 @@ from collector.broker.contract import BrokerDown, Partition
 from collector.broker.kafka.group import Ownership
 from collector.broker.kafka.options import text
 
-# How often metadata is read while a partition can't be.
+# How often metadata is read while a partition can't be read.
 _REFRESH_S: Final = 0.5
-# A partition that can't be read for so long is logged: not each change of its leader. And how often, at most.
+# A partition is logged once it can't be read for this time, so not at each change of its leader. And how often, at most.
 _LOGGED_AFTER_S: Final = 2.0
 _LOGGED_EVERY_S: Final = 30.0
 
@@ -25,14 +25,14 @@ class _Trouble(NamedTuple):
 
     error: str
     since_s: float
-    is_of_reading: bool  # its leader says where it ends
+    is_of_reading: bool  # whether reading itself failed, and not only the request for the partition's end
 
 
 class Troubles:
-    """Of one consumer. Used by the event loop that made it."""
+    """Keeps which of one consumer's partitions can't be read. Used by the event loop that made it."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:
-        """`refresh` has the cluster's metadata read again, soon."""
+        """`refresh` lets the client read the cluster's metadata again, soon."""
         self._refresh: Final = refresh
         self._loop: Final = asyncio.get_running_loop()
         self._by_partition: Final[dict[Partition, _Trouble]] = {}
@@ -40,14 +40,14 @@ class Troubles:
 
     @property
     def failure(self) -> str | None:
-        """Return what can't be read, and why; None: everything can."""
+        """Return a partition that can't be read, and why; None if all can be read."""
         if not self._by_partition:
             return None
         partition, trouble = next(iter(self._by_partition.items()))
         return f"cannot read {partition.topic}/{partition.index}: {trouble.error}"
 
     def note(self, partitions: Iterable[Partition], error: BaseException, *, is_of_reading: bool = False) -> None:
-        """They can't be read now."""
+        """Note that partitions can't be read now. `is_of_reading`: reading itself failed, so `note_end` does not settle it."""
         now_s = self._loop.time()
         for partition in partitions:
             before = self._by_partition.get(partition)
@@ -57,21 +57,21 @@ class Troubles:
             self._refresh()
 
     def note_end(self, partition: Partition) -> None:
-        """Its leader says where it ends."""
+        """Note that a partition's leader has reported its end."""
         trouble = self._by_partition.get(partition)
         if trouble is not None and not trouble.is_of_reading:
             del self._by_partition[partition]
 
     def note_read(self, partition: Partition) -> None:
-        """It was read, or there is nothing to read in it."""
+        """Note that a partition was read, or that there is nothing to read in it."""
         self._by_partition.pop(partition, None)
 
     def clear(self) -> None:
-        """Other partitions are ours."""
+        """Forget all partitions, since others are ours now."""
         self._by_partition.clear()
 
     def check(self, ownership: Ownership) -> None:
-        """Raise BrokerDown where none of the partitions can be read; log where some can't for a while."""
+        """Raise BrokerDown if none of the partitions can be read. Log if some can't be read for a while."""
         if not self._by_partition:
             return
         partition, trouble = next(iter(self._by_partition.items()))

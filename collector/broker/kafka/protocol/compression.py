@@ -1,9 +1,9 @@
-"""The records of a compressed batch, in pieces: a reader of them has no more in memory than a few pieces.
+"""Decompress the records of a batch in pieces, so that their reader has only a few pieces in memory.
 
 Source: kafka.apache.org, "Record batch"; KIP-57 (LZ4's frames, without blocks that depend on each other); xerial/snappy-java's
 SnappyOutputStream. Checksums of the formats themselves are left out: the batch has one.
 
-Invariant: a piece has at most a few megabytes, but for snappy without xerial's frame, where it is at most 22 times the batch
+Invariant: a piece has at most a few megabytes. In snappy without xerial's frame it has at most 22 times the batch's bytes
 (tests/unit/collector/broker/kafka/protocol/test_compression.py, test_a_bomb_is_read_piece_by_piece,
 test_what_snappy_announces_is_checked_first).
 """
@@ -40,11 +40,11 @@ _LZ4_LENGTH: Final = struct.Struct("<I")
 
 
 class Undecodable(ValueError):
-    """What is in a batch is not what its format has."""
+    """The content of a batch does not follow its format."""
 
 
 def pieces(codec: int, data: bytes) -> Iterator[bytes]:
-    """Yield what `data` decompresses to. Raises Undecodable."""
+    """Yield the decompressed bytes of `data`. Raises Undecodable."""
     decompress = _DECOMPRESS.get(codec)
     if decompress is None:
         raise Undecodable(f"a batch is compressed with codec {codec}, which is not known")
@@ -55,7 +55,7 @@ def pieces(codec: int, data: bytes) -> Iterator[bytes]:
 
 
 def _gzip(data: bytes) -> Iterator[bytes]:
-    """As Java's reader does, leave out what follows the members."""
+    """Decompress all members. Ignore bytes that follow them, as Java's reader does."""
     while data.startswith(_GZIP_MAGIC):
         member = zlib.decompressobj(_GZIP_WINDOW_BITS)
         while not member.eof:
@@ -80,7 +80,7 @@ def _zstd(data: bytes) -> Iterator[bytes]:
 
 
 def _lz4(data: bytes) -> Iterator[bytes]:
-    """One frame."""
+    """Decompress one frame."""
     if not data.startswith(_LZ4_MAGIC):
         raise Undecodable("a batch in LZ4 does not begin with a frame")
     flags = data[4]
@@ -114,7 +114,7 @@ def _snappy(data: bytes) -> Iterator[bytes]:
 
 
 def _snappy_block(data: bytes) -> bytes:
-    """What it announces is allocated before it is decompressed."""
+    """Decompress a block. Check its announced size first, since that is allocated before decompression."""
     announced = shift = at = 0
     while True:
         byte = data[at]

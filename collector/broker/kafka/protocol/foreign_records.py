@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from collector.broker.contract import MessageContext, Payload, Unread
 from collector.broker.kafka.protocol.compression import Undecodable
 
-# How much is kept of a message that is too large or can't be read.
+# The most bytes that are kept of a message that is too large or can't be read.
 _BEGINNING_BYTES: Final = 1 << 20
 _HEADERS_BYTES_MAX: Final = 1 << 20
 # No telemetry has larger batches. The limits exist since a poll that begins inside a batch reads it again from its beginning.
@@ -46,8 +46,8 @@ class Wanted(NamedTuple):
 
 
 class BatchHead(NamedTuple):
-    """What the head of a batch says. `end_offset` is the offset after its last message. `fixed_time_ms` is the timestamp of
-    every message; None: each message has its own, relative to `first_time_ms`."""
+    """The head of a batch. `end_offset` is the offset after its last message. `fixed_time_ms` is the timestamp of every
+    message; None: each message has its own, relative to `first_time_ms`."""
 
     base: int
     end_offset: int

@@ -1,9 +1,9 @@
-"""Requests for where partitions begin and end, commits, and what is committed, with their answers: bytes in, bytes out.
+"""Requests for the beginnings and ends of partitions, commits, and committed offsets, with their answers: bytes in, bytes out.
 
-aiokafka's way through its schemas costs ten times as much, and each insert of the writer has three of the first two; what is
-committed is read once a generation. Source: kafka.apache.org, "ListOffsets API" version 1, "OffsetCommit API" version 2 and
-"OffsetFetch API" version 1: all brokers since Kafka 0.10.1 take them, with Kafka 4 those among them. "OffsetForLeaderEpoch API"
-version 3: brokers since Kafka 2.3.
+aiokafka's schemas cost ten times as much, and each insert of the writer needs three of the first two kinds. Committed offsets
+are read once a generation. Source: kafka.apache.org, "ListOffsets API" version 1, "OffsetCommit API" version 2 and
+"OffsetFetch API" version 1: all brokers since Kafka 0.10.1 take them, including Kafka 4. "OffsetForLeaderEpoch API" version 3:
+brokers since Kafka 2.3.
 """
 
 import io
@@ -18,7 +18,7 @@ from collector.broker.contract import Partition
 
 LIST_API: Final = (2, 1)
 COMMIT_API: Final = (8, 2)
-# From version 2 on an error of the whole has a place of its own, beside no partitions at all; this one says it of each.
+# From version 2 on, an error of the whole request has its own field, and no partitions follow. Version 1 reports it for each.
 COMMITTED_API: Final = (9, 1)
 EPOCH_END_API: Final = (23, 3)
 
@@ -32,11 +32,11 @@ _FOUND: Final = struct.Struct(">ihqq")  # a partition, an error, a time, the off
 _COMMITTED: Final = struct.Struct(">ih")  # a partition, an error
 _EPOCH_END: Final = struct.Struct(">hiiq")  # an error, a partition, an epoch, and the offset at which it ends
 _NO_REPLICA: Final = struct.pack(">i", -1)
-_RETENTION: Final = struct.pack(">q", -1)  # as the broker has it
+_RETENTION: Final = struct.pack(">q", -1)  # the broker's own setting
 
 
 def list_request(topics: Sequence[tuple[str, Sequence[int]]], time: int) -> bytes:
-    """For the first offset there is (EARLIEST), or the next one there will be (LATEST), of each topic's partitions."""
+    """Return a request for the first offset (EARLIEST), or the next to be written (LATEST), of each topic's partitions."""
     out = [_NO_REPLICA, _COUNT.pack(len(topics))]
     for topic, indexes in topics:
         out += [_string(topic), _COUNT.pack(len(indexes))]
@@ -50,13 +50,13 @@ def list_answer(answer: memoryview) -> dict[Partition, tuple[int, int]]:
 
 
 def epoch_end_request(partition: Partition, leader_epoch: int, epoch: int) -> bytes:
-    """For the offset after the last message of `epoch` or an epoch before, of the leader that leads in `leader_epoch`."""
+    """Return a request to the leader of `leader_epoch` for the offset after the last message of `epoch` or an earlier epoch."""
     asked = struct.pack(">iiii", 1, partition.index, leader_epoch, epoch)
     return b"".join([_NO_REPLICA, _COUNT.pack(1), _string(partition.topic), asked])
 
 
 def epoch_end_answer(answer: memoryview) -> tuple[int, int, int]:
-    """The error's code, the last epoch that is not after the one asked for, and where it ends (below 0: not known). Raises
+    """Return the error's code, the last epoch up to the requested one, and where it ends (below 0: not known). Raises
     ValueError."""
     try:
         (length,) = _LENGTH.unpack_from(answer, 8)  # after the time that the broker has held it back, and the number of topics
@@ -67,7 +67,7 @@ def epoch_end_answer(answer: memoryview) -> tuple[int, int, int]:
 
 
 def commit_request(group_id: str, generation: int, member_id: str, partition: Partition, offset: int, metadata: str) -> bytes:
-    """In that generation of the group, as that member of it."""
+    """Return a request that commits an offset, in a generation of the group, as a member of it."""
     return b"".join(
         [
             _string(group_id),
@@ -84,7 +84,7 @@ def commit_request(group_id: str, generation: int, member_id: str, partition: Pa
 
 
 def commit_answer(answer: memoryview, partition: Partition) -> int:
-    """The error's code. Raises ValueError."""
+    """Return the error's code. Raises ValueError."""
     answered = _partitions(answer, _COMMITTED)
     if partition not in answered:
         raise ValueError(f"an answer to a commit without {partition.topic}/{partition.index}")
@@ -93,7 +93,7 @@ def commit_answer(answer: memoryview, partition: Partition) -> int:
 
 
 def committed_request(group_id: str, partitions: Iterable[Partition]) -> bytes:
-    """For the offset and the metadata of each that have been committed."""
+    """Return a request for the committed offset and metadata of each partition."""
     topics: defaultdict[str, list[int]] = defaultdict(list)
     for partition in partitions:
         topics[partition.topic].append(partition.index)
@@ -102,8 +102,8 @@ def committed_request(group_id: str, partitions: Iterable[Partition]) -> bytes:
 
 
 def committed_answer(answer: memoryview, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int, str]]:
-    """By partition, the error's code, the offset (below 0: none was committed) and its metadata. Raises ValueError, also where
-    nothing is said of one of `partitions`: to take that for none committed would store anew all that it has."""
+    """Return, by partition, the error's code, the offset (below 0: none was committed) and its metadata. Raises ValueError,
+    also if the answer lacks one of `partitions`: if that counted as not committed, all its messages would be stored again."""
     try:
         topics = OffsetFetchResponse_v1.decode(io.BytesIO(answer)).topics
     except (struct.error, ValueError) as error:
@@ -116,7 +116,7 @@ def committed_answer(answer: memoryview, partitions: Iterable[Partition]) -> dic
 
 
 def _partitions(answer: memoryview, form: struct.Struct) -> Mapping[Partition, Sequence[int]]:
-    """What such an answer says of each, after its number."""
+    """Return the values that an answer has for each partition, without the partition's number. Raises ValueError."""
     found: dict[Partition, Sequence[int]] = {}
     try:
         (topics,) = _COUNT.unpack_from(answer, 0)

@@ -13,10 +13,10 @@ from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from librt.strings import BytesWriter, write_i16_be, write_i32_be, write_i64_be
 from mypy_extensions import i16, i32, i64
 
-# Its key, and the first version that may bring batches in zstd: brokers since Kafka 2.1 (2018) take it.
+# The API's key, and the first version whose requests may have batches in zstd: brokers since Kafka 2.1 (2018) take it.
 PRODUCE_API: Final = (0, 7)
 
-# What a batch takes beside its messages, and a message beside its payload, at most.
+# The bytes of a batch without its messages, and of a message without its payload, at most.
 BATCH_OVERHEAD_BYTES: Final = 61
 MESSAGE_OVERHEAD_BYTES: Final = 20
 
@@ -26,19 +26,19 @@ _CODECS: Final[Mapping[str, tuple[int, Callable[[bytes], bytes]]]] = {
     "lz4": (3, lz4_encode),
     "zstd": (4, zstd_encode),
 }
-# From here on a payload is a piece by itself: to copy it would cost more than to handle one piece more.
+# From this size on a payload is a piece by itself: a copy would cost more than another piece.
 _ALONE_BYTES_MIN: Final = 16 * 1024
 _FORMAT: Final = 2
-# Of a batch, before its checked bytes.
+# Bytes of a batch before those that the checksum covers.
 _LENGTH_COUNTED: Final = 9  # the leader's epoch, the format, the checksum
 _LENGTH_NOT_COUNTED: Final = 12  # the base offset, which the broker sets, and the length
-# Of a partition: its number, an error, the batch's offset and time, the partition's first offset.
+# A partition in an answer: its number, an error, the batch's offset and time, the partition's first offset.
 _ANSWERED: Final = struct.Struct(">ihqqq")
 _SEQUENCES: Final = 2**31
 
 
 def next_sequence(sequence: int, messages: int) -> int:
-    """After a batch of so many."""
+    """Return the sequence number after a batch of so many messages."""
     return (sequence + messages) % _SEQUENCES
 
 
@@ -51,8 +51,8 @@ def partition_batch(
     sequence: int,
     compression: str,
 ) -> list[bytes]:
-    """Return one batch for a partition, in pieces, as it is in a request: after the partition's number and the batch's size.
-    `compression`: none, or one of Kafka's."""
+    """Return one batch for a partition as a request has it, in pieces, after the partition's number and the batch's size.
+    `compression` is none, or one of Kafka's codecs."""
     writer = BytesWriter()
     if compression == "none":
         _put_checked(writer, 0, len(payloads), time_ms, producer_id, epoch, sequence)
@@ -85,8 +85,8 @@ def _head(partition: i64, length: i64, checksum: i64) -> bytes:
 def _put_checked(
     writer: BytesWriter, attributes: i64, messages: i64, time_ms: i64, producer_id: i64, epoch: i64, sequence: i64
 ) -> None:
-    """What the checksum covers beside the records: attributes, the last offset's delta, two timestamps, the producer's id,
-    epoch and sequence, and how many records there are."""
+    """Write the fields that the checksum covers before the records: attributes, the last offset's delta, two timestamps, the
+    producer's id, epoch and sequence, and the number of records."""
     write_i16_be(writer, i16(attributes))
     write_i32_be(writer, i32(messages - 1))
     write_i64_be(writer, time_ms)
@@ -98,8 +98,8 @@ def _put_checked(
 
 
 def _records(writer: BytesWriter, payloads: Sequence[bytes]) -> list[bytes]:
-    """Return what is in the writer, then each: its length, no attributes, no time of its own, its offset's delta, no key, the
-    payload, no headers."""
+    """Return the writer's content, and then the records, in pieces. A record has its length, no attributes, no time of its own,
+    its offset's delta, no key, the payload, and no headers."""
     pieces: list[bytes] = []
     for delta, payload in enumerate(payloads):
         size: i64 = len(payload)
@@ -120,7 +120,7 @@ def _records(writer: BytesWriter, payloads: Sequence[bytes]) -> list[bytes]:
 
 
 def _put(writer: BytesWriter, number: i64) -> None:
-    """A zigzag varint of one that is not negative."""
+    """Write the zigzag varint of a number that is not negative."""
     number <<= 1
     while number > 127:
         writer.append(int(number & 127 | 128))
@@ -138,8 +138,8 @@ def _size(number: i64) -> i64:
 
 
 def produce_request(batches: Mapping[str, Sequence[Sequence[bytes]]], timeout_ms: int) -> list[bytes]:
-    """Return a request, in pieces: of each topic, batches that `partition_batch` made, of different partitions. All in-sync
-    replicas must keep them."""
+    """Return a request, in pieces. `batches` has, by topic, batches that `partition_batch` made for different partitions. All
+    in-sync replicas must keep them."""
     pieces: list[bytes] = [struct.pack(">hhii", -1, -1, timeout_ms, len(batches))]
     for topic, partitions in batches.items():
         name = topic.encode()
@@ -150,7 +150,7 @@ def produce_request(batches: Mapping[str, Sequence[Sequence[bytes]]], timeout_ms
 
 
 def produce_answer(answer: memoryview) -> dict[tuple[str, int], int]:
-    """The error's code of each partition. Raises ValueError."""
+    """Return the error's code of each partition. Raises ValueError."""
     codes: dict[tuple[str, int], int] = {}
     try:
         (topics,) = struct.unpack_from(">i", answer, 0)
