@@ -1,14 +1,14 @@
-"""Find chunks in the pages of a damaged SQLite file and its write-ahead log, whatever SQLite itself makes of them.
+"""Find chunks in the pages of a damaged SQLite file and its write-ahead log, even those that SQLite itself can't read.
 
 SQLite stops at the first frame of a write-ahead log that does not fit its checksum, and at a page that it can't follow. The
-rows behind these are still there, and the checksums of their messages prove them. The format is that of
+rows behind these still exist, and the checksums of their messages prove them. The format is that of
 sqlite.org/fileformat2.html: table leaf pages, overflow pages, frames.
 
 Invariants:
-1. A chunk is returned only where a message in it fits its checksum, or where it was written without checksums and its lengths
-   add up (test_only_what_its_checksum_proves_is_carved).
-2. A damaged copy of a chunk is returned only after the whole ones (test_a_whole_copy_of_a_row_is_preferred).
-3. A partition's position is returned only where it fits its checksum (test_positions_are_carved_where_the_witness_is_gone).
+1. A chunk is returned only if a message in it fits its checksum, or if it was written without checksums and its lengths add
+   up (test_only_what_its_checksum_proves_is_carved).
+2. A damaged copy of a chunk is returned only after the whole copies (test_a_whole_copy_of_a_row_is_preferred).
+3. A partition's position is returned only if it fits its checksum (test_positions_are_carved_where_the_witness_is_gone).
 """
 
 import os
@@ -30,13 +30,13 @@ _TABLE_LEAF: Final = 0x0D
 _PAYLOAD_BYTES_MAX: Final = 1 << 31
 # Bytes of an integer by its type in a row.
 _INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
-# What of a row stays in its leaf page (fileformat2.html, 1.6).
+# How many bytes of a row stay in its leaf page (fileformat2.html, 1.6).
 _LOCAL_MAX: Final = PAGE_BYTES - 35
 _LOCAL_MIN: Final = (PAGE_BYTES - 12) * 32 // 255 - 23
 
 
 class Carved(NamedTuple):
-    """A chunk as its row has it."""
+    """A chunk with the columns of its row."""
 
     topic: str
     key: int
@@ -46,8 +46,8 @@ class Carved(NamedTuple):
 
 
 def carve(database: Path | None, wals: Sequence[Path], topics: Mapping[int, str]) -> Iterator[Carved]:
-    """Yield what is found, the newest first, but whole chunks before those with damaged messages; a chunk may come more than
-    once. `topics`: by partition id. Raises OSError."""
+    """Yield the chunks that are found: whole chunks first, then chunks with damaged messages, the newest first of each. A chunk
+    may come more than once. `topics` is by partition id. Raises OSError."""
     with _Files(database, wals) as files:
         damaged: list[tuple[int, int]] = []  # the leaf's number and the row's place: chunks themselves may be many
         for number, (page, moment) in enumerate(files.leaves()):
@@ -65,7 +65,7 @@ def carve(database: Path | None, wals: Sequence[Path], topics: Mapping[int, str]
 
 
 def carve_heads(database: Path | None, wals: Sequence[Path]) -> dict[str, PartitionHead]:
-    """Return for each topic the farthest position that is found, without its end. Raises OSError."""
+    """Return the farthest position that is found for each topic, without its end. Raises OSError."""
     heads: dict[str, PartitionHead] = {}
     with _Files(database, wals) as files:
         for page, moment in files.leaves():
@@ -80,13 +80,13 @@ def carve_heads(database: Path | None, wals: Sequence[Path]) -> dict[str, Partit
 
 
 def _progress(head: PartitionHead) -> tuple[int, bool, int, int]:
-    """What only grows: an intent follows its commit, and a deeper intent another."""
+    """Return a value that only grows: an intent follows its commit, and a deeper intent another."""
     return head.committed, head.intent is not None, head.intent_depth, head.floor
 
 
 def _salts(wal: int, frames: Sequence[int]) -> bytes:
-    """Return the salts of the last turn of a write-ahead log, which its header and each frame of that turn have: whichever of
-    them are whole. `frames`: where each begins."""
+    """Return the salts of the last turn of a write-ahead log. Its header and each frame of that turn have them, and any of
+    these may be damaged. `frames` are the offsets of the frames."""
     told = os.pread(wal, 8, 16) if os.pread(wal, 3, 0) == _WAL_MAGIC else b""
     found = [os.pread(wal, 8, at + 8) for at in frames[:_FRAMES_ASKED]]
     if told in found:
@@ -96,7 +96,7 @@ def _salts(wal: int, frames: Sequence[int]) -> bytes:
 
 
 class _Files:
-    """Pages by their number, as they were at a moment: -1 is the database file, others the frames in their order."""
+    """Reads pages by their number, as of a moment: -1 is the database file, other moments are frames in their order."""
 
     def __init__(self, database: Path | None, wals: Sequence[Path]) -> None:
         self._database: Final = os.open(database, os.O_RDONLY) if database is not None and database.exists() else None
@@ -114,7 +114,7 @@ class _Files:
         for at in frames:
             header = os.pread(wal, _FRAME_HEADER_BYTES, at)
             if header[8:16] != salts:
-                continue  # of an earlier turn of the write-ahead log, or damaged
+                continue  # the frame is of an earlier turn of the write-ahead log, or damaged
             number = len(self._frames)
             self._frames.append((wal, at + _FRAME_HEADER_BYTES))
             self._commits.append(number)
@@ -124,13 +124,13 @@ class _Files:
                 open_from = number + 1
 
     def leaves(self) -> Iterator[tuple[bytes, int]]:
-        """Every page and its moment, the newest first."""
+        """Yield every page and its moment, the newest first."""
         pages = 0 if self._database is None else -(-os.fstat(self._database).st_size // PAGE_BYTES)
         for number in range(len(self._frames) + pages):
             yield self.leaf(number)
 
     def leaf(self, number: int) -> tuple[bytes, int]:
-        """The page of that number in the order of `leaves`."""
+        """Return a page and its moment, by its number in the order of `leaves`."""
         frame = len(self._frames) - 1 - number
         if frame >= 0:
             wal, at = self._frames[frame]
@@ -174,7 +174,7 @@ def _chunk(files: _Files, page: bytes, at: int, moment: int, topics: Mapping[int
             return None
         record = _record(files, page, at, size, moment)
         columns = None if record is None else _columns(record)
-    except IndexError:  # past the end of the page, or of what a cell has
+    except IndexError:  # past the end of the page, or of the cell
         return None
     if columns is None:
         return None
@@ -200,7 +200,7 @@ def _head(files: _Files, page: bytes, at: int, moment: int) -> tuple[str, Partit
 
 
 def _record(files: _Files, page: bytes, at: int, size: int, moment: int) -> bytes | None:
-    """Return the row's bytes, from its leaf and from its overflow pages; None where these end too early."""
+    """Return the row's bytes, from its leaf and from its overflow pages; None if these end too early."""
     if size <= _LOCAL_MAX:
         return page[at : at + size]
     local = _LOCAL_MIN + (size - _LOCAL_MIN) % (PAGE_BYTES - 4)
@@ -221,7 +221,7 @@ def _record(files: _Files, page: bytes, at: int, size: int, moment: int) -> byte
 
 
 def _columns(record: bytes) -> tuple[bytes, bytes, bytes | None] | None:
-    """Return lengths, payload and checksums; None where it is not a row of chunks."""
+    """Return lengths, payload and checksums; None if it is not a row of chunks."""
     header_bytes, at = _varint(record, 0)
     types: list[int] = []
     while at < header_bytes:
@@ -238,7 +238,7 @@ def _columns(record: bytes) -> tuple[bytes, bytes, bytes | None] | None:
 
 
 def _values(record: bytes) -> list[int | str | bytes | None]:
-    """Return the columns of a row of small ones (fileformat2.html, 2.1). Raises IndexError."""
+    """Return the columns of a row that has only small columns (fileformat2.html, 2.1). Raises IndexError."""
     header_bytes, at = _varint(record, 0)
     values: list[int | str | bytes | None] = []
     end = header_bytes

@@ -13,7 +13,7 @@ from typing import Final
 
 import google_crc32c
 
-# Small messages share a row up to here; it bounds what is read in vain where a range ends within a row.
+# Small messages share a row up to this size, which bounds the bytes that are read in vain if a range ends within a row.
 _CHUNK_BYTES: Final = 256 * 1024
 # A chunk's key is partition << 48 | offset of its first message: 34 years of 260,000 messages a second.
 OFFSET_BITS: Final = 48
@@ -22,12 +22,12 @@ _UINT32_MASK: Final = 0xFFFF_FFFF
 
 
 def chunk_key(id_: int, offset: int) -> int:
-    """Return the key under which a chunk is stored: of a topic's id and its first offset."""
+    """Return the key under which a chunk is stored, from a topic's id and the chunk's first offset."""
     return id_ << OFFSET_BITS | offset
 
 
 def chunks(payloads: list[bytes]) -> Iterator[list[bytes]]:
-    """Consecutive payloads, cut so that none exceeds _CHUNK_BYTES unless it is a single one."""
+    """Yield lists of consecutive payloads, each of at most _CHUNK_BYTES or with a single payload."""
     chunk: list[bytes] = []
     size = 0
     for payload in payloads:
@@ -40,17 +40,17 @@ def chunks(payloads: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def pack_lengths(payloads: list[bytes]) -> bytes:
-    """Four bytes each, little-endian."""
+    """Return the lengths of payloads, four bytes each, little-endian."""
     return struct.pack(f"<{len(payloads)}I", *map(len, payloads))
 
 
 def count(lengths: bytes) -> int:
-    """Return of how many messages these are the lengths."""
+    """Return the number of packed lengths."""
     return len(lengths) // 4
 
 
 def pack_checksums(topic: str, key: int, payloads: Sequence[bytes]) -> bytes:
-    """Four bytes each, little-endian: CRC-32C of each payload, begun with the place of the message.
+    """Return the CRC-32C of each payload, begun with the place of the message: four bytes each, little-endian.
 
     CRC is a bijection of the value that it begins with, so the same payload at another place always has another checksum.
     """
@@ -67,7 +67,7 @@ def _begin(topic: str, key: int) -> int:
 def split(topic: str, key: int, lengths: bytes, payload: bytes, checksums: bytes | None) -> list[bytes | None]:
     """Return the messages of a chunk, in order; None for each that is damaged.
 
-    A chunk that a version without checksums wrote has None in their place: then only its lengths can be verified.
+    `checksums` is None for a chunk that a version without checksums wrote: then only its lengths can be verified.
     """
     messages = slices(lengths, payload)
     if checksums is None:
@@ -80,11 +80,11 @@ def split(topic: str, key: int, lengths: bytes, payload: bytes, checksums: bytes
         message if extend(begin + index & _UINT32_MASK, message) == number else None
         for index, (message, number) in enumerate(zip(messages, numbers, strict=False))
     ]
-    return whole + [None] * (len(messages) - len(whole))  # where the checksums themselves are cut
+    return whole + [None] * (len(messages) - len(whole))  # if the checksums themselves are cut
 
 
 def slices(lengths: bytes, payload: bytes) -> list[bytes]:
-    """Cut a payload as the lengths say; what they say past its end is cut off."""
+    """Cut a payload into messages of the given lengths, as far as it reaches."""
     sizes = _numbers(lengths)
     return (
         [payload] if sizes == [len(payload)] else [payload[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]

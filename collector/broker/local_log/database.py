@@ -1,4 +1,4 @@
-"""The connection that writes and checkpoints: the only one that ever does."""
+"""The connection that writes and checkpoints. No other connection does."""
 
 import os
 import sqlite3
@@ -19,13 +19,13 @@ from collector.broker.local_log.plan import LogAppend, LogPlan, PartitionHead, S
 
 # A file without messages: its header and schema, one pointer map, the five tables and the index.
 _EMPTY_PAGES: Final = 8
-# What the write-ahead log may take where the disk is low.
+# The most bytes of the write-ahead log while the disk is low.
 _WAL_LOW_BYTES: Final = 1024 * 1024
 _VACUUM_STEP_PAGES: Final = 4 * 1024 * 1024 // schema.PAGE_BYTES
 
 
 class Gap(NamedTuple):
-    """Messages that are nowhere: from `start` up to but not including `end`."""
+    """Missing messages: from `start` up to but not including `end`."""
 
     topic: str
     start: int
@@ -33,7 +33,7 @@ class Gap(NamedTuple):
 
 
 class FileDamaged(sqlite3.DatabaseError):
-    """SQLite can open the file, but its content is not what a log's is."""
+    """SQLite can open the file, but its content is not that of a log."""
 
 
 class Database:
@@ -43,14 +43,14 @@ class Database:
         self.file: Final = file
         self.heads: dict[str, PartitionHead] = {}
         self.identities: tuple[str, ...] = ()
-        """The file's own, and those of the files that it was made anew from, the latest first."""
+        """The file's own identity, and those of the files that it was rebuilt from, the latest first."""
         self.lineage: tuple[Epoch, ...] = ()
-        """Its last starts."""
+        """The last starts, oldest first."""
         self.is_new = False
         self.had_witness = True
-        """Whether the file is of a version that keeps a witness beside it (collector/broker/local_log/witness.py)."""
+        """Whether the file is of a version that keeps a witness next to it (collector/broker/local_log/witness.py)."""
         self.was_open = False
-        """Whether it was not closed when it was used last."""
+        """Whether the file was not closed when it was used last."""
         self.used_bytes = 0
         self._free_bytes = 0
         self._limits: Final = limits
@@ -81,9 +81,9 @@ class Database:
         if (mode := execute("PRAGMA journal_mode = WAL").fetchone()[0]) != "wal":
             raise sqlite3.DatabaseError(f"the file system allows no write-ahead log, only journal mode {mode}")
         execute("PRAGMA synchronous = FULL")
-        # On by default in Debian's build: would write zeros over every page that is given back.
+        # On by default in Debian's build: it would write zeros over every page that is freed.
         execute("PRAGMA secure_delete = OFF")
-        # Not within a transaction: `tidy` does it, after it is known that the write-ahead log is whole.
+        # `tidy` checkpoints, and no transaction does: only then is it known that the write-ahead log is whole.
         execute("PRAGMA wal_autocheckpoint = 0")
         execute(f"PRAGMA journal_size_limit = {self._limits.wal_bytes_max}")
         if self._pragma("application_id") == 0:
@@ -116,8 +116,8 @@ class Database:
             self.heads[topic] = head._replace(end=max(head.committed, self._end(topic, head.id), head.floor))
 
     def settle(self, branch: Branch | None = None) -> None:
-        """What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk. Note in the file
-        that it is in use, and this start. `branch`: what was found at it."""
+        """Make durable what a crash left in the write-ahead log, which may be in the page cache only. Note in the file that it
+        is in use, and this start. `branch` is the branch that was found at this start."""
         self._connection.execute(schema.SET_STATE, (1,))
         self.inherit([new_epoch(self.heads, branch)])
         self._truncate_wal()
@@ -130,13 +130,13 @@ class Database:
         self.lineage = (*self.lineage, *epochs)[-EPOCHS_MAX:]
 
     def check(self) -> None:
-        """Raises FileDamaged where the structure of the file is not sound. Reads all of it."""
+        """Check the structure of the file, which reads all of it. Raises FileDamaged if it is not sound."""
         faults = [row[0] for row in self._connection.execute("PRAGMA quick_check(1)").fetchall()]
         if faults != ["ok"]:
             raise FileDamaged(f"quick_check: {faults[0]}")
 
     def message(self, id_: int, offset: int) -> bytes | None:
-        """Return the message at an offset of a partition, where it is there and whole."""
+        """Return the message at an offset of a partition; None if it is missing or damaged."""
         topic = next((topic for topic, head in self.heads.items() if head.id == id_), None)
         row = self._connection.execute(schema.HOLDS, (chunk_key(id_, 0), chunk_key(id_, max(offset, 0)))).fetchone()
         if topic is None or row is None:
@@ -147,7 +147,7 @@ class Database:
 
     @property
     def identity(self) -> str:
-        """The file's own."""
+        """Return the file's own identity."""
         return self.identities[0]
 
     def restore(
@@ -159,9 +159,9 @@ class Database:
         *,
         is_final: bool = False,
     ) -> None:
-        """Take in the chunks that are not here yet, and go on where `heads` ends. `report` is given what is still missing,
-        before it is committed that the log goes on behind it. `former`: identities of what it is made anew from. `is_final`:
-        what comes behind `heads` was refused. Raises sqlite3.Error, OSError."""
+        """Add the chunks that are not here yet, and go on where `heads` ends. `report` is called with the gaps that are left,
+        before it is committed that the log goes on behind them. `former` are identities of the files that this one is rebuilt
+        from. `is_final`: messages behind `heads` were refused. Raises sqlite3.Error, OSError."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -193,7 +193,7 @@ class Database:
         self._measure()
 
     def branch_off(self, committed: Mapping[str, int], report: Callable[[], None]) -> None:
-        """Be a log of another identity, and leave out what is before `committed`: it is stored. Call `report` before it is
+        """Get another identity, and delete the messages before `committed`, which are stored. Call `report` before that is
         committed. Raises sqlite3.Error, OSError."""
         execute = self._connection.execute
         heads: dict[str, PartitionHead] = {}
@@ -234,7 +234,7 @@ class Database:
             yield Gap(topic, expected, end)
 
     def present(self, topic: str, start: int, end: int) -> list[tuple[int, int]]:
-        """Return which offsets of these are here and not committed. Raises sqlite3.Error."""
+        """Return the ranges of these offsets that are here and not committed. Raises sqlite3.Error."""
         head = self.heads.get(topic)
         if head is None:
             return []
@@ -256,8 +256,8 @@ class Database:
         return int(last[0] & OFFSET_MASK) + count(last[1])
 
     def transact(self, works: Sequence[Work], shortage: str | None = None, gone: str | None = None) -> list[BrokerError | None]:
-        """All of it in one durable transaction; why each was refused, or None. `shortage`: why nothing new is
-        taken. `gone`: why nothing at all is. Raises sqlite3.Error: nothing was done."""
+        """Execute `works` in one durable transaction. Return why each was refused, or None. `shortage` is why only dead letters
+        are appended; `gone` is why nothing is. Raises sqlite3.Error: then nothing was done."""
         plan = LogPlan(self.heads, self._limits.bytes_max - self.used_bytes, shortage, gone)
         refusals = [plan.add(work) for work in works]
         self._execute(plan.statements())
@@ -265,19 +265,19 @@ class Database:
         return refusals
 
     def withdraw(self, before: Mapping[str, PartitionHead]) -> None:
-        """Take back what comes after where the partitions were. Raises sqlite3.Error."""
+        """Delete the messages after the ends that the partitions had. Raises sqlite3.Error."""
         statements: list[Statement] = []
         heads: dict[str, PartitionHead] = {}
         for topic, head in self.heads.items():
             end = before[topic].end if topic in before else 0
             statements.append((schema.WITHDRAW, (chunk_key(head.id, end), chunk_key(head.id, OFFSET_MASK))))
             heads[topic] = head._replace(end=min(head.end, end))
-        self.heads = heads  # also where it fails: then nothing can be appended, since its place is taken
+        self.heads = heads  # even if the deletion fails: then no append succeeds, since its offsets are taken
         self._execute(statements)
 
     def _execute(self, statements: Sequence[Statement]) -> None:
         connection = self._connection
-        if len(statements) == 1:  # a transaction by itself, and only one trip through the interpreter lock
+        if len(statements) == 1:  # it is a transaction by itself, with only one trip through the interpreter lock
             connection.execute(*statements[0])
         elif statements:
             try:
@@ -291,8 +291,8 @@ class Database:
                 raise
 
     def tidy(self, idle: Callable[[], bool], *, is_disk_low: bool = False) -> bool:
-        """Give space back, a step at a time unless idle, all of it where the disk is low; and bound the
-        write-ahead log. Return whether the files have changed. Raises sqlite3.Error: later, then."""
+        """Free space beyond the spare space (all, if the disk is low): one step, and more while `idle` returns True. Bound the
+        write-ahead log. Return whether the files have changed. Raises sqlite3.Error: then try again later."""
         limits = self._limits
         is_changed = False
         self._measure()
@@ -312,11 +312,11 @@ class Database:
         return is_changed
 
     def checkpoint(self) -> None:
-        """Copy what is in the write-ahead log into the file, as far as no reader holds it. Raises sqlite3.Error."""
+        """Copy the pages in the write-ahead log into the file, as far as no reader holds them. Raises sqlite3.Error."""
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _truncate_wal(self) -> None:
-        # While a reader holds on to it, the write-ahead log can't start anew.
+        # While a reader uses it, the write-ahead log can't be truncated.
         with self._reading:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -329,7 +329,8 @@ class Database:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def close(self, *, is_done: bool = False) -> None:
-        """`is_done`: the file was in use, and has all that was written."""
+        """Close the connection. `is_done`: the file was in use, and has everything that was written, so note that it is
+        closed."""
         if is_done:
             with suppress(sqlite3.Error):
                 self._connection.execute(schema.SET_STATE, (0,))
@@ -339,8 +340,8 @@ class Database:
 def transact_in_place(
     database: Database, works: Sequence[Work], shortage: str | None, gone: str | None, look: Callable[[], str | None]
 ) -> tuple[list[BrokerError | None], str | None]:
-    """As Database.transact. Look whether the files are still what they were before anything is acknowledged; if not, take back
-    what was appended, since its sender learns that it was not kept. Also return why they are not. Raises sqlite3.Error."""
+    """Execute Database.transact, and look whether the files are still in their places before anything is acknowledged. If not,
+    withdraw the appends, since their senders get an error. Also return why they are not. Raises sqlite3.Error."""
     before = database.heads
     refusals = database.transact(works, shortage, gone)
     if gone is not None or (gone := look()) is None or not any(isinstance(work, LogAppend) for work in works):
@@ -352,12 +353,12 @@ def transact_in_place(
 
 
 def _text(content: bytes) -> str:
-    """Never fails: what is damaged does not fit its checksum."""
+    """Decode a text. Damaged bytes raise no error, since the text does not fit its checksum anyway."""
     return content.decode(errors="replace")
 
 
 def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, PartitionHead]:
-    """Where the partitions are, but for their ends. Raises sqlite3.Error, FileDamaged."""
+    """Return the positions of the partitions, without their ends. Raises sqlite3.Error, FileDamaged."""
     heads: dict[str, PartitionHead] = {}
     for id_, topic, committed, intent, log, depth, floor, checksum in connection.execute(schema.HEADS).fetchall():
         head = PartitionHead(id_, committed, committed, intent, log or "", depth or 0, floor or 0)
@@ -368,7 +369,7 @@ def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[s
 
 
 def make_directory(directory: Path) -> None:
-    """With its parents; each new entry survives a power cut."""
+    """Make a directory and its parents, so that each survives a power cut."""
     if not directory.is_dir():
         make_directory(directory.parent)
         directory.mkdir(exist_ok=True)

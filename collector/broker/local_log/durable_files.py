@@ -8,7 +8,7 @@ from collector.broker.local_log.witness import sync_directory
 
 
 def size_of(file: Path) -> int:
-    """Return how many bytes a file has: none where there is no file."""
+    """Return the number of bytes of a file; 0 if there is no file."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -16,7 +16,7 @@ def size_of(file: Path) -> int:
 
 
 def copy_in_place(link: Path) -> None:
-    """Make a link a file of its own, durably: what is written to the other name does not change it any more."""
+    """Replace a link by a copy, durably, so that writes under the other name no longer change it."""
     copy = link.with_name(f"{link.name}-copy")
     shutil.copyfile(link, copy)
     descriptor = os.open(copy, os.O_RDONLY)
@@ -29,7 +29,7 @@ def copy_in_place(link: Path) -> None:
 
 
 def link(file: Path, link: Path) -> None:
-    """Give a file another name, by which its content is found when the file itself is removed."""
+    """Give a file another name, under which its content is found after the first name is removed."""
     try:
         os.link(file, link)
     except OSError:  # a file system without links

@@ -1,17 +1,17 @@
-"""The files of the log together: the database, the connection that reads, the witness, and what to do when they are damaged.
+"""The files of the log together: the database, the connection that reads, and the witness, and their repair after damage.
 
-The witness says how far the log had come. Where the database is behind it at the start, acknowledged messages are gone; where
-SQLite can't use the database, or rows of it are missing, it is made anew from what its pages still hold. What is not found is
-reported, and the log goes on behind it, with offsets that were never used.
+The witness records how far the log had come. If the database is behind it at the start, acknowledged messages are gone. If
+SQLite can't use the database, or rows of it are missing, it is rebuilt from the messages that its pages still hold. Messages
+that are not found are reported, and the log goes on behind them, with offsets that were never used.
 
 Invariants:
-1. Offsets never repeat while the witness or the database is there (test_offsets_go_on_after_a_loss).
-2. What was committed is not polled again (test_an_old_copy_is_not_stored_again).
+1. Offsets never repeat while the witness or the database exists (test_offsets_go_on_after_a_loss).
+2. Committed messages are not polled again (test_an_old_copy_is_not_stored_again).
 3. A damaged file is moved aside, never deleted (test_a_damaged_header_costs_nothing,
    test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
-4. One process at a time uses the files, also where the lock of the data directory was removed
+4. One process at a time uses the files, even if the lock of the data directory was removed
    (test_a_log_is_used_by_one_process).
-5. Nothing is acknowledged once the files are no longer where or what they were; what they hold can still be read and committed
+5. Nothing is acknowledged once the files were removed, replaced or cut. Their messages can still be read and committed
    (test_a_log_that_is_removed_takes_nothing, test_a_log_that_is_cut_takes_nothing).
 """
 
@@ -44,13 +44,13 @@ from collector.broker.local_log.witness import Witnessed, believed, read_witness
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
-# How long a structure that was found to be sound is trusted while more messages are missing.
+# How long a structure that was found to be sound is trusted if more messages are missing.
 _SOUND_S: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
 class LogFiles:
-    """One thread at a time writes: the methods take a lock. `read` is called by one other thread."""
+    """Reads, writes and repairs the files. The methods take a lock, so one thread at a time writes. Another thread reads."""
 
     def __init__(self, directory: Path, limits: LocalLogLimits, store: Path | None) -> None:
         """Use `open`."""
@@ -75,17 +75,17 @@ class LogFiles:
         self._opening: Final = LogOpening(self.file, limits, self._reading, self.incidents, self.losses)
         self._branch: Branch | None = None
         self._damage: str | None = None
-        """Why the file must be made anew before it can be used; None: it can be used."""
+        """Why the file must be rebuilt before it can be used; None if it can be used."""
         self._known = Witnessed((), {})
         self._sound_until = 0.0
         self._disk_looks: Final = DiskLooks(self.disk)
         self._copying: Final = threading.Lock()
         self.gone: str | None = None
-        """Why nothing is taken: the files are no longer where or what they were. None: they are."""
+        """Why nothing is appended: the files were removed, replaced or cut. None if they were not."""
 
     @classmethod
     def open(cls, directory: Path, limits: LocalLogLimits, store: Path | None) -> Self:
-        """`store`: the directory of the store that the log is beside, if it is one. Raises LocalLogUnusable."""
+        """Open or make the files. `store` is the directory of the embedded store, if there is one. Raises LocalLogUnusable."""
         files = cls(directory, limits, store)
         try:
             make_directory(directory)
@@ -100,14 +100,14 @@ class LogFiles:
         return files
 
     def _lock(self, directory: Path) -> None:
-        """Raises LocalLogUnusable, OSError."""
+        """Lock the directory. Raises LocalLogUnusable, OSError."""
         self._locked = os.open(directory, os.O_RDONLY)
         try:
             fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._unlock()
             raise LocalLogUnusable(f"cannot open the local log {self.file}: another process uses it") from None
-        except OSError:  # NFS locks no directory: there the lock of the data directory is all there is
+        except OSError:  # NFS locks no directory: there is only the lock of the data directory
             self._unlock()
 
     def _unlock(self) -> None:
@@ -139,7 +139,7 @@ class LogFiles:
         return None
 
     def witness_in_store(self) -> None:
-        """From now on, also note in the store's directory how far the log has come, if that is there."""
+        """From now on, also note in the store's directory how far the log has come, if that directory exists."""
         with self._busy:
             file = self._in_store_file
             if self._in_store is not None or file is None or not file.parent.is_dir():
@@ -173,16 +173,16 @@ class LogFiles:
 
     @property
     def lineage(self) -> tuple[Epoch, ...]:
-        """Its last starts, this one last."""
+        """Return the last starts; this start is last."""
         return self._database.lineage
 
     @property
     def is_new(self) -> bool:
-        """Return whether the file was made just now, and nothing is known of one before it."""
+        """Return whether the file was made just now, and no earlier file is known."""
         return self._database.is_new
 
     def transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
-        """As Database.transact; a damaged file is made anew first. Raises sqlite3.Error, OSError: nothing was done."""
+        """Execute Database.transact; rebuild a damaged file first. Raises sqlite3.Error, OSError: then nothing was done."""
         with self._busy:
             if self._damage is not None:
                 self._reopen(self._damage)
@@ -215,7 +215,7 @@ class LogFiles:
         return Witnessed(database.identities, database.heads, self.gone is not None, database.lineage)
 
     def look(self) -> str | None:
-        """Return why the files are not where or what they were; None: they are. Called by any thread."""
+        """Return how the files were removed, replaced or cut; None if they were not. Called by any thread."""
         return self._open_files.fault()
 
     @property
@@ -228,14 +228,14 @@ class LogFiles:
 
     @property
     def is_cut(self) -> bool:
-        """Return whether they were cut: then only a restart helps."""
+        """Return whether the files were cut: then only a restart helps."""
         return self._open_files.cut is not None
 
     def tidy(self, idle: Callable[[], bool]) -> None:
-        """As Database.tidy; and sync the witness now and then. Raises sqlite3.Error, OSError."""
+        """Execute Database.tidy, and sync the witness if that is due. Raises sqlite3.Error, OSError."""
         with self._busy:
             self.sync_witness()
-            # A copy holds the write-ahead log: to cut it off would wait for the copy, and appends with it.
+            # A copy uses the write-ahead log: truncating it would wait for the copy, and delay appends.
             if self._damage is None and self.gone is None and not self._copying.locked():
                 if self._open_files.frames_ahead >= max(1, self._limits.wal_bytes_max // schema.PAGE_BYTES):
                     self._database.checkpoint()
@@ -248,15 +248,15 @@ class LogFiles:
         return self._witness.is_synced and (self._in_store is None or self._in_store.is_synced)
 
     def sync_witness(self) -> None:
-        """Not more often than once a second."""
+        """Sync the witnesses, at most once a second."""
         with self._busy:
             self._witness.sync_now_and_then()
             if self._in_store is not None:
                 self._in_store.sync_now_and_then()
 
     def copy_to(self, directory: Path) -> None:
-        """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
-        Raises OSError, sqlite3.Error."""
+        """Write a snapshot of the log into `directory`, and its witness next to that; appends go on meanwhile. Raises OSError,
+        sqlite3.Error."""
         if (gone := self.look()) is not None:
             raise OSError(gone)
         with self._copying:
@@ -264,7 +264,7 @@ class LogFiles:
 
     def close(self) -> None:
         with self._busy:
-            # The reader first: the last connection to close checkpoints, and that must be the one that writes.
+            # The reader first: the last connection to close checkpoints, and that must be the connection that writes.
             is_gone = self._open_files.fault_of_written() is not None
             self._reader.close(is_gone=is_gone)
             self._database.close(is_done=not is_gone)
@@ -277,11 +277,11 @@ class LogFiles:
                     witness.close()
             self._unlock()
 
-    # What is found while reading.
+    # Reading, and damage that it finds.
 
     def read(self, topic: str, head: PartitionHead, bytes_max: int) -> Range | Skip | None:
-        """Return the range from `head` on; or, where messages in its place can't be read, what to skip: it is reported.
-        None: the file was made anew, so ask again. Raises BrokerDown."""
+        """Return the range from `head` on; or, if its messages can't be read, the messages to skip, which are reported. Return
+        None if the file was rebuilt, so that the caller asks again. Raises BrokerDown."""
         try:
             range_, found = self._reader.read(topic, head, bytes_max)
             if any(it.row is None for it in found) and self._is_made_anew():
@@ -304,7 +304,8 @@ class LogFiles:
         return Skip(topic, found[0].start, found[-1].end)
 
     def _is_made_anew(self) -> bool:
-        """Rows are missing: of a file with a sound structure they are lost, another may still have them in its pages."""
+        """Rebuild the file, from which rows are missing, if its structure is damaged: its pages may still have them. In a sound
+        file they are lost. Return whether it was rebuilt."""
         with self._busy:
             if time.monotonic() < self._sound_until:
                 return False
@@ -317,13 +318,13 @@ class LogFiles:
             return False
 
     def _report(self, topic: str, id_: int, found: Sequence[Found]) -> None:
-        """Raises OSError: then it must be done again."""
+        """Report the messages that can't be read. Raises OSError: then it must be done again."""
         if found:
             with self._busy:
                 damages = [self.losses.damage_of(self._database, topic, id_, it) for it in found]
             self.losses.report(damages)
 
-    # What is made anew.
+    # Rebuilding.
 
     def _reopen(self, reason: str) -> None:
         with self._busy:

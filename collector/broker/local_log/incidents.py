@@ -1,14 +1,14 @@
-"""What was damaged or lost, in folders `damaged-TIME` beside the log's directory, until an operator confirms it and after.
+"""Reports of damage and losses, in folders `damaged-TIME` next to the log's directory. An operator confirms them; they stay.
 
-A folder has `report.jsonl`, one line for each stretch of messages, and what was damaged itself: files as they were found, rows
-that could not be read. Nothing is ever deleted from it. `confirmed.json` says that an operator has seen it; it is a file, so
+A folder has `report.jsonl`, one line for each range of messages, and the damaged data itself: files as they were found, rows
+that could not be read. Nothing is ever deleted from it. `confirmed.json` records that an operator has seen it; it is a file, so
 that it can be written whether the collector runs or not.
 
 Invariants:
 1. A loss is in a synced report before the log goes on after it (test_a_loss_is_reported_before_the_log_goes_on).
-2. The same messages of a log are reported once, however often and in whichever stretches they are found
+2. The same messages of a log are reported once, however often and in whichever ranges they are found
    (test_damage_in_doubt_is_reported_once, test_what_is_reported_is_not_reported_again_in_parts).
-3. What was missing with a log that was put back is lost no more (test_another_log_in_its_place_is_a_log_of_its_own,
+3. Messages of a missing log that was put back no longer count as lost (test_another_log_in_its_place_is_a_log_of_its_own,
    test_what_is_found_again_ends_its_alarm).
 """
 
@@ -31,17 +31,17 @@ _CONFIRMED: Final = "confirmed.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """Acknowledged messages of a topic that can't be read: offsets from `start` up to but not including `end`. Without a topic
-    nobody knows which."""
+    """Acknowledged messages of a topic that can't be read: offsets from `start` up to but not including `end`. If `topic` is
+    empty, it is not known which messages are lost."""
 
     topic: str
     start: int
     end: int
     reason: str
     log: str = ""
-    """The identity of the log; empty: of the one that was there, whichever it was."""
+    """The identity of the log; empty: the log that was there then."""
     requests: Sequence[Mapping[str, Any]] = ()
-    """Receipts: of the damaged messages, where they are readable, and of their neighbours."""
+    """The receipts of the damaged messages, if they are readable, and of their neighbours."""
 
     @property
     def messages(self) -> int:
@@ -50,7 +50,7 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """One folder."""
+    """The content of one folder."""
 
     folder: Path
     damages: Sequence[Damage]
@@ -63,7 +63,7 @@ class Incident:
 
 @dataclass
 class Incidents:
-    """Those of one data directory. A folder is made with the first damage after a start or a confirmation."""
+    """Writes the reports of one data directory. It makes a folder at the first damage after a start or a confirmation."""
 
     directory: Path
     now: Callable[[], float] = time.time
@@ -71,7 +71,7 @@ class Incidents:
     _reported: list[Damage] = field(default_factory=list, init=False)
 
     def folder(self) -> Path:
-        """Return where to keep what is damaged. Raises OSError."""
+        """Return the folder for damaged data. Raises OSError."""
         if self._folder is None or (self._folder / _CONFIRMED).exists():
             name = _PREFIX + datetime.fromtimestamp(self.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
             names = (name if number == 1 else f"{name}-{number}" for number in range(1, 1_000_000))
@@ -82,7 +82,7 @@ class Incidents:
         return self._folder
 
     def report(self, damages: Sequence[Damage]) -> list[Damage]:
-        """Write, durably, what of them is in no unconfirmed folder yet, and return it. Raises OSError."""
+        """Write, durably, the damages that are in no unconfirmed folder yet, and return them. Raises OSError."""
         known = [damage for incident in self.unconfirmed() for damage in incident.damages] + self._reported
         new = [replace(damage, start=start, end=end) for damage in damages for start, end in _uncovered(damage, known)]
         if new:
@@ -92,12 +92,12 @@ class Incidents:
         return new
 
     def report_unknown(self, reason: str) -> None:
-        """Write, durably, that nobody knows what was lost. Raises OSError."""
+        """Write, durably, that messages may be lost, and that it is not known which. Raises OSError."""
         damage = {"found_at": self.now(), **asdict(Damage(topic="", start=0, end=0, reason=reason))}
         _write(self.folder() / _REPORT, json.dumps(damage).encode() + b"\n", os.O_APPEND)
 
     def found_again(self, is_there: Callable[[Damage], Sequence[tuple[int, int]]]) -> int:
-        """Note, durably, which messages that were reported are there again, and return how many. `is_there`: which offsets of a
+        """Note, durably, which reported messages exist again, and return how many. `is_there` returns their offsets for a
         report. Raises OSError."""
         found = 0
         for incident in self.unconfirmed():
@@ -109,11 +109,11 @@ class Incidents:
         return found
 
     def keep(self, name: str, content: bytes) -> None:
-        """Keep a part that was damaged. Raises OSError."""
+        """Keep damaged data in the folder. Raises OSError."""
         _write(self.folder() / name, content, os.O_TRUNC)
 
     def take(self, file: Path) -> None:
-        """Move a damaged file here. Raises OSError."""
+        """Move a damaged file to the folder. Raises OSError."""
         folder = self.folder()
         shutil.move(file, _free_name(folder, file.name))
         sync_directory(folder)
@@ -124,7 +124,7 @@ class Incidents:
 
 
 def read_incidents(directory: Path) -> list[Incident]:
-    """Every folder, in the order of their names. Of one whose messages are all there again nothing is left to confirm."""
+    """Return the incidents of all folders, by name. An incident whose messages all exist again counts as confirmed."""
     incidents: list[Incident] = []
     for folder in sorted(directory.glob(f"{_PREFIX}*")):
         if folder.is_dir():
@@ -135,7 +135,7 @@ def read_incidents(directory: Path) -> list[Incident]:
 
 
 def confirm(incidents: Sequence[Incident]) -> None:
-    """An operator has seen them. Raises OSError."""
+    """Record that an operator has seen the incidents. Raises OSError."""
     for incident in incidents:
         _write(incident.folder / _CONFIRMED, json.dumps({"confirmed_at": time.time()}).encode() + b"\n", os.O_TRUNC)
 
@@ -155,7 +155,7 @@ def _uncovered(damage: Damage, known: Sequence[Damage]) -> Iterator[tuple[int, i
 
 
 def _read(report: Path) -> tuple[list[Damage], int]:
-    """Return what is reported and not found again, and how often some of it was."""
+    """Return the damages that were not found again, and how many notes say that some were."""
     damages: list[Damage] = []
     found = 0
     is_damaged = False
@@ -171,7 +171,7 @@ def _read(report: Path) -> tuple[list[Damage], int]:
                 del entry["found_at"]
                 damages.append(Damage(**entry))
         except (ValueError, TypeError, KeyError):
-            # A line without its end was cut by a power cut as it was written: the log had not gone on, and finds it again.
+            # A power cut ended the write of a line without a line feed: the log had not gone on, and finds the damage again.
             is_damaged = is_damaged or line.endswith("\n")
     if is_damaged:
         damages.append(Damage(topic="", start=0, end=0, reason="a part of this report is damaged: what it said is not known"))

@@ -1,13 +1,13 @@
-"""Whether the log and its witness have gone the same way, or went different ways since one was a copy of the other.
+"""Find out whether the log and its witness are of one history, or of two branches, after one was a copy of the other.
 
-Each start adds an *epoch* to the log and, after that, to the witness: a random number, and where the partitions were then. Two
-copies that are both used have the same epochs up to some place, and others behind it. Positions of one say nothing of the other
-behind that place.
+Each start adds an *epoch* to the log and, after that, to the witness: a random number, and the partitions' positions then. Two
+copies that are both used have the same epochs up to some place, and different epochs after it. After that place, positions of
+one do not hold for the other.
 
 Invariants:
 1. A log whose witness does not know its last starts, or trails, is the same log
    (test_a_start_that_broke_off_is_no_other_branch, test_an_old_copy_of_before_a_start_is_the_same_log).
-2. Of two branches, what both hold is taken once, and what either holds alone is taken or reported
+2. Messages that both of two branches have are taken once; messages that only one branch has are taken or reported
    (test_logs_of_two_copies_that_are_exchanged_lose_nothing).
 """
 
@@ -19,19 +19,20 @@ from collector.broker.local_log.plan import PartitionHead
 
 EPOCH_BYTES = 8
 IDENTITY_BYTES = 16
-# How many are kept: older ones are forgotten.
+# How many epochs are kept. Older epochs are forgotten.
 EPOCHS_MAX = 48
 
 
 class At(NamedTuple):
-    """Where a partition was."""
+    """The position of a partition at a start."""
 
     committed: int
     end: int
 
 
 class Epoch(NamedTuple):
-    """A start. `is_branch`: another branch was in the log's place; `committed` is then what the store beside it had of both."""
+    """A start. `is_branch`: another branch was in the log's place. Then `committed` is up to where the embedded store had the
+    messages of both branches."""
 
     id: str
     heads: Mapping[str, At]
@@ -39,14 +40,14 @@ class Epoch(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """Two logs that were one. By topic: where they were one, and how much of that is stored beside the witness."""
+    """Two logs that were one. By topic: up to where they were one, and up to where that is stored, by the witness."""
 
     shared: Mapping[str, int]
     stored: Mapping[str, int]
 
 
 def new_epoch(heads: Mapping[str, PartitionHead], branch: Branch | None) -> Epoch:
-    """Return that of a start. `branch`: what was found then."""
+    """Return the epoch of a start. `branch` is the branch that was found then."""
     at = {topic: At(head.committed, head.end) for topic, head in heads.items()}
     if branch is not None:
         at = {topic: At(min(it.committed, branch.stored.get(topic, 0)), it.end) for topic, it in at.items()}
@@ -56,7 +57,7 @@ def new_epoch(heads: Mapping[str, PartitionHead], branch: Branch | None) -> Epoc
 def branch_of(
     log: Sequence[Epoch], witness: Sequence[Epoch], heads: Mapping[str, PartitionHead], seen: Mapping[str, PartitionHead]
 ) -> Branch | None:
-    """Return where the log of `heads` and the witness, which has `seen`, parted; None: they did not, as far as is known."""
+    """Return where the log of `heads` and the witness, which has `seen`, parted; None if they did not, as far as is known."""
     if not log or not witness:
         return None
     ids = [epoch.id for epoch in log]

@@ -1,11 +1,11 @@
 """The local durable log: the broker of the embedded form, in one SQLite file.
 
-An append is answered after the fsync of the one transaction that holds all of its messages. One thread with one
-connection writes and checkpoints, and nothing else does: SQLite before 3.51.3 can corrupt a WAL database where two
-connections write or checkpoint at the same moment (sqlite.org/wal.html, "the WAL-reset bug").
+An append returns after the fsync of the one transaction that holds all of its messages. Only one thread with one connection
+writes and checkpoints: SQLite before 3.51.3 can corrupt a WAL database if two connections write or checkpoint at the same
+moment (sqlite.org/wal.html, "the WAL-reset bug").
 
-Group commit: whatever waits when the thread is free shares its next transaction. Messages of one topic that commit together
-share a row, a *chunk*, as record batches do in Kafka: each row read or written costs a trip through Python's interpreter lock.
+Group commit: all requests that wait when the thread is free share its next transaction. Messages of one topic that commit
+together share a row, a *chunk*, as record batches do in Kafka: each row costs a trip through Python's interpreter lock.
 docs/adr/0004-local-log.md has the reasons and the measurements.
 """
 
@@ -49,10 +49,10 @@ class LocalLog:
     def __init__(self, files: LogFiles, limits: LocalLogLimits, topics: Sequence[str]) -> None:
         """Use `open`."""
         self.failure: str | None = None
-        self.unproven: str | None = None  # a `ping` tries it
-        """Why the last transaction failed; None: it did not."""
+        """Why the last transaction failed; None if it did not."""
+        self.unproven: str | None = None  # always None: `ping` writes after a failure
         self.is_new: Final = files.is_new
-        """Whether the file was made just now, and nothing is known of one before it."""
+        """Whether the file was made just now, and no earlier file is known."""
         self.identity: Final = files.identity
         """The file's identity."""
         self._file: Final = files.file
@@ -66,7 +66,7 @@ class LocalLog:
         self._waiting_bytes = 0
         self._untidy: Final = Reminder()
         self._closing = False
-        self._changed: Final = threading.Condition()  # guards the three above
+        self._changed: Final = threading.Condition()  # guards `_waiting`, `_waiting_bytes` and `_closing`
         self._files: Final = files
         self._read_thread: Final = ThreadPoolExecutor(1, "local-log-read")
         self._write_thread: Final = threading.Thread(target=self._run, name="local-log-write", daemon=True)
@@ -74,13 +74,13 @@ class LocalLog:
 
     @classmethod
     async def open(cls, directory: Path, limits: LocalLogLimits, topics: Collection[str], *, store: Path | None = None) -> Self:
-        """Open or create the file in `directory`. `topics` are those that `poll` reads. `store`: the directory of the store
-        beside it, where it also notes how far it has come. Raises LocalLogUnusable."""
+        """Open or create the file in `directory`. `poll` reads `topics`. `store` is the directory of the embedded store, where
+        the log also notes how far it has come. Raises LocalLogUnusable."""
         files = await asyncio.to_thread(LogFiles.open, directory, limits, store)
         return cls(files, limits, tuple(topics))
 
     async def close(self) -> None:
-        """Finish what waits already, refuse what comes (BrokerDown), and close the file."""
+        """Finish the requests that wait, refuse new ones (BrokerDown), and close the file."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -100,10 +100,10 @@ class LocalLog:
     async def append(self, messages: Sequence[Message]) -> None:
         """Return when all of them are durable; they become so together. Raises BrokerFull, BrokerDown.
 
-        BrokerFull, and a timeout before the transaction began: nothing was kept. Once begun, its outcome is awaited, however
-        long the disk takes. After a failed transaction (disk full, I/O error) nothing was kept, unless the process dies
-        before the next one: then what the file system had taken may be found and kept at the next start.
-        A caller that is cancelled leaves either all of its messages or none.
+        After BrokerFull, or a timeout before the transaction began, no message was kept. Once begun, its outcome is awaited,
+        however long the disk takes. After a failed transaction (disk full, I/O error) no message was kept, unless the process
+        dies before the next one: then messages that the file system had taken may be found and kept at the next start.
+        If the caller is cancelled, either all of its messages are kept or none.
         Dead letters are not refused for want of room: they are moved here from messages that `bytes_max` counted already.
         """
         if messages:
@@ -125,7 +125,7 @@ class LocalLog:
                         return read
                     if read is not None:
                         await self._submit(read, 0)
-                    self._appended.set()  # there may be more behind it
+                    self._appended.set()  # more messages may follow
                     break
             try:
                 async with asyncio.timeout_at(deadline):
@@ -137,7 +137,7 @@ class LocalLog:
         await self._submit(Intend(messages), 0)
 
     async def commit(self, messages: Range) -> None:
-        """As the contract has it; the messages are deleted. A range that was committed before is left as it is."""
+        """Commit, as the contract says, and delete the messages. Do nothing for a range that was committed before."""
         await self._submit(Commit(messages), 0)
 
     async def positions(self) -> dict[Partition, Position]:
@@ -151,38 +151,38 @@ class LocalLog:
         return {Partition(topic, 0): self.depth(topic) for topic in self._turns}
 
     async def ping(self) -> None:
-        """Raises BrokerDown where the log can't be written: after a failure, by trying. Notices that its files are gone."""
+        """Check that the log can be written: by a write, after a failure or if a file has changed. Raises BrokerDown."""
         if self._closing:
             raise BrokerDown(f"cannot write {self._file}: it is closed")
         if self.failure is not None or await asyncio.to_thread(self._has_changed):
             await self._submit(Probe(), 0)
 
     def _has_changed(self) -> bool:
-        """Return whether somebody else has changed a file: what is written next tells, or makes it again."""
+        """Return whether somebody else has changed a file. The next write then fails, or makes the file again."""
         return self._files.look() is not None or not self._files.is_witness_whole
 
     @property
     def is_gone(self) -> bool:
-        """Return whether its files were removed, replaced or cut since they were opened."""
+        """Return whether the log's files were removed, replaced or cut since they were opened."""
         return self._files.gone is not None
 
     @property
     def is_cut(self) -> bool:
-        """Return whether its files were cut since they were opened."""
+        """Return whether the log's files were cut since they were opened."""
         return self._files.is_cut
 
     @property
     def starts(self) -> tuple[Epoch, ...]:
-        """Its last starts, and where the partitions were at each; this one last."""
+        """Return the last starts, and the partitions' positions at each; this start is last."""
         return self._files.lineage
 
     async def witness_in_store(self) -> None:
-        """The directory of the store is there now."""
+        """Note how far the log has come in the store's directory too, which exists now."""
         await asyncio.to_thread(self._files.witness_in_store)
 
     async def copy_to(self, directory: Path) -> None:
-        """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
-        Raises BrokerDown."""
+        """Write a snapshot of the log into `directory`, and its witness next to that; appends go on meanwhile. Raises
+        BrokerDown."""
         try:
             await asyncio.to_thread(self._files.copy_to, directory)
         except (OSError, sqlite3.Error) as error:
@@ -215,7 +215,7 @@ class LocalLog:
             request.done.set_exception(BrokerDown(f"cannot append {request.size} bytes to {self._file}: {waited}"))
 
     def _withdraw(self, request: LogRequest) -> bool:
-        """Return whether it could still be taken back."""
+        """Withdraw a request that no transaction has taken. Return whether that succeeded."""
         with self._changed:
             if request.taken or request.work is None:
                 return False
@@ -225,12 +225,12 @@ class LocalLog:
 
     @property
     def bytes_used(self) -> int:
-        """Return how much of `bytes_max` is taken, counted shortly after each transaction."""
+        """Return how many of `bytes_max` are used, measured shortly after each transaction."""
         return self._files.used_bytes
 
     @property
     def bytes_max(self) -> int:
-        """Return how much it may take (local_log.bytes_max)."""
+        """Return how many bytes the log may use (local_log.bytes_max)."""
         return self._limits.bytes_max
 
     @property
@@ -239,26 +239,26 @@ class LocalLog:
 
     @property
     def disk(self) -> Disk:
-        """The file system that the log is in."""
+        """Return the file system that the log is in."""
         return self._files.disk
 
     def damages(self) -> tuple[int, int]:
-        """How often damage was found, and how many acknowledged messages were lost by it, as far as no operator has confirmed
-        it. Reads files; raises OSError."""
+        """Return the number of incidents that no operator has confirmed, and how many acknowledged messages they lost. Reads
+        files. Raises OSError."""
         incidents = self._files.incidents.unconfirmed()
         return len(incidents), sum(incident.messages for incident in incidents)
 
     def lacking_in_store(self, lacking: Mapping[str, tuple[int, int]]) -> int:
-        """Report, durably, messages that were committed and are not in the store beside the log; return how many are newly
-        reported. Raises OSError."""
+        """Report, durably, messages that were committed and are not in the embedded store. Return how many are newly reported.
+        Raises OSError."""
         return self._files.losses.report_lacking(self.identity, lacking)
 
     def stored_beside(self, has: Callable[[str, int, int], Sequence[tuple[int, int]]]) -> None:
-        """Take back what of that is in the store that is beside it now. Raises OSError."""
+        """Withdraw those reports as far as the present store has the messages. Raises OSError."""
         self._files.losses.stored_again(self.identity, has)
 
     def depth(self, topic: str) -> int:
-        """Messages of any topic, polled or not, that are not yet committed."""
+        """Return the number of a topic's messages, polled or not, that are not yet committed."""
         head = self._heads.get(topic, NO_HEAD)
         return head.end - head.committed
 
@@ -269,7 +269,7 @@ class LocalLog:
         errors: list[BrokerError | None],
         heads: dict[str, PartitionHead],
     ) -> None:
-        """In the event loop: make a transaction known."""
+        """Answer the requests of a transaction, in the event loop."""
         self._note(failure)
         self._heads = heads
         for request, error in zip(batch, errors, strict=True):
@@ -290,12 +290,12 @@ class LocalLog:
         self.failure = failure
 
     def _run(self) -> None:
-        """The writer thread."""
+        """Run transactions until the log is closed. This is the writer thread."""
         while batch := self._take():
             failure, errors = self._transact([request.work for request in batch if request.work is not None])
             try:
                 self._loop.call_soon_threadsafe(self._settle, batch, failure, errors, self._files.heads)
-            except RuntimeError:  # the loop was closed without closing the log: nobody is left to hear
+            except RuntimeError:  # the loop was closed without closing the log: no caller is left
                 return
             try:
                 self._files.tidy(lambda: not self._waiting and not self._closing)
@@ -324,7 +324,7 @@ class LocalLog:
         return batch
 
     def _wait(self) -> None:
-        """Until something changes; and meanwhile sync what says how far the log has come."""
+        """Wait until a request comes or the log is closed. Sync the witness meanwhile."""
         if self._changed.wait(None if self._files.is_witness_synced else WITNESS_SYNC_S):
             return
         self._changed.release()
@@ -337,6 +337,6 @@ class LocalLog:
         try:
             refusals = self._files.transact(works)
             return self._files.gone, refusals
-        except Exception as error:  # noqa: BLE001 - whatever it is, every caller must hear of it and none may wait for ever
+        except Exception as error:  # noqa: BLE001 - every caller must get every error, and none may wait for ever
             failure = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
             return failure, [BrokerDown(f"cannot write {self._file}: {failure}") for _ in works]

@@ -1,6 +1,6 @@
-"""Acknowledged messages that are lost or damaged: which requests they were of, reported and logged.
+"""Report and log acknowledged messages that are lost or damaged, with the requests that they belong to.
 
-A message has a receipt, which names its request. Where the message itself is lost, the receipts before and after it say between
+A message has a receipt, which names its request. If the message itself is lost, the receipts before and after it show between
 which requests of a process it was.
 """
 
@@ -25,20 +25,20 @@ _LACKING: Final = "the store is older than the log: it lacks what was stored sin
 
 
 class LossReports:
-    """Those of one log."""
+    """Reports the losses of one log."""
 
     def __init__(self, incidents: Incidents) -> None:
-        """`incidents`: where they are kept."""
+        """Write the reports to `incidents`."""
         self._incidents: Final = incidents
         self._logger: Final = structlog.get_logger(__name__)
-        self._last_read: Final[dict[str, tuple[int, Payload]]] = {}  # by topic: the last message that was read, and its end
+        self._last_read: Final[dict[str, tuple[int, Payload]]] = {}  # the last message that was read, and its end, by topic
 
     def remember(self, messages: Range) -> None:
-        """Note what was read last: it may be the last before a loss, and the database may have it no more by then."""
+        """Note the last message that was read: it may be the last before a loss, and be deleted from the database by then."""
         self._last_read[messages.partition.topic] = messages.end, messages.payloads[-1]
 
     def damage_of(self, database: Database, topic: str, id_: int, found: Found) -> Damage:
-        """Return what was found while reading, and keep what is left of it. Raises OSError."""
+        """Return the damage that was found while reading, and keep the damaged row. Raises OSError."""
         requests = _neighbours(database, id_, Gap(topic, found.start, found.end), self._last_read.get(topic))
         if found.row is not None:
             key, lengths, payload, checksums = found.row
@@ -51,7 +51,7 @@ class LossReports:
         return Damage(topic=topic, start=found.start, end=found.end, reason=found.reason, requests=requests)
 
     def report_gaps(self, database: Database, ids: Mapping[str, int], gaps: Sequence[Gap], reason: str) -> None:
-        """Report messages that a database lacks. `ids`: of the topics in it. Raises OSError: then it must be done again."""
+        """Report messages that a database lacks. `ids` are those of its topics. Raises OSError: then it must be done again."""
         self.report(
             [
                 Damage(
@@ -66,7 +66,7 @@ class LossReports:
         )
 
     def report_no_witness(self, file: Path) -> None:
-        """Say that a loss can't be noticed by its witness."""
+        """Log that the witness is lost, so that it can't show a loss before now."""
         self._logger.warning(
             "the file that says how far the local log had come is damaged or missing: it begins anew, and a loss before now"
             " can't be noticed by it",
@@ -74,7 +74,7 @@ class LossReports:
         )
 
     def report_witness_in_store(self, file: Path) -> None:
-        """Say that the witness begins anew, and that nothing is lost by it."""
+        """Log that the witness is lost, and is made again from the witness in the store."""
         self._logger.warning(
             "the file that says how far the local log had come is damaged or missing: it is made again from the one in the"
             " store",
@@ -82,7 +82,7 @@ class LossReports:
         )
 
     def report_no_wal(self, wal: Path) -> None:
-        """Report that the write-ahead log is missing, where no witness says what was in it. Raises OSError."""
+        """Report that the write-ahead log is missing, and no witness records its content. Raises OSError."""
         reason = "its write-ahead log and log.acknowledged were removed: nothing says how many messages were in it"
         self._incidents.report_unknown(reason)
         self._logger.error(
@@ -92,7 +92,7 @@ class LossReports:
         )
 
     def report_other_log(self, former: Witnessed, file: Path, identity: str) -> None:
-        """Report what the log that was in the place of this one still held. Raises OSError: then it must be done again."""
+        """Report the messages that the former log in this place still held. Raises OSError: then it must be done again."""
         damages = [
             Damage(
                 topic=topic, start=head.committed, end=head.end, reason="another log is in its place", log=former.identities[0]
@@ -111,7 +111,7 @@ class LossReports:
         self.report(damages)
 
     def found_again(self, database: Database) -> None:
-        """Take back what was reported as missing while another log was in this one's place. Raises OSError, sqlite3.Error."""
+        """Withdraw reports of messages that were missing while another log was in this place. Raises OSError, sqlite3.Error."""
 
         def is_there(damage: Damage) -> Sequence[tuple[int, int]]:
             return database.present(damage.topic, damage.start, damage.end) if damage.log == database.identity else ()
@@ -122,8 +122,8 @@ class LossReports:
             )
 
     def report_other_branch(self, former: Witnessed, branch: Branch, heads: Mapping[str, PartitionHead], file: Path) -> None:
-        """Report what the log that was in the place of this one held, and this one, which is a branch of the same, does not.
-        `heads`: of this one. Raises OSError: then it must be done again."""
+        """Report messages that the former log in this place held, and that this log, another branch of it, lacks. `heads` are
+        this log's. Raises OSError: then it must be done again."""
         damages: list[Damage] = []
         for topic, head in former.heads.items():
             shared, stored = branch.shared.get(topic, 0), branch.stored.get(topic, head.committed)
@@ -150,7 +150,7 @@ class LossReports:
         return sum(damage.messages for damage in self._incidents.report(damages))
 
     def stored_again(self, identity: str, has: Callable[[str, int, int], Sequence[tuple[int, int]]]) -> None:
-        """Take back what was reported as lacking in the store, and is in the one that was put in its place. Raises OSError."""
+        """Withdraw reports of messages that the store lacked, if the store in its place has them now. Raises OSError."""
 
         def is_there(damage: Damage) -> Sequence[tuple[int, int]]:
             is_this = damage.reason == _LACKING and damage.log == identity
@@ -162,7 +162,7 @@ class LossReports:
             )
 
     def report(self, damages: Sequence[Damage]) -> None:
-        """Raises OSError: then it must be done again."""
+        """Report damages, and log each new one. Raises OSError: then it must be done again."""
         if not damages:
             return
         for damage in self._incidents.report(damages):
@@ -179,8 +179,8 @@ class LossReports:
 
 
 def _neighbours(database: Database, id_: int, gap: Gap, last: tuple[int, Payload] | None = None) -> list[Mapping[str, object]]:
-    """The receipts before and after what is lost: the requests between them, by process and sequence, are the lost ones.
-    `last`: a message that was read, and where it ends; the database may have it no more."""
+    """Return the receipts before and after lost messages. The requests between them, by process and sequence, are lost. `last`
+    is the last message that was read, and where it ends; it may be deleted from the database."""
     before = bytes(last[1]) if last is not None and last[0] == gap.start else database.message(id_, gap.start - 1)
     named = (("before", before), ("after", database.message(id_, gap.end)))
     return [

@@ -1,10 +1,11 @@
-"""Whether the database and its write-ahead log are still where and what they were when they were used last.
+"""Check that the database and its write-ahead log are still at their paths, and were not cut, since they were used last.
 
-A file that is removed or renamed stays usable through its descriptor, so nothing fails; but what is written to it is gone
-with the process. A file that is cut is written on, behind a hole: SQLite does not look at the frames that it wrote before.
+A file that is removed or renamed stays usable through its descriptor, so nothing fails; but everything written to it is gone
+with the process. SQLite writes on to a file that was cut, behind a hole, since it does not look at the frames that it wrote
+before.
 
 Invariants:
-1. What is removed, renamed or replaced is noticed, and also that it is back (test_a_log_that_is_removed_takes_nothing,
+1. A file that is removed, renamed or replaced is noticed, and also its return (test_a_log_that_is_removed_takes_nothing,
    test_a_log_that_is_put_back_goes_on).
 2. A file that was cut is noticed by the next transaction, whether it has grown again or not
    (test_a_log_that_is_cut_takes_nothing, test_a_log_that_is_cut_during_a_transaction_takes_nothing). It stays unusable.
@@ -25,7 +26,7 @@ _MARK_BYTES: Final = 64
 
 
 class _Mark(NamedTuple):
-    """The last bytes of a write-ahead log that are not zeros: what is cut off and grown again has zeros there."""
+    """The last bytes of a write-ahead log that are not zeros. A file that was cut and has grown again has zeros there."""
 
     salts: bytes
     frames: int
@@ -34,10 +35,10 @@ class _Mark(NamedTuple):
 
 
 class OpenFiles:
-    """The two files, which are in use: SQLite has opened both."""
+    """Checks the two files while they are in use."""
 
     def __init__(self, file: Path, wal: Path) -> None:
-        """Raises OSError."""
+        """Open the write-ahead log and its index; SQLite has opened both files already. Raises OSError."""
         self._file: Final = str(file)
         self._wal: Final = str(wal)
         self._wal_descriptor: Final = os.open(wal, os.O_RDONLY)
@@ -47,16 +48,16 @@ class OpenFiles:
         except BaseException:
             os.close(self._wal_descriptor)
             raise
-        # How long the database is at least: what is in the write-ahead log only need not be in it yet.
+        # The least length of the database, which need not have the pages that are only in the write-ahead log.
         self._file_bytes = self._opened[0][1].st_size
         self._mark: _Mark | None = None
         self._using: Final = threading.Lock()
         self._is_closed = False
         self.cut: str | None = None
-        """Why the files can't be used any more; None: they were not cut, as far as is known."""
+        """Why the files can't be used any more; None if they were not cut, as far as is known."""
 
     def fault(self) -> str | None:
-        """Return what is wrong with them; None: nothing. Called by any thread, at any time."""
+        """Return what is wrong with the files; None if nothing is. Called by any thread, at any time."""
         with self._using:
             return self.cut if self.cut is not None or self._is_closed else self._fault()
 
@@ -65,13 +66,14 @@ class OpenFiles:
         sizes = self._sizes()
         if isinstance(sizes, str):
             return sizes
-        # The thread that writes may be at it: the sizes are of this state only if it still is the state.
+        # The thread that writes may be writing now. The sizes belong to this state only if it is unchanged.
         if state is not None and state == self._index.read():
             self._compare(state, sizes)
         return self.cut
 
     def fault_of_written(self) -> str | None:
-        """As `fault`, also in what was written before. Called after each transaction by the thread that writes."""
+        """Return the same as `fault`, but check the written frames too. Called after each transaction, by the thread that
+        writes."""
         with self._using:
             return self.cut if self.cut is not None or self._is_closed else self._fault_of_written()
 
@@ -97,7 +99,7 @@ class OpenFiles:
         return state.frames if state.backfilled < state.frames else 0
 
     def _sizes(self) -> list[int] | str:
-        """Return the sizes at the paths; or why the files are not there."""
+        """Return the sizes of the files at the paths, or why they are not the opened files."""
         sizes: list[int] = []
         for path, opened in self._opened:
             try:
@@ -116,11 +118,11 @@ class OpenFiles:
                 self.cut = f"{path} was cut while it was in use, to {size} of at least {needed} bytes: {_RESTART}"
 
     def _needed(self, state: WalState) -> tuple[int, int]:
-        """Return how long the two files are at least."""
+        """Return the least lengths of the two files."""
         return min(self._file_bytes, state.pages * PAGE_BYTES) if state.pages else 0, state.wal_bytes
 
     def _is_marked(self, state: WalState) -> bool:
-        """Return whether what was written before is still there; and remember the end of what is there now."""
+        """Return whether the frames that were written before are still there. Remember the present end of the file."""
         mark = self._mark
         if state.frames == 0:
             self._mark = None
@@ -136,7 +138,7 @@ class OpenFiles:
         return state.frames == 0 or self._mark is not None
 
     def _end(self, state: WalState) -> _Mark | None:
-        """Return the end of what is there now; None: it was cut off just now."""
+        """Return the present end of the write-ahead log; None if it was just cut off."""
         at = state.wal_bytes - _MARK_BYTES
         content = os.pread(self._wal_descriptor, _MARK_BYTES, at)
         if not any(content):  # the header of the frame is not zeros
@@ -149,7 +151,7 @@ class OpenFiles:
         return _Mark(state.salts, state.frames, at, content)
 
     def close(self) -> None:
-        """Call after the connections are closed, and only then."""
+        """Close the descriptors. Call this only after the connections are closed."""
         with self._using:
             self._is_closed = True
             os.close(self._wal_descriptor)

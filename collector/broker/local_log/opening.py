@@ -1,7 +1,7 @@
-"""Open the database of a start, and make another one where it can't be used or lacks what was acknowledged.
+"""Open the database at a start. Make another if it can't be used, or restore it if it lacks acknowledged messages.
 
 Invariants:
-1. Another log in the place of the own one is a log of its own; what the own one still held is reported
+1. Another log in the place of the former one is a log of its own; the messages that the former one still held are reported
    (test_another_log_in_its_place_is_a_log_of_its_own, test_logs_of_two_copies_that_are_exchanged_lose_nothing).
 """
 
@@ -29,7 +29,7 @@ _CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class LogOpening:
-    """Of one log. One thread at a time; every method raises OSError, sqlite3.Error."""
+    """Opens the database of one log. One thread at a time. Every method raises OSError, sqlite3.Error."""
 
     def __init__(
         self, file: Path, limits: LocalLogLimits, reading: threading.Lock, incidents: Incidents, losses: LossReports
@@ -47,19 +47,20 @@ class LogOpening:
         self._had_wal = False
 
     def take_write_ahead_log(self) -> None:
-        """Keep what is there before SQLite opens it."""
-        if not self._file.exists() and self._new.exists():  # made anew, and died before it had its name
+        """Keep the present write-ahead log before SQLite opens it."""
+        if not self._file.exists() and self._new.exists():  # the process died before it renamed the rebuilt file
             self._new.rename(self._file)
         self._had_wal = self._wal.exists()
         if size_of(self._wal) and not self._wal_before.exists():
             link(self._wal, self._wal_before)
 
     def is_done(self) -> None:
-        """The write-ahead log of before is needed no more."""
+        """Remove the kept write-ahead log, which is no longer needed."""
         self._wal_before.unlink(missing_ok=True)
 
     def with_witness(self, witnessed: Witnessed) -> tuple[Database, Branch | None]:
-        """Return the database with all that was acknowledged and is found. A branch: it is another than the witness's."""
+        """Return the database with all acknowledged messages that are found. Also return a branch, if the database is another
+        branch than the witness's log."""
         if not size_of(self._file) and any(head.end for head in witnessed.heads.values()):
             return self.rebuilt("its file is missing", witnessed), None
         try:
@@ -71,7 +72,7 @@ class LogOpening:
         return database, self._compared(database, witnessed)
 
     def _compared(self, database: Database, witnessed: Witnessed) -> Branch | None:
-        """Do what is needed where the database is not that of the witness, or has not come as far."""
+        """Compare the database with the witness. If it is another log, or has not come as far, report or restore messages."""
         self._losses.found_again(database)
         if witnessed.identities and not set(witnessed.identities) & set(database.identities):
             self._losses.report_other_log(witnessed, self._file, database.identity)
@@ -98,14 +99,14 @@ class LogOpening:
         return database
 
     def witness_is_lost(self, file: Path) -> None:
-        """Keep what is left of the witness, and report it: the one in the store is used."""
+        """Keep the rest of the damaged witness, and report it: the witness in the store is used."""
         if file.exists() and any(file.read_bytes()):
             self._incidents.take(file)
         self._losses.report_witness_in_store(file)
 
     def without_witness(self, witness_file: Path) -> Database:
-        """Return the database: what the partitions' own rows say, wherever they are found, has to do in the witness's place."""
-        # Of zeros: a start was killed before it wrote the first time.
+        """Return the database. In place of the witness, use the partitions' own rows, wherever they are found."""
+        # A file of zeros is no witness: a start was killed before its first write.
         had_witness = witness_file.exists() and any(witness_file.read_bytes())
         database = self._opened_without_witness()
         if had_witness:
@@ -137,7 +138,8 @@ class LogOpening:
         return self._opened()
 
     def rebuilt(self, reason: str, witnessed: Witnessed) -> Database:
-        """Make another file from what is found in these, and set these aside. `witnessed`: what is known of these."""
+        """Make another file from the messages that are found in the old ones, and move these aside. `witnessed` is how far the
+        log had come."""
         old = [file for file in (self._file, self._wal_before, self._wal) if file.exists()]
         kept = str(self._incidents.folder()) if old else "nothing was left"
         self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
@@ -165,9 +167,9 @@ class LogOpening:
         return Database(self._file, self._limits, self._reading)
 
     def _recover(self, database: Database, witnessed: Witnessed) -> None:
-        """Restore what the file lacks of what was acknowledged.
+        """Restore acknowledged messages that the file lacks.
 
-        Its write-ahead log was cut, damaged or removed, or the file is a copy of former times.
+        Its write-ahead log was cut, damaged or removed, or the file is an older copy.
 
         SQLite writes the restored chunks over the frames that it could not read, so these are copied first.
         """
@@ -182,8 +184,8 @@ class LogOpening:
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Return whether the file is damaged, not only unusable just now."""
-    if isinstance(error, FileDamaged) or "Could not decode to UTF-8" in str(error):  # a text, by Python's module
+    """Return whether the error means that the file is damaged, and not only unusable now."""
+    if isinstance(error, FileDamaged) or "Could not decode to UTF-8" in str(error):  # raised by Python's module
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

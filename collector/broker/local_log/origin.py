@@ -1,4 +1,4 @@
-"""Which log a file is, and its last starts, as rows of its tables: what can't be read is damage, and never believed."""
+"""Read and write a log's identities and its last starts, as rows of its tables. Rows that can't be read are damage."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _EPOCH: Final = re.compile(f"[0-9a-f]{{{2 * EPOCH_BYTES}}}")
 
 
 def read_identities(connection: sqlite3.Connection) -> tuple[str, ...]:
-    """Raises sqlite3.Error; ValueError: it has none, or a damaged one."""
+    """Return the identities in a file. Raises sqlite3.Error; ValueError if there are none, or one is damaged."""
     identities = tuple(str(row[0]) for row in connection.execute(schema.IDENTITIES).fetchall())
     if not identities or not all(map(_IDENTITY.fullmatch, identities)):
         raise ValueError("its identity can't be read")
@@ -23,18 +23,18 @@ def read_identities(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def read_epochs(connection: sqlite3.Connection) -> tuple[Epoch, ...]:
-    """Return the last starts, oldest first. Raises sqlite3.Error; ValueError: one of them is damaged."""
+    """Return the last starts, oldest first. Raises sqlite3.Error; ValueError if one of them is damaged."""
     return tuple(_epoch(*row) for row in connection.execute(schema.READ_EPOCHS).fetchall())
 
 
 def epoch_row(epoch: Epoch) -> tuple[str, str, bool, int]:
-    """Return what the statement `ADD_EPOCH` takes."""
+    """Return the values for the statement `ADD_EPOCH`."""
     heads = json.dumps(epoch.heads)
     return epoch.id, heads, epoch.is_branch, _checksum(epoch.id, heads, epoch.is_branch)
 
 
 def _epoch(id_: str, heads: str, is_branch: int, checksum: int | None) -> Epoch:
-    """Raises ValueError. `checksum`: None in a row of a former version."""
+    """Return the start in a row. `checksum` is None in a row of a former version. Raises ValueError if the row is damaged."""
     if checksum is not None and checksum != _checksum(id_, heads, bool(is_branch)):
         raise ValueError("a start that it notes does not fit its checksum")
     if not _EPOCH.fullmatch(id_):

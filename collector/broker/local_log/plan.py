@@ -10,7 +10,7 @@ from collector.broker.left_out import with_left_out
 from collector.broker.local_log import schema
 from collector.broker.local_log.chunks import chunk_key, chunks, pack_checksums, pack_lengths
 
-# What a message takes beside its payload: its part of a row.
+# The bytes of a message in addition to its payload: its part of a row.
 _MESSAGE_OVERHEAD_BYTES: Final = 20
 
 Statement = tuple[str, tuple[object, ...]]
@@ -23,17 +23,17 @@ class PartitionHead(NamedTuple):
     committed: int  # the first offset that is not stored yet
     end: int  # the next message's offset
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
-    intent_log: str = ""  # its `log` and `left_out`, in one text
-    intent_depth: int = 0  # as Range has it
-    floor: int = 0  # the end, where it is known otherwise than by the messages
+    intent_log: str = ""  # that range's `log` and `left_out`, in one text
+    intent_depth: int = 0  # that range's `depth`
+    floor: int = 0  # the least that `end` is, even if the last messages are lost
 
     def checksum(self, topic: str) -> int:
-        """Of what the file keeps of it."""
+        """Return the checksum of the fields that the file keeps."""
         kept = (self.id, topic, self.committed, self.intent, self.intent_log, self.intent_depth, self.floor)
         return int(google_crc32c.value(repr(kept).encode()))
 
 
-NO_HEAD: Final = PartitionHead(0, 0, 0, None)  # of a topic that nothing was appended to
+NO_HEAD: Final = PartitionHead(0, 0, 0, None)  # for a topic without any append
 
 
 class LogAppend(NamedTuple):
@@ -55,7 +55,7 @@ class Commit(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """Go on behind messages that can't be read; they are reported and kept elsewhere."""
+    """Go on behind messages that can't be read. They are reported and kept elsewhere."""
 
     topic: str
     start: int
@@ -63,19 +63,19 @@ class Skip(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Writes nothing new, durably: shows whether the file can be written."""
+    """Write an unchanged value, durably, which shows whether the file can be written."""
 
 
 Work = LogAppend | Intend | Commit | Skip | Probe
 
 
 class LogPlan:
-    """One transaction before it is executed: what to execute, and the partitions' offsets after it. Does no I/O."""
+    """Collects the statements of one transaction, and the partitions' offsets after it. Does no I/O."""
 
     def __init__(
         self, heads: Mapping[str, PartitionHead], room_bytes: int, shortage: str | None = None, gone: str | None = None
     ) -> None:
-        """`shortage`: why nothing is taken but dead letters. `gone`: why nothing is taken."""
+        """`shortage` is why only dead letters are appended; `gone` is why nothing is. None: no such reason."""
         self._gone: Final = gone
         self._shortage: Final = shortage
         self.heads: Final = dict(heads)
@@ -84,7 +84,7 @@ class LogPlan:
         self._arriving: Final[dict[str, list[bytes]]] = {}
 
     def add(self, work: Work) -> BrokerError | None:
-        """Take it in; or say why it can't be, and leave all as it was."""
+        """Add work to the transaction. If it is refused, return the error, and change nothing."""
         match work:
             case LogAppend(messages):
                 return self._append(messages)
@@ -149,7 +149,7 @@ class LogPlan:
         self._statements.append((schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, end))))
 
     def statements(self) -> list[Statement]:
-        """In the order in which to execute them. Call once, last."""
+        """Return the statements, in the order in which to execute them. Call this once, at the end."""
         for topic, payloads in self._arriving.items():
             head = self.heads.get(topic)
             if head is None:
@@ -166,5 +166,5 @@ class LogPlan:
 
 
 def text(range_: Range) -> str:
-    """Return a range as log lines name it."""
+    """Return the name of a range, for messages."""
     return f"{range_.partition.topic}/{range_.partition.index} {range_.start} to {range_.end}"

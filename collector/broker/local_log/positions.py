@@ -1,4 +1,4 @@
-"""How far the partitions of the log have come, by what two files say."""
+"""Compare and merge the positions of the log's partitions that two files contain."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from collector.broker.local_log.plan import PartitionHead
 
 
 def is_behind(heads: Mapping[str, PartitionHead], witness: Mapping[str, PartitionHead]) -> bool:
-    """Return whether the witness has seen more than there is."""
+    """Return whether a position in the witness is beyond that of the log."""
     for topic, seen in witness.items():
         head = heads.get(topic)
         if head is None:
@@ -23,7 +23,7 @@ def is_behind(heads: Mapping[str, PartitionHead], witness: Mapping[str, Partitio
 
 
 def merged(heads: Mapping[str, PartitionHead], others: Mapping[str, PartitionHead]) -> dict[str, PartitionHead]:
-    """For each topic the positions that are farthest."""
+    """Return the farthest position of each topic."""
     merged = dict(heads)
     for topic, other in others.items():
         head = merged.get(topic)
@@ -39,7 +39,7 @@ def merged(heads: Mapping[str, PartitionHead], others: Mapping[str, PartitionHea
 
 
 def heads_of(file: Path) -> dict[str, PartitionHead]:
-    """Return what a damaged file still says of its partitions; nothing if it can't be read."""
+    """Return the positions that are readable in a damaged file; none if it can't be read."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as connection:
             return heads_in(connection)

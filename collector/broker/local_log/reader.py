@@ -1,4 +1,4 @@
-"""The connection that reads, and never writes or checkpoints."""
+"""The connection that reads. It never writes or checkpoints."""
 
 import ctypes
 import os
@@ -23,28 +23,28 @@ class Found(NamedTuple):
     start: int
     end: int
     reason: str
-    row: Row | None  # the damaged one; None: there is none
+    row: Row | None  # the damaged row; None: the row is missing
 
 
 class LogReader:
-    """One thread at a time."""
+    """Reads ranges from the file. One thread at a time."""
 
     def __init__(self, file: Path, identity: str, reading: threading.Lock) -> None:
-        # Not the file's alone: a copy of the file that was put back has messages that differ at the same offsets.
+        # Not the file's identity alone: an older copy of the file that was put back gets other messages at the same offsets.
         self._log: Final = f"{identity}.{os.urandom(4).hex()}"
         self._reading: Final = reading
         self._connection: Final = sqlite3.connect(file, schema.LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA query_only = ON")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
-        # Opens the write-ahead log too, which may be removed later.
+        # This opens the write-ahead log too, which may be removed later.
         self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
     def read(self, topic: str, head: PartitionHead, bytes_max: int) -> tuple[Range | None, list[Found]]:
-        """Return the range from what is committed on. It ends before messages that can't be read.
+        """Return the range from the committed offset on. It ends before messages that can't be read.
 
-        Where these come first there is no range, and they are returned. Of a range in doubt, which is exactly that of its
-        intent, they are returned with it, and are empty in it: it may be stored already, so it must keep its ends. No range
-        either where all of it can't be read. Raises sqlite3.Error.
+        If these come first, return no range, only these. A range in doubt is exactly that of its intent, since it may be stored
+        already. Unreadable messages are empty in it, and returned with it. If none of its messages can be read, return no range
+        either. Raises sqlite3.Error.
         """
         in_doubt = head.intent is not None
         end = head.end if head.intent is None else head.intent
@@ -62,12 +62,12 @@ class LogReader:
     def _payloads(
         self, topic: str, head: PartitionHead, end: int, bytes_max: int | None
     ) -> tuple[list[bytes | None], list[Found]]:
-        """`bytes_max`: None for a range in doubt."""
+        """Return the messages of a range, and those that can't be read. `bytes_max` is None for a range in doubt."""
         payloads: list[bytes | None] = []
         found: list[Found] = []
         start, size = head.committed, 0
         keys = (chunk_key(head.id, 0), chunk_key(head.id, start), chunk_key(head.id, end))
-        # `closing`: an open cursor would keep its snapshot, and the write-ahead log from starting anew.
+        # `closing`: an open cursor would keep its snapshot, so the write-ahead log could not be truncated.
         with closing(self._connection.execute(schema.SELECT, keys)) as rows:
             for row in rows:
                 offset = row[0] & OFFSET_MASK
@@ -98,8 +98,9 @@ class LogReader:
         return payloads, found
 
     def close(self, *, is_gone: bool = False) -> None:
-        """`is_gone`: the log is no longer at its path. Then let no one close the connection, not even the interpreter at its
-        end: the last one to be closed removes what is at the path of the write-ahead log, which may be another log's by now."""
+        """Close the connection, unless `is_gone`: the log is no longer at its path. Then nothing may close it, not even the
+        interpreter at its end: the last connection that is closed removes the file at the path of the write-ahead log, which
+        may be another log's by now."""
         if is_gone:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         else:
@@ -107,7 +108,7 @@ class LogReader:
 
 
 def _add_damaged(found: list[Found], offset: int, row: Row) -> None:
-    """One stretch for messages of a row that follow one another."""
+    """Add a damaged message to `found`. Consecutive messages of a row become one entry."""
     if found and found[-1].end == offset and found[-1].row is not None and found[-1].row[0] == row[0]:
         found[-1] = found[-1]._replace(end=offset + 1)
     else:

@@ -1,4 +1,4 @@
-"""The receipt in a message: which request it is of. Read only where messages are damaged or lost."""
+"""Read the receipt in a message, which names its request. Used only if messages are damaged or lost."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from adapters.record_upgrade import current
 
 
 def receipt_of(payload: bytes) -> Mapping[str, Any] | None:
-    """Return what names the last request of a message; None where it has no receipt that can be read."""
+    """Return the last request of a message, for reports; None if the message has no readable receipt."""
     from infrasage.v1.telemetry_pb2 import Receipt  # noqa: PLC0415  # a log without damage does not need it
 
     try:

@@ -1,4 +1,4 @@
-"""What is taken into a database from the files of a damaged one, and a copy of a log that is in use."""
+"""Restore messages from the files of a damaged database into another, and copy a log that is in use."""
 
 import sqlite3
 import threading
@@ -27,8 +27,8 @@ def restore(
     *,
     is_final: bool = False,
 ) -> None:
-    """Take in what the files still hold, and report what is missing, with its reason. `former`, `is_final`: as Database.restore
-    has them. Raises sqlite3.Error, OSError."""
+    """Restore the messages that are still in the files, and report those that are missing, with the reason. `former` and
+    `is_final` are as in Database.restore. Raises sqlite3.Error, OSError."""
     topics = {head.id: topic for topic, head in heads.items()}
     ids = {topic: head.id for topic, head in heads.items()}
     carved = carve(file, wals, topics)
@@ -36,8 +36,8 @@ def restore(
 
 
 def copy_log(file: Path, witness_name: str, limits: LocalLogLimits, directory: Path) -> None:
-    """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile. Raises
-    OSError, sqlite3.Error."""
+    """Write a snapshot of the log into `directory`, and its witness next to that; appends go on meanwhile. Raises OSError,
+    sqlite3.Error."""
     make_directory(directory)
     copy = directory / schema.FILE_NAME
     with (

@@ -1,18 +1,18 @@
 """The file of the local log: its name, its format, and the statements about it.
 
 Invariants:
-1. A file has one identity, made with it, or when a version that knows identities first opens it
+1. A file has one identity. It is made with the file, or when a version that knows identities first opens the file
    (test_a_log_that_was_made_anew_has_another_identity, test_a_file_of_an_older_version_gets_an_identity).
-2. An intent keeps the log identity and the depth that it was made with, until its commit; an intent of a version that knew
-   neither has none (test_an_intent_of_an_older_version_has_no_identity).
-3. A message, the position of a partition, and a start is used only where it fits its checksum
+2. An intent keeps its log identity and its depth until its commit. An intent of a version that knew neither has none
+   (test_an_intent_of_an_older_version_has_no_identity).
+3. A message, the position of a partition, and a start are used only if they fit their checksums
    (test_whatever_is_damaged_is_read_or_reported, test_a_start_that_is_damaged_is_not_used).
 """
 
 from typing import Final
 
 FILE_NAME: Final = "messages.sqlite"
-APPLICATION_ID: Final = 0x49534C47  # "ISLG": tells our file from anyone else's database
+APPLICATION_ID: Final = 0x49534C47  # "ISLG": distinguishes our file from other databases
 VERSION: Final = 2
 # A larger number is damage, not a newer program's file.
 PLAUSIBLE_VERSION_MAX: Final = 16
@@ -20,7 +20,7 @@ PLAUSIBLE_VERSION_MAX: Final = 16
 FORMER_VERSION: Final = 1
 # Measured: with 4 KiB a large message is a chain of 128 pages, with 64 KiB a small commit writes 128 KiB.
 PAGE_BYTES: Final = 16 * 1024
-# How long to wait for a lock that somebody's sqlite3 shell holds.
+# How long to wait for a lock, which another process, such as an sqlite3 shell, may hold.
 LOCK_TIMEOUT_S: Final = 5.0
 
 SCHEMA: Final = f"""
@@ -36,16 +36,16 @@ INSERT INTO identity VALUES (lower(hex(randomblob(16))));
 ALTER TABLE partitions ADD COLUMN intent_log TEXT;
 ALTER TABLE partitions ADD COLUMN intent_depth INTEGER;
 """
-# The first row is the file's own, the others are those of the files that it was made anew from.
+# The first row is the file's own identity, the others are those of the files that it was rebuilt from.
 IDENTITIES: Final = "SELECT id FROM identity ORDER BY rowid"
 ADD_IDENTITY: Final = "INSERT INTO identity VALUES (?)"
-# Whether the file is in use: one that was not closed has a write-ahead log beside it, or that was removed.
+# Whether the file is in use. If it was not closed, it has a write-ahead log, unless that was removed.
 STATE: Final = "CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), is_open INTEGER NOT NULL) STRICT"
 SET_STATE: Final = "INSERT INTO state VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET is_open = ?1"
 WAS_OPEN: Final = "SELECT count(*) FROM state WHERE is_open"
-# Where a file that is another branch gets an identity of its own.
+# For a file that is another branch, which gets an identity of its own.
 CLEAR_IDENTITIES: Final = "DELETE FROM identity"
-# The last starts (collector/broker/local_log/lineage.py). Those that a former version noted have no checksum.
+# The last starts (collector/broker/local_log/lineage.py). Starts that a former version noted have no checksum.
 EPOCHS: Final = """
 CREATE TABLE IF NOT EXISTS epochs (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL, heads TEXT NOT NULL, is_branch INTEGER NOT NULL, checksum INTEGER) STRICT
@@ -57,7 +57,7 @@ ADD_EPOCH: Final = "INSERT INTO epochs (id, heads, is_branch, checksum) VALUES (
 DROP_EPOCHS: Final = "DELETE FROM epochs WHERE number <= (SELECT max(number) FROM epochs) - ?"
 HAS_TABLES: Final = "SELECT count(*) FROM sqlite_schema"
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
-# What version 2 added. Rows of version 1 have no checksums. `floor`: where a partition ends whose last messages are lost.
+# Version 2 added these. Rows of version 1 have no checksums. `floor` is the end of a partition whose last messages are lost.
 CHECKSUMS: Final = f"""
 ALTER TABLE chunks ADD COLUMN checksums BLOB;
 ALTER TABLE partitions ADD COLUMN floor INTEGER;
@@ -83,11 +83,11 @@ SELECT count(*) FROM (SELECT 1 FROM chunks WHERE key >= ?1 AND key < ?2 AND key 
 """
 # The chunk that holds an offset, if there is one: the last that begins at or before it.
 HOLDS: Final = "SELECT key, lengths, payload, checksums FROM chunks WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
-# What was appended from an offset on.
+# Deletes the messages from an offset on.
 WITHDRAW: Final = "DELETE FROM chunks WHERE key >= ? AND key < ?"
 # A chunk that the range ends in stays until its last message is committed.
 DELETE: Final = "DELETE FROM chunks WHERE key >= ?1 AND key < ?2 AND key + length(lengths) / 4 <= ?2"
-# From the chunk that holds the first offset, which need not be its first.
+# From the chunk that holds the first offset, which need not be the chunk's first.
 SELECT: Final = """
 SELECT key, lengths, payload, checksums FROM chunks
 WHERE key >= coalesce((SELECT max(key) FROM chunks WHERE key BETWEEN ?1 AND ?2), ?2) AND key < ?3

@@ -1,11 +1,11 @@
-"""What SQLite's index of the write-ahead log says of it: how many frames it has, and how many are in the database.
+"""Read SQLite's index of the write-ahead log: how many frames that has, and how many of them are in the database.
 
-The format is that of sqlite.org/walformat.html, 2.2. SQLite changes it after what it says is written, and before that is
+The format is that of sqlite.org/walformat.html, 2.2. SQLite changes the index after frames are written, and before they are
 removed.
 
 Invariants:
-1. The file is closed only after the connections: POSIX drops all locks of a process on a file when the process closes any of
-   its descriptors of that file (test_closing_leaves_what_is_in_its_place_alone).
+1. The index is closed only after the connections: POSIX drops all locks of a process on a file when the process closes any
+   of its descriptors of that file (test_closing_leaves_what_is_in_its_place_alone).
 """
 
 import os
@@ -24,30 +24,31 @@ _INDEX: Final = struct.Struct(f"={_HEADER.size}s{_HEADER.size}sI")
 
 
 class WalState(NamedTuple):
-    """A state of the write-ahead log. `salts`: of its present turn; it begins anew where all of it is in the database."""
+    """A state of the write-ahead log. `salts` are those of its present turn. Once all frames are in the database, SQLite may
+    begin another turn at the start of the file."""
 
     salts: bytes
     frames: int
     pages: int
-    """Of the database, after the last transaction; 0: unknown."""
+    """The pages of the database after the last transaction; 0: unknown."""
     backfilled: int
-    """Frames that are in the database."""
+    """The frames that are in the database."""
 
     @property
     def wal_bytes(self) -> int:
-        """Return how long the file is at least."""
+        """Return the least length of the file."""
         return WAL_HEADER_BYTES + self.frames * FRAME_BYTES if self.frames else 0
 
 
 class WalIndex:
-    """The open file."""
+    """Reads the open index."""
 
     def __init__(self, file: Path) -> None:
-        """Raises OSError."""
+        """Open the file. Raises OSError."""
         self._descriptor: Final = os.open(file, os.O_RDONLY)
 
     def read(self) -> WalState | None:
-        """Return the state; None: it is being changed just now, or is of no format that is known."""
+        """Return the state; None if it is being changed just now, or its format is not known."""
         raw = os.pread(self._descriptor, _INDEX.size, 0)
         if len(raw) < _INDEX.size:
             return None

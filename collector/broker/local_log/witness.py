@@ -1,21 +1,21 @@
-"""How far the log has come, in a small file beside the log's directory: what shows that the log has lost something.
+"""The witness: a small file next to the log's directory that records how far the log has come, and so shows losses.
 
-The log writes it after each transaction and before the acknowledgement, and syncs it about once a second. So what it says was
-durable in the log when it was written: it may be older than the log, never newer. After the death of the process it is exact;
-after a power cut it may lack the last seconds, and then the loss of these can't be noticed by it.
+The log writes it after each transaction and before the acknowledgement, and syncs it about once a second. So its content was
+durable in the log when it was written: it may be older than the log, never newer. After the death of the process it is exact.
+After a power cut it may lack the last seconds, and then it does not show the loss of these.
 
-It has two places that are written in turns, each with a checksum: a torn write leaves the other.
+It has two places that are written in turns, each with a checksum: a torn write leaves the other place intact.
 
-Another one is in the directory of the embedded store: where the log was exchanged for that of another directory together with
-the witness beside it, that one still says which log was there, and how far it had come.
+Another witness is in the directory of the embedded store. If the log and the witness next to it were replaced by those of
+another directory, the witness in the store still records which log was there, and how far it had come.
 
 Invariants:
-1. The file never says more than what is durable in the log (test_the_witness_never_runs_ahead).
-2. A damaged or missing file loses nothing and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
+1. The file never records more than is durable in the log (test_the_witness_never_runs_ahead).
+2. A damaged or missing file loses no message and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
 3. It names the log that it is about: positions of another log are never compared with it
    (test_another_log_in_its_place_is_a_log_of_its_own).
-4. Versions before a part of it was added read the others (test_a_witness_is_read_by_older_versions).
-5. The witness in the store is believed only where it knows a start that the other does not, or another log
+4. Versions before a part of it was added read the other parts (test_a_witness_is_read_by_older_versions).
+5. The witness in the store is used only if it knows a start that the other does not, or another log
    (test_logs_of_two_copies_that_are_exchanged_lose_nothing, test_a_witness_in_the_store_that_trails_is_not_believed).
 """
 
@@ -36,30 +36,30 @@ _PLACE_BYTES: Final = 4096
 _START: Final = struct.Struct("<8sQH")
 _HEAD: Final = struct.Struct("<IQQQIHH")
 _CHECKSUM_BYTES: Final = 4
-# What later versions added, behind the checksum of what versions before them read, with a checksum that covers both.
+# Later versions added this, behind the checksum of the part that earlier versions read. Its checksum covers both parts.
 _ADDED: Final = struct.Struct("<8sBH")
 _ADDED_MAGIC: Final = b"ISLGADD1"
-# A start: its number, whether another branch was found, and of how many of the topics above, in their order, a place follows.
+# A start: its number, whether another branch was found, and for how many of the topics above, in their order, a place follows.
 _EPOCH: Final = struct.Struct(f"<{EPOCH_BYTES}sBH")
 _AT: Final = struct.Struct("<QQ")
-# The log, and the last ones that it was made anew from.
+# The log's identity, and those of the last logs that it was rebuilt from.
 _IDENTITIES_MAX: Final = 8
 
 
 class Witnessed(NamedTuple):
-    """What the file says. `identities`: those of the log and of what it was made anew from; none in a file of a version that
-    wrote none."""
+    """The content of the file. `identities` are those of the log and of the files that it was rebuilt from. A file of a version
+    without identities has none."""
 
     identities: tuple[str, ...]
     heads: dict[str, PartitionHead]
     is_final: bool = False
-    """Whether what comes behind these positions was refused, not only unknown."""
+    """Whether messages behind these positions were refused, and are not only unknown."""
     lineage: tuple[Epoch, ...] = ()
-    """The last starts, as many as there is room for."""
+    """The last starts, as far as there is room."""
 
 
 class Witness:
-    """The open file. One thread at a time. Every method raises OSError."""
+    """Writes the open file. One thread at a time. Every method raises OSError."""
 
     def __init__(self, file: Path, sequence: int) -> None:
         """Use `open`."""
@@ -71,7 +71,7 @@ class Witness:
 
     @classmethod
     def open(cls, file: Path) -> Self:
-        """Make the file where there is none."""
+        """Open the file. Make it if it does not exist, or has another size."""
         if not file.exists() or file.stat().st_size != 2 * _PLACE_BYTES:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
@@ -93,11 +93,11 @@ class Witness:
         self.is_synced = False
 
     def sync(self) -> None:
-        self.is_synced = True  # also where it fails: the next `write` is another reason to try
+        self.is_synced = True  # even if it fails: it is tried again after the next `write`
         os.fdatasync(self._descriptor)
 
     def is_at(self, file: Path) -> bool:
-        """Return whether the path still leads to it, and it was not cut."""
+        """Return whether the open file is still at the path, and was not cut."""
         try:
             found = file.stat()
         except FileNotFoundError:
@@ -109,7 +109,7 @@ class Witness:
 
 
 def read_witness(file: Path) -> Witnessed | None:
-    """Return what it says; None where there is no file, or neither of its places is whole."""
+    """Return the content of a witness; None if there is no file, or neither of its places is whole."""
     try:
         newest = _newest(file.read_bytes())
     except FileNotFoundError:
@@ -118,15 +118,15 @@ def read_witness(file: Path) -> Witnessed | None:
 
 
 def believed(own: Witnessed | None, in_store: Witnessed | None) -> Witnessed | None:
-    """Return which of two to believe: the one beside the log, unless the one in the store shows that the log was exchanged
-    together with that. It may trail: then the other knows all of its starts."""
+    """Return the witness to use: the one next to the log, unless the one in the store shows that both the log and its witness
+    were replaced. The witness in the store may trail: then the other knows all of its starts."""
     if in_store is None:
         return own
-    in_store = in_store._replace(is_final=False)  # what it says may be long past
+    in_store = in_store._replace(is_final=False)  # it may be outdated
     if own is None:
         return in_store
     if not own.identities or not in_store.identities or not own.lineage or not in_store.lineage:
-        return own  # of a version that noted none
+        return own  # a witness of a version that noted none
     if not set(own.identities) & set(in_store.identities):
         return in_store
     known = {epoch.id for epoch in own.lineage}
@@ -149,13 +149,13 @@ def _newest(raw: bytes) -> tuple[int, Witnessed] | None:
 
 
 def _encode(sequence: int, witnessed: Witnessed, lineage: Sequence[bytes]) -> bytes:
-    """`lineage`: its starts in bytes."""
+    """Return the content of a place. `lineage` are the starts, encoded; as many of the last as fit are written."""
     identities, heads, is_final, _ = witnessed
     named = [bytes.fromhex(identity) for identity in identities[:_IDENTITIES_MAX]]
     parts = [_START.pack(_MAGIC, sequence, len(heads)), bytes([len(named)]), *named]
     for topic, head in heads.items():
         name, log = topic.encode(), head.intent_log.encode()
-        # An intent ends after the first message, so 0 is none.
+        # An intent ends after at least one message, so 0 means none.
         parts.append(
             _HEAD.pack(head.id, head.committed, head.end, head.intent or 0, head.intent_depth, len(name), len(log)) + name + log
         )
@@ -204,7 +204,7 @@ def _decode(place: bytes) -> tuple[int, Witnessed] | None:
 
 
 def _added(place: bytes, at: int, topics: list[str]) -> tuple[bool, tuple[Epoch, ...]]:
-    """Return what later versions added, or what is so without it."""
+    """Return the part that later versions added, or its defaults if it is missing or damaged."""
     lineage: list[Epoch] = []
     try:
         magic, is_final, starts = _ADDED.unpack_from(place, at)

@@ -1,6 +1,6 @@
-"""The witness of the log that is open: written after each transaction, synced about once a second.
+"""Keep the witness of the open log: write it after each transaction, and sync it about once a second.
 
-Where that fails, appends go on: the witness trails, and nothing is lost by that.
+If that fails, appends go on: the witness trails, and no message is lost by that.
 """
 
 import time
@@ -19,7 +19,7 @@ class WitnessKeeper:
     """Writes and syncs one witness. One thread at a time."""
 
     def __init__(self, file: Path, is_here: Callable[[], bool]) -> None:
-        """`is_here`: whether the log is still at its path. Raises OSError."""
+        """Open the witness. `is_here` returns whether the log is still at its path. Raises OSError."""
         self._is_here: Final = is_here
         self._file: Final = file
         self._witness = Witness.open(file)
@@ -34,11 +34,11 @@ class WitnessKeeper:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether the file is there and was not cut. Called by any thread; raises OSError."""
+        """Return whether the file is at its path and was not cut. Called by any thread. Raises OSError."""
         return self._witness.is_at(self._file)
 
     def write(self, witnessed: Witnessed) -> None:
-        """Write how far the log has come. Where that is final, also sync it."""
+        """Write how far the log has come. If that is final, also sync it."""
         self._said = witnessed
         try:
             self._witness.write(witnessed)
@@ -50,7 +50,7 @@ class WitnessKeeper:
             self._has_failed = False
 
     def sync_now_and_then(self) -> None:
-        """Not more often than once a second. Where it fails, it is tried again with what is written next."""
+        """Sync the witness, at most once a second. After a failure, try again after the next write."""
         if not self._witness.is_synced and time.monotonic() - self._synced_at >= WITNESS_SYNC_S:
             self._synced_at = time.monotonic()
             try:
@@ -60,7 +60,7 @@ class WitnessKeeper:
                 self._fails(error)
 
     def _make_again(self) -> None:
-        """Where the file was removed, replaced or cut, make another. Raises OSError."""
+        """Make another file if it was removed, replaced or cut. Raises OSError."""
         if self._said is None or self._witness.is_at(self._file) or not self._is_here():
             return
         made = Witness.open(self._file)
@@ -72,7 +72,7 @@ class WitnessKeeper:
         self._witness.write(self._said)
 
     def sync(self) -> None:
-        """Raises OSError."""
+        """Sync the witness now. Raises OSError."""
         self._witness.sync()
 
     def close(self) -> None:
