@@ -1,12 +1,12 @@
-"""Sessions of the embedded engine for those who ask by ClickHouse's protocol: one for a tenant and the settings it asks with.
+"""Sessions of the embedded engine for clients of ClickHouse's protocol: one for each tenant and its settings.
 
-A session's settings are fixed when it is made, since it only reads afterwards. So there is one for each combination, and those
-that were used last are kept.
+A session's settings are fixed when it is made, since it only reads afterwards. So there is a session for each combination, and
+those that were used last are kept.
 
 Invariants:
-1. A session that is in use is not closed, and at most _KEPT_MAX are kept beside those. (test_sessions_are_kept_and_bounded)
-2. A setting that is not listed here is refused as ClickHouse's readonly mode refuses it; one that is a limit can only be made
-   smaller. (test_settings_that_change_more_than_the_answers_form_are_refused, test_limits_can_only_be_lowered)
+1. A session that is in use is not closed, and at most _KEPT_MAX idle sessions are kept. (test_sessions_are_kept_and_bounded)
+2. A setting that is not listed here is refused, with the error of ClickHouse's readonly mode. A limit can only be lowered.
+   (test_settings_that_change_more_than_the_answers_form_are_refused, test_limits_can_only_be_lowered)
 3. A tenant's session has the conditions of collector/store/tenant_view.py from its first statement on.
    (test_no_way_of_asking_reads_another_tenants_rows)
 """
@@ -30,14 +30,14 @@ _KEPT_MAX: Final = 8
 Settings = Mapping[str, str | int | float]
 _Key = tuple[str | None, tuple[tuple[str, str], ...]]
 
-# Settings of the form of an answer, and of what SQL means.
+# Settings for the form of an answer, and for the semantics of SQL.
 _FORM: Final = re.compile(
     r"output_format_\w+|format_csv_\w+|format_tsv_\w+|date_time_output_format|session_timezone|join_use_nulls|extremes"
     r"|group_by_use_nulls|union_default_mode|prefer_column_name_to_alias|transform_null_in|max_block_size"
 )
-# Those that bound a statement: the smaller of what is asked for and what [store] allows. 0 is no bound.
+# Settings that bound a statement: the smaller of the client's value and that of [store] holds. 0 is no bound.
 _LIMITS: Final = frozenset({"max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes"})
-# Those that drivers send and that change nothing here: answers are whole when they are sent, and nothing is written.
+# Settings that drivers send and that change nothing here: answers are sent when they are complete, and nothing is written.
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "async_insert",
@@ -62,7 +62,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         "wait_for_async_insert",
     }
 )
-# What the engine says of a setting that it does not know, or whose value does not fit: to try again would not help.
+# The engine's errors for a setting that it does not know, or whose value does not fit: another attempt would not help.
 _SETTING_ERRORS: Final = frozenset(
     [
         *("ARGUMENT_OUT_OF_BOUND", "BAD_ARGUMENTS", "CANNOT_PARSE_BOOL", "CANNOT_PARSE_INPUT_ASSERTION_FAILED"),
@@ -72,11 +72,11 @@ _SETTING_ERRORS: Final = frozenset(
 
 
 class AskedSessions:
-    """Any thread may call."""
+    """Lends sessions to statements of ClickHouse's protocol. Any thread may call."""
 
     def __init__(self, connect: Callable[[Settings], Client], reading: Settings) -> None:
-        """`connect` makes a session with these settings, in this order. `reading`: those of every session; the last one makes
-        it readonly."""
+        """`connect` makes a session with these settings, in this order. `reading` are the settings of every session; the last
+        one makes it readonly."""
         self._connect: Final = connect
         self._reading: Final = reading
         self._lock: Final = threading.Lock()
@@ -98,7 +98,7 @@ class AskedSessions:
             self._give_back(key, client)
 
     def close(self) -> None:
-        """Close all that are not in use; the others when they are given back."""
+        """Close the idle sessions now, and the others when they are given back."""
         with self._lock:
             self._is_closed = True
             clients = [client for kept in self._kept.values() for client in kept]
@@ -112,7 +112,7 @@ class AskedSessions:
         return sum(map(len, self._kept.values()))
 
     def _accepted(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Those of the settings that a session gets. Raises StoreError."""
+        """Return the settings that a session gets. Raises StoreError if a setting is refused."""
         accepted: dict[str, str] = {}
         for name, value in settings.items():
             if name in _LIMITS:
@@ -146,7 +146,7 @@ class AskedSessions:
         if tenant is not None:
             own = {"additional_table_filters": tenant_view.filters(tenant, run), **tenant_view.NO_CACHES}
         try:
-            # What makes it readonly comes last.
+            # `readonly` comes last, since it forbids further settings.
             return self._connect(
                 {
                     **own,

@@ -1,13 +1,13 @@
-"""ClickHouse as the store: embedded in this process (chDB), or a server.
+"""The store in ClickHouse: embedded in this process (chDB), or a server.
 
-A server may be unavailable. Calls then fail as StoreUnavailable, and succeed when it is back.
+A server may be unavailable. Calls then fail with StoreUnavailable, and succeed when it is back.
 
 Invariants:
-1. Payloads go in as the bytes that arrived, and the engine parses them (test_every_field).
-2. One token is stored once, in every table that it reaches (test_same_token_everywhere).
+1. Payloads are inserted as the bytes that arrived, and the engine parses them (test_every_field).
+2. An insert with a known token stores no row again, in any table (test_same_token_everywhere).
 3. Queries only read. They do not wait for inserts, nor do inserts wait for them (test_query_reads_only,
    test_inserts_beside_queries).
-4. What went into directories that took the place of the store's is not taken for stored (collector/store/place.py).
+4. Rows that went into directories which replaced the store's do not count as stored (collector/store/place.py).
 """
 
 import threading
@@ -58,14 +58,14 @@ _PLACES: Final = (
 )
 _MERGE_TREES: Final = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
 
-# A TTL names the tenants that have days of their own, twice. The default of 256 KiB is some thousands of them.
+# A TTL names the tenants that have days of their own, twice. The default of 256 KiB suffices for some thousands of tenants.
 _COMMAND_SETTINGS: Final = {"max_query_size": 64 * 1024 * 1024}
 _PING_TIMEOUT_S: Final = 3.0
 _DEFAULTS: Final = StoreOptions()
 
 
 class ClickHouseStore:
-    """A `Store`. Any thread may call; inserts take turns, queries run beside them."""
+    """A `Store` in ClickHouse. Any thread may call; inserts take turns, and queries run at the same time."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class ClickHouseStore:
         asked: AskedSessions | None = None,
         place: StorePlace = NOWHERE,
     ) -> None:
-        """Made by its constructors, below. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
-        `looks_up`: rows that can be read are there to stay. `asked`: what answers who comes by ClickHouse's protocol.
-        `place`: the directories of an embedded store."""
+        """Use `embedded` or `server`. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
+        `looks_up`: rows that can be read are stored for good. `asked` has the sessions for clients that use ClickHouse's
+        protocol. `place` has the directories of an embedded store."""
         self._asked: Final = asked
         self._place: Final = place
         self._connect: Final = connect
@@ -90,21 +90,21 @@ class ClickHouseStore:
         self._looks_up: Final = looks_up
         self._connected: Sessions | None = None
         self._connecting: Final = threading.Lock()
-        # Embedded, the tables are there before the store is handed to anyone; a server may have been away until now.
+        # The tables of the embedded store exist before anyone gets the store; a server may have been away until now.
         self._has_schema = server is None
         self._queries: Final = Queries(self._sessions, options.queries, asked)
-        self._inserted = False  # since the last ping
-        self._can_complete: bool | None = None  # None: not asked for yet
+        self._inserted = False  # whether an insert succeeded since the last ping
+        self._can_complete: bool | None = None  # None: not known yet
         self._lookups: Final = Lookups(self._look_up)
         where = str(server or "the embedded engine")
         self._table_changes: Final = TableChanges(self._command, self._text, options.tables, where, cluster)
-        # A server's parts are its operator's.
+        # The operator of a server looks after its parts.
         self._damaged_parts: Final = DamagedParts(self._command, self._ask) if server is None else None
 
     @classmethod
     def embedded(cls, path: Path, options: StoreOptions = _DEFAULTS) -> Self:
-        """The engine in this process, its data under the directory `path`, which no other process may have open. Raises
-        StoreUnavailable where it can't be opened."""
+        """Return a store of the engine in this process, with its data under the directory `path`, which no other process may
+        have open. Raises StoreUnavailable if it can't be opened."""
         sessions = embedded_sessions(path, options)
         asked = AskedSessions(
             lambda settings: connect_embedded(path, settings),
@@ -130,20 +130,21 @@ class ClickHouseStore:
         request_timeout_s: float = 300.0,
         insert_quorum: int | Literal["auto"] = 0,
     ) -> Self:
-        """A server at `url` (http://HOST:PORT, https://HOST:PORT), or several behind it that are replicas of one another.
+        """Return a store of a server at `url` (http://HOST:PORT, https://HOST:PORT), or of replicas behind it.
 
-        No request is made yet, so it may be unavailable. The first call connects; the first insert applies the schema, where
-        `apply_schema` has not been called. `ca_file`: certificates that the server's is checked against; None: the system's.
-        `insert_quorum`: so many replicas have an insert before it counts as done; 0: the one that took it. With a quorum
-        nothing is looked up, since rows can be read that no quorum has yet: what is in doubt is repeated, under its token.
+        No request is made yet, so it may be unavailable. The first call connects; the first insert applies the schema, unless
+        `apply_schema` was called. `ca_file` has the CA certificates for the server's; None: the system's are used.
+        `insert_quorum` is how many replicas must have an insert before it counts as done; 0: the replica that took it. With a
+        quorum no rows are looked up, since rows may be readable before a quorum has them. A range in doubt is then repeated,
+        under its token.
         """
         where = ServerOptions(url, user, password, database, ca_file, verify, connect_timeout_s, request_timeout_s)
 
         return cls(connector(where, options, insert_quorum), options, server=where, cluster=cluster, looks_up=not insert_quorum)
 
     def apply_schema(self) -> SchemaPlan:
-        """Bring tables and their settings up to date, and return what was done. Raises SchemaTooNew, StoreUnavailable, and
-        StoreMisconfigured where a server refuses, or the settings ask for what can't be."""
+        """Bring tables and their settings up to date, and return the executed plan. Raises SchemaTooNew, StoreUnavailable, and
+        StoreMisconfigured if a server refuses, or the settings are impossible."""
         self._sessions()
         with self._errors():
             if self._server is not None:
@@ -156,20 +157,20 @@ class ClickHouseStore:
         return done
 
     def schema_plan(self) -> SchemaPlan:
-        """Return what `apply_schema` would do. Raises as `apply_schema`."""
+        """Return the plan that `apply_schema` would execute. Raises the same errors."""
         with self._errors():
             if self._server is not None and not has_database(self._sessions().control, self._server.database):
                 return SchemaPlan(tuple(migration.name for migration in migrations()), ())
             return self._table_changes.plan()
 
     def administer(self, statement: str) -> None:
-        """Run a statement of ours that changes who may do what. Raises StoreUnavailable, StoreMisconfigured."""
+        """Run a statement of ours that changes users or grants. Raises StoreUnavailable, StoreMisconfigured."""
         self._sessions()
         with self._errors():
             self._command(statement)
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
-        """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""
+        """Store payloads of `topic` as one insert. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""
         self._insert(topic, payloads, token)
         self._place.check()
         self._inserted = True
@@ -179,13 +180,13 @@ class ClickHouseStore:
         with self._errors(), shortages(self._server), refusals():
             try:
                 done = sessions.insert(topic, payloads, token, into, session)
-            except OSError as error:  # the embedded engine is handed the bytes in a temporary file
+            except OSError as error:  # the embedded engine gets the bytes in a temporary file
                 raise StoreUnavailable(f"cannot hand {sum(map(len, payloads))} bytes to ClickHouse: {error}") from error
         if self._server is not None and not done.query_id():
             raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
 
     def can_complete(self, topic: str, payload: bytes) -> bool:
-        """Return whether a token may be known whose rows are missing, and look-ups of these payloads are certain."""
+        """Return whether the store may know a token whose rows are missing, and look-ups of these payloads are certain."""
         if not self._looks_up or not can_be_looked_up(topic, payload):
             return False
         if self._can_complete is None:
@@ -195,9 +196,9 @@ class ClickHouseStore:
         return self._can_complete
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
-        """Store what is missing of these payloads, whatever tokens are known."""
+        """Store the missing rows of these payloads, whatever tokens the store knows."""
         if topic == DEAD_LETTERS_TOPIC:
-            # The tables keep one of those that have the same id.
+            # The tables keep one of the rows with the same id.
             self.insert(topic, [payload], f"{token}/{uuid4()}")
             letters, events = dead_letter_ids(payload)
             return Completed({DEAD_LETTERS[0]: len(letters), EVENTS[0]: len(events)}, {})
@@ -209,7 +210,7 @@ class ClickHouseStore:
 
     @property
     def insert_outlives_s(self) -> float:
-        """An embedded insert has ended when its call has; a server goes on with a request whose connection broke."""
+        """Return 0 for the embedded engine, whose insert ends with its call. A server goes on after the connection broke."""
         return 0.0 if self._server is None else self._server.request_timeout_s
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
@@ -220,17 +221,17 @@ class ClickHouseStore:
     def untouched(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
         """Return whether no item and no receipt of these payloads is stored: no more items of their messages than `besides`."""
         if topic == DEAD_LETTERS_TOPIC:
-            return True  # the tables keep one of those that have the same id
+            return True  # the tables keep one of the rows with the same id
         return self._looks_up and self._lookups.untouched(topic, payload, besides)
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
-        """Return which of these have a receipt and an item that are stored under another batch part than this."""
+        """Return the batches that have a receipt and an item stored under another batch part than `besides_part`."""
         return self._lookups.stored_batches(batch_ids, besides_part)
 
     def copies(
         self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
     ) -> dict[CopyKey, list[int]]:
-        """Return which of these have a message that is stored, or was left out, besides these, and when it was received."""
+        """Return when stored messages, or messages that were left out, were received, by tenant and fingerprint."""
         return self._lookups.copies(topic, asked, besides, since_ns, until_ns)
 
     def query(self, sql: str, format_: str) -> bytes:
@@ -239,8 +240,8 @@ class ClickHouseStore:
         return self._queries.query(sql, format_)
 
     def answer(self, question: Question) -> Answered:
-        """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only the
-        embedded engine does. Raises StoreError with ClickHouse's message."""
+        """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. This needs
+        the embedded engine. Raises StoreError with ClickHouse's message."""
         return self._queries.answer(question)
 
     def read(self, sql: str, format_: str) -> bytes:
@@ -248,23 +249,22 @@ class ClickHouseStore:
         return self._queries.read(sql, format_)
 
     def version_and_timezone(self) -> tuple[str, str]:
-        """ClickHouse's. Raises StoreError."""
+        """Return ClickHouse's version and time zone. Raises StoreError."""
         version, timezone = self.read("SELECT version(), timezone()", "TabSeparated").decode().split()
         return version, timezone
 
     def open_dead_letters(self) -> int:
-        """Return how many wait for someone: neither replayed nor discarded. Raises StoreError."""
+        """Return how many dead letters are open: neither replayed nor discarded. Raises StoreError."""
         return int(self.read("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
 
     def damaged_parts(self) -> int:
-        """Return how many parts are damaged, put aside, and not removed by anyone yet; of a server 0: its parts are its
-        operator's. Raises StoreError."""
+        """Return how many damaged parts were put aside and not removed yet; 0 for a server, whose operator looks after its
+        parts. Raises StoreError."""
         return 0 if self._damaged_parts is None else int(self.read(PUT_ASIDE_COUNT, "TabSeparated"))
 
     def newest_items(self) -> dict[str, float]:
-        """When the newest item of each signal was, in seconds since 1970; nothing of a signal without items. Raises StoreError.
-
-        The engine knows it of each part without reading rows: the tables' partitions are days of these times."""
+        """Return the time of each signal's newest item, in seconds since 1970, without signals that have none. Raises
+        StoreError. The engine knows it for each part without reading rows: the tables' partitions are days of these times."""
         found = self.read(_NEWEST_ITEMS, "TabSeparated").decode()
         return {signal: float(newest) for signal, newest in (line.split("\t") for line in found.splitlines())}
 
@@ -276,7 +276,7 @@ class ClickHouseStore:
                 self._command(f"ALTER TABLE `{table}` FREEZE WITH NAME '{name}'")
 
     def ping(self) -> None:
-        """Raises StoreUnavailable. Where it has taken an insert since the last time, it is not asked."""
+        """Raise StoreUnavailable if ClickHouse does not answer. If an insert succeeded since the last call, ask nothing."""
         inserted, self._inserted = self._inserted, False
         if inserted:
             return
@@ -284,7 +284,7 @@ class ClickHouseStore:
             raise StoreUnavailable(f"{self._server or 'the engine'} does not answer")
 
     def close(self) -> None:
-        """End our queries that run, wait for an insert that does, and let go of the data directory or the connections."""
+        """End our running queries, wait for a running insert, and release the data directory or the connections."""
         sessions = self._connected
         if sessions is None:
             return
@@ -301,7 +301,7 @@ class ClickHouseStore:
         close_sessions(sessions, is_server=self._server is not None)
 
     def _sessions(self) -> Sessions:
-        """Connected, now if not before."""
+        """Return the sessions. Connect if that is not done yet."""
         with self._connecting:
             if self._connected is None:
                 self._connected = self._connect()
@@ -315,7 +315,7 @@ class ClickHouseStore:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """ClickHouse's errors as StoreUnavailable, and as StoreMisconfigured where a server refuses."""
+        """Raise ClickHouse's errors as StoreUnavailable, or as StoreMisconfigured if a server refuses."""
         if self._server is not None:
             with self._server.errors():
                 yield
@@ -329,8 +329,8 @@ class ClickHouseStore:
         self._sessions().control.command(sql, settings=_COMMAND_SETTINGS)
 
     def _completion(self) -> Completion:
-        """In a session of its own, to which its temporary table belongs: on a server a new one, since one whose answer was lost
-        stays locked; embedded that of the writer's client."""
+        """Return a completion with a session, to which its temporary table belongs. On a server it is a new session, since a
+        session whose answer was lost stays locked; in the embedded engine it is that of the writer's client."""
         sessions = self._sessions()
         session = "" if self._server is None else str(uuid4())
         settings = {"session_id": session} if session else {}
@@ -352,7 +352,8 @@ class ClickHouseStore:
             return self._text(sql)
 
     def _text(self, sql: str, ask: Callable[[str], str] | None = None) -> str:
-        """Answer a question of our own; once more where a damaged part was in its way. `ask`: in which session."""
+        """Answer a statement of our own. If a damaged part made it fail, put that aside, and ask again. `ask` runs a statement
+        in a session."""
         ask = ask or self._ask
         try:
             return ask(sql)

@@ -1,14 +1,15 @@
-"""What ClickStack looks for beside the exporter's tables: values of attributes for its filters, and recorded sessions.
+"""The tables that ClickStack needs besides the exporter's: values of attributes for its filters, and recorded sessions.
 
-A rollup has how often a value of an attribute or a column came in 15 minutes. A view fills it with each insert into the table
-of logs or of spans. The sessions are a view: the log records that have an rrweb event (docs/adr/0051).
+A rollup counts how often a value of an attribute or a column came in 15 minutes. A view fills it with each insert into the
+table of logs or of spans. The sessions are a view: the log records that have an rrweb event (docs/adr/0051).
 
 Invariants (tests/integration/clickhouse/test_clickstack.py):
-1. A rollup counts what its table has, from when it was made; a repeated insert is counted once
+1. A rollup counts the rows of its table from when the rollup was made; a repeated insert is counted once
    (test_a_rollup_counts_its_table).
 2. A view is made after the table that it writes to, and removed before it, so that no insert fails in between
    (test_an_interruption_lets_inserts_pass).
-3. Another program's table under such a name is refused before a view writes to it (test_another_programs_rollup_is_refused).
+3. A table of another program under one of these names is refused before a view writes to it
+   (test_another_programs_rollup_is_refused).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 from collector.store.contract import ROLLUPS, SESSIONS, StoreMisconfigured
 from collector.store.migrations import literal
 
-# A longer value is none that one chooses from a list.
+# Nobody chooses a longer value from a list.
 VALUE_BYTES_MAX: Final = 256
 _SESSIONS: Final = """CREATE VIEW IF NOT EXISTS hyperdx_sessions AS
 SELECT Timestamp, TimestampTime, TraceId, SpanId, TraceFlags, SeverityText, SeverityNumber, ServiceName, Body,
@@ -28,7 +29,7 @@ WHERE mapContains(LogAttributes, 'rr-web.event')"""
 
 
 class _Rollup(NamedTuple):
-    """The table that is counted, and its columns. `texts` have few values."""
+    """The table that a rollup counts, and its columns. `texts` are columns with few values."""
 
     source: str
     maps: tuple[str, ...]
@@ -51,7 +52,7 @@ assert set(_ROLLUPS) == set(ROLLUPS)
 
 
 class Made(NamedTuple):
-    """A statement, and what it costs in people's words."""
+    """A statement, and its cost in plain words."""
 
     table: str
     statement: str
@@ -59,9 +60,9 @@ class Made(NamedTuple):
 
 
 def changes(select: Callable[[str], str], storage: Callable[[str], str], *, rollups: bool, sessions: bool) -> Iterator[Made]:
-    """Yield what is missing of them, and what is there and not wanted. Raises StoreMisconfigured.
+    """Yield statements that make missing tables and views, and remove those that are not wanted. Raises StoreMisconfigured.
 
-    `select` answers a query as TabSeparated text. `storage`: how a table keeps its rows, from its TTL on.
+    `select` answers a query as TabSeparated text. `storage` returns the end of a table's definition, from its TTL on.
     """
     names = ", ".join(map(literal, (*ROLLUPS, *map(_view, ROLLUPS), SESSIONS)))
     found = select(
@@ -120,7 +121,8 @@ ORDER BY (TenantId, ColumnIdentifier, Key, Timestamp, Value)
 
 
 def _filling(name: str, rollup: _Rollup) -> str:
-    """Each column is counted by itself: so only what is counted of one is in memory, beside the values of all."""
+    """Return the statement for the view that fills a rollup. Each column is counted by itself, so only the counts of one column
+    are in memory, in addition to the values of all."""
     when = "TenantId, toStartOfFifteenMinutes(Timestamp) AS Bucket"
     counted = [
         f"SELECT {when}, '{column}' AS ColumnIdentifier, entry.1 AS Key, entry.2 AS Value, count() AS count"  # noqa: S608

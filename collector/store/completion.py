@@ -1,4 +1,4 @@
-"""Insert the rows of a payload that the store does not have, judged by what it has and not by deduplication tokens.
+"""Insert the rows of a payload that the store lacks, judged by its rows and not by deduplication tokens.
 
 ClickHouse writes a block's token into the table's deduplication log before it commits the part. A process that dies between
 the two leaves a token whose rows are missing: each repetition of the insert is dropped, and succeeds. A torn deduplication log
@@ -7,8 +7,8 @@ compared with what is stored, in groups: rows of one message in one partition of
 part, so a group is stored whole or not at all.
 
 The payload is parsed into a temporary table, which has the columns of the landing table, and each view's own query is run over
-it. So what is expected is what an insert would have written. A temporary table writes nothing to the disk: of another kind of
-table a disk that was full has left an empty definition, and the embedded engine did not start any more.
+it. So the expected rows are those that an insert would have written. A temporary table writes nothing to the disk: of another
+kind of table a full disk has left an empty definition, and the embedded engine did not start any more.
 
 Invariants:
 1. Rows are inserted only for groups without a stored row, and the statement that inserts them decides it
@@ -17,7 +17,7 @@ Invariants:
    test_a_group_that_is_stored_in_part_is_reported).
 3. Rows of earlier pieces of the same message are not taken for rows of this one (test_completion.py,
    test_pieces_of_one_message_are_told_apart).
-4. No file is written but those of the rows that are inserted (test_completion.py,
+4. Only the files of the inserted rows are written (test_completion.py,
    test_a_completion_writes_no_definition_of_a_table).
 """
 
@@ -33,13 +33,13 @@ from collector.store.insert import LANDING, Settings
 from collector.store.migrations import literal
 from collector.store.payload_index import record_count
 
-# Where the rows of a topic end up.
+# The tables that have the rows of a topic.
 TARGETS: Final = {
     METRICS_TOPIC: (*TABLES[METRICS_TOPIC], RECEIPTS),
     LOGS_TOPIC: (*TABLES[LOGS_TOPIC], RECEIPTS),
     TRACES_TOPIC: (*TABLES[TRACES_TOPIC], TRACE_TIMES, RECEIPTS),
 }
-# Of these the token is written before the part, and one server has all rows. Other engines commit both at once, in Keeper.
+# In these the token is written before the part, and one server has all rows. Other engines commit both at once, in Keeper.
 _ENGINES: Final = frozenset({"MergeTree", "ReplacingMergeTree"})
 _TABLE: Final = "infrasage_completing"
 _TARGET: Final = re.compile(r"\sTO (?:`[^`]+`|\w+)\.`?(\w+)`?")
@@ -51,16 +51,16 @@ _Group = tuple[str, str, str]
 
 
 class _View(NamedTuple):
-    """How rows of a payload get into one table."""
+    """A view that writes rows of a payload into one table."""
 
     target: str
-    select: str  # from the payload's own table
+    select: str  # the view's query, reading the payload's own table
     partition: str  # an expression over the target's columns, as text
-    counted: str  # adds up over pieces of a message
+    counted: str  # an expression whose values add up over the pieces of a message
 
 
 class Completion:
-    """Of one store. One thread at a time."""
+    """Completes interrupted inserts of one store. One thread at a time."""
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class Completion:
         parse: Callable[[str, str, bytes], object],
         settings: Settings,
     ) -> None:
-        """`command` runs a statement; `text` answers one, tab-separated; `parse` inserts a payload of a topic into a table: all
-        in one session. `settings`: those of an insert."""
+        """`command` runs a statement; `text` answers one, tab-separated; `parse` inserts a payload of a topic into a table. All
+        use one session. `settings` are those of an insert."""
         self._command: Final = command
         self._text: Final = text
         self._parse: Final = parse
         self._settings: Final = settings
 
     def is_possible(self) -> bool:
-        """Return whether all tables have an engine for which this is needed, and right."""
+        """Return whether all tables have an engine that needs completion, and for which it is correct."""
         names = ", ".join(literal(name) for name in sorted({name for names in TARGETS.values() for name in names}))
         engines = self._text(
             f"SELECT DISTINCT engine FROM system.tables WHERE database = currentDatabase() AND name IN ({names})"  # noqa: S608 - ours
@@ -85,8 +85,8 @@ class Completion:
         return set(engines.split()) <= _ENGINES
 
     def complete(self, topic: str, payload: bytes, earlier: Sequence[bytes]) -> Completed:
-        """Insert what is missing of the payload. `earlier`: the pieces before it of the same message, which are stored whole;
-        each as it was inserted. Return when everything is stored that can be."""
+        """Insert the missing rows of the payload. `earlier` are the pieces before it of the same message, which are stored
+        whole, each as it was inserted. Return when every row that can be stored is."""
         with self._table(topic) as table:
             views = self._views(topic, table)
             before: dict[str, Counter[_Group]] = {view.target: Counter() for view in views}
@@ -114,7 +114,7 @@ class Completion:
 
     @contextmanager
     def _table(self, topic: str) -> Iterator[str]:
-        """Hold a table for payloads. The session's end removes what a failure leaves of it; embedded, the next completion."""
+        """Make a table for payloads. If a failure leaves it, the session's end removes it; embedded, the next completion."""
         self._command(f"DROP TEMPORARY TABLE IF EXISTS {_TABLE}")
         self._command(f"CREATE TEMPORARY TABLE {_TABLE} AS {LANDING[topic].table} ENGINE = Memory")
         try:
@@ -128,7 +128,7 @@ class Completion:
         self._check_filled(table, payload)
 
     def _check_filled(self, table: str, payload: bytes) -> None:
-        """Where some of the payload were not in the table, it would not seem to be missing."""
+        """Check that all records of the payload are in the table: a record that is not would not count as missing."""
         found = int(self._text(f"SELECT count() FROM `{table}`"))  # noqa: S608 - our own name
         records = record_count(payload)
         if found != records:
@@ -196,7 +196,7 @@ class Completion:
 
 
 def _earlier_expression(already: Mapping[_Group, int], partition: str) -> str:
-    """Return the expression of how many of a group's rows earlier pieces brought."""
+    """Return an expression for the number of a group's rows that earlier pieces stored."""
     if not already:
         return "0"
     groups = ", ".join(literal("/".join(group)) for group in already)
@@ -205,5 +205,5 @@ def _earlier_expression(already: Mapping[_Group, int], partition: str) -> str:
 
 
 def _unescaped(field: str) -> str:
-    """A field of TabSeparated."""
+    """Return the text of a field of TabSeparated."""
     return _ESCAPED.sub(lambda found: _CONTROL.get(found[1], found[1]), field)

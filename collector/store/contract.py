@@ -1,4 +1,4 @@
-"""What the writer and the `query` command need from a store.
+"""The contract of a store, for the writer and the `query` command.
 
 Invariants:
 1. Inserting the same payloads twice under the same token stores them once (tests/contracts/test_store_contract.py,
@@ -34,7 +34,7 @@ NOTHING: Final[Mapping[tuple[UUID, int], int]] = MappingProxyType({})
 
 
 class StoreError(Exception):
-    """The store could not do what was asked."""
+    """A call of the store failed."""
 
 
 class StoreUnavailable(StoreError):
@@ -67,11 +67,11 @@ class StoreMisconfigured(StoreUnavailable):
 
 
 class StoreRefusedData(StoreError):
-    """The store can't read these bytes, and never will. Nothing of them was stored."""
+    """The store can't read these bytes, and never will. It stored none of them."""
 
 
 class Completed(NamedTuple):
-    """What a completion did, by table."""
+    """The rows that a completion stored, and those that it could not, by table."""
 
     rows: Mapping[str, int]  # rows that were missing, and are stored now
     in_part: Mapping[str, int]  # rows that stay missing, since their group is stored in part

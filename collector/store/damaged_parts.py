@@ -1,15 +1,15 @@
-"""Damaged parts of the embedded engine's tables: put aside, so that they hold up nothing, and reported.
+"""Put damaged parts of the embedded engine's tables aside, so that they block nothing, and report them.
 
 A disk that runs full while ClickHouse inserts or merges can leave a part with an empty file, which ClickHouse takes for whole.
-Whatever reads it then fails, each time. A part of one insert is detached, which forgets its token too: so the range in doubt,
-which is what meets it, can be inserted again. For a merged part the table is loaded again, which puts the part aside and takes
-back those that it was merged from, as long as ClickHouse has not deleted them: about 8 minutes (`old_parts_lifetime`).
+Every statement that reads it then fails. A part of one insert is detached, which forgets its token too: so the range in doubt,
+whose look-up fails, can be inserted again. For a merged part the table is loaded again, which puts the part aside and restores
+those that it was merged from, as long as ClickHouse has not deleted them: about 8 minutes (`old_parts_lifetime`).
 
 Invariants:
-1. A look-up that meets a damaged part is answered from the others
+1. A look-up that meets a damaged part is answered from the other parts
    (test_a_damaged_part_is_put_aside_while_its_sources_are_there).
 2. A range whose insert left a damaged part is stored by its repetition (test_an_insert_that_left_a_damaged_part_is_repeated).
-3. A part that was put aside is logged at error, also after a start, until someone removes it
+3. A part that was put aside is logged as an error, also after a start, until someone removes it
    (test_a_part_that_was_put_aside_is_reported).
 """
 
@@ -28,9 +28,9 @@ _DAMAGE: Final = frozenset(
         "NO_FILE_IN_DATA_PART",
     ]
 )
-# In paths of parts, and where the engine names a table.
+# In paths of parts, and in the engine's names of tables.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# The last number of a part's name says how often it was merged.
+# The last number of a part's name is how often it was merged.
 _PART: Final = re.compile(r"/([0-9A-Za-z]+(?:_\d+){2}_(\d+))/")
 # Its column `uuid` is zero in the embedded engine.
 _TABLES: Final = """
@@ -44,10 +44,10 @@ SELECT table, path FROM system.detached_parts WHERE database = currentDatabase()
 
 
 class DamagedParts:
-    """Of one embedded store. One thread at a time."""
+    """Puts damaged parts of one embedded store aside. One thread at a time."""
 
     def __init__(self, command: Callable[[str], object], text: Callable[[str], str]) -> None:
-        """`command` executes a statement; `text` returns what one answers, tab-separated. Both raise ClickHouseError."""
+        """`command` executes a statement; `text` returns the answer of one, tab-separated. Both raise ClickHouseError."""
         self._command: Final = command
         self._text: Final = text
         self._unloaded: set[str] = set()
@@ -55,7 +55,8 @@ class DamagedParts:
         self._logger: Final = structlog.get_logger(__name__)
 
     def put_aside(self, name: str | None, message: str) -> bool:
-        """Return whether the error, of that name, was of a damaged part, which is aside now: then another attempt is of use."""
+        """Put the part aside if an error is about a damaged part. Return whether it was, so that another attempt may succeed.
+        `name` and `message` are the error's."""
         detached = False
         if name in _DAMAGE:
             parts = dict(_PART.findall(message))
@@ -80,7 +81,7 @@ class DamagedParts:
         return True
 
     def report(self, error: str = "found at the start") -> None:
-        """Log those that were put aside and are not reported yet."""
+        """Log the parts that were put aside and are not reported yet."""
         for line in self._text(_PUT_ASIDE).splitlines():
             table, path = line.split("\t")
             if path not in self._reported:

@@ -3,7 +3,7 @@
 The engine keeps three files of /proc open for each of its threads, for as long as the thread lives. By default it keeps 1,000
 idle threads and removes parts with 128 at once: hundreds of file descriptors after some minutes. It sizes its pools once in a
 process, when it is first opened, and its Python package opens it while it is imported. So the package is imported here, and its
-first connection has the sizes from here; what a later connection asks for changes nothing.
+first connection has the sizes from here. The sizes of a later connection have no effect.
 
 Invariants:
 1. After a burst of work idle threads end, and their descriptors are closed. test_idle_threads_of_the_engine_end
@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 _PACKAGE: Final = "chdb"
 _LIBRARY: Final = f"{_PACKAGE}._chdb"
-# The library's own definitions come before those of libraries that were loaded earlier, as its package has it.
+# The library's own definitions come before those of libraries that were loaded earlier, as in its own package.
 _RTLD_DEEPBIND: Final = 0x00008
 
 # The engine's server settings. The first is for threads between two uses, the others for what one job uses at once.
@@ -46,7 +46,7 @@ def load_engine(threads_max: int) -> None:
         return
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
-        return  # the client says what is missing
+        return  # the client reports that the package is missing
     file = Path(package.origin).with_name("_chdb.abi3.so")
     with contextlib.suppress(OSError):
         ctypes.CDLL(str(file), mode=sys.getdlopenflags() | (_RTLD_DEEPBIND if sys.platform == "linux" else 0))

@@ -1,6 +1,6 @@
-"""How payloads are inserted: into which tables a topic's payloads go, how they are parsed, and in which blocks.
+"""Insert payloads: the tables that a topic's payloads go to, their formats, and the settings that decide the blocks.
 
-Payloads go in as the bytes that arrived, and the engine parses them.
+Payloads are inserted as the bytes that arrived, and the engine parses them.
 
 A repetition must be cut into blocks exactly as the first attempt was, or its tokens would not match. So nothing runs in
 parallel. Every setting that decides where a block ends is sent with each insert, since the engine's defaults may change
@@ -23,7 +23,7 @@ Settings = Mapping[str, str | int]
 
 
 class Landing(NamedTuple):
-    """Where a topic's payloads are inserted, and how they are parsed."""
+    """The table into which a topic's payloads are inserted, and the format by which they are parsed."""
 
     table: str
     format: Path
@@ -35,7 +35,7 @@ LANDING: Final = {
     TRACES_TOPIC: Landing("landing_resource_spans", TRACES_FORMAT),
     DEAD_LETTERS_TOPIC: Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
-# Many batches: the payload is one message, behind its length, and the batches together are its content.
+# For many batches: an insert is one message, behind its length, and all batches together are its content.
 _FORMAT: Final = "ProtobufList"
 
 MERGED_INDEXES: Final = (
@@ -73,7 +73,7 @@ SETTINGS: Final[Settings] = {
     "min_insert_block_size_bytes_for_materialized_views": 268_402_944,
     # Data of many days at once is slow, but it is no reason to refuse it.
     "max_partitions_per_insert_block": 0,
-    # Half a payload is not taken for a whole one, nor a bad record passed over in silence.
+    # An incomplete payload does not count as whole, and no bad record is skipped silently.
     "input_format_connection_handling": 0,
     "input_format_allow_errors_num": 0,
     "input_format_allow_errors_ratio": 0,
@@ -90,20 +90,20 @@ class Insert(Protocol):
     def __call__(
         self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = ""
     ) -> QuerySummary:
-        """`into`: a table like the topic's landing table, in its place. `session`: of the server, to which that table belongs.
-        Raises ClickHouseError, OSError."""
+        """Insert payloads. `into` is a table to use in place of the topic's landing table, with the same columns. `session` is
+        the session of the server to which that table belongs. Raises ClickHouseError, OSError."""
 
 
 def embedded_inserts(client: Client, settings: Settings) -> Insert:
-    """By the driver of the embedded engine, which reads the format's file. A format that is given as text the engine would
-    write into the directory that we run in."""
+    """Return an insert by the driver of the embedded engine, which reads the format's file. If the format were given as text,
+    the engine would write it into the current directory."""
 
     def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> QuerySummary:
         assert not session, "a client of the embedded engine is a session"
         table, format_ = LANDING[topic]
         schema = {"format_schema_source": "file", "format_schema": f"{format_}:Record"}
         length = length_of(sum(map(len, payloads)))
-        pieces = map(bytes, _pieces([length, *payloads]))  # nothing else is taken
+        pieces = map(bytes, _pieces([length, *payloads]))  # the driver takes no other type
         block = cast("Generator[bytes]", pieces)
         with_token = {**settings, **schema, _TOKEN: token}
         return client.raw_insert(into or table, insert_block=block, fmt=_FORMAT, settings=with_token)
@@ -112,8 +112,9 @@ def embedded_inserts(client: Client, settings: Settings) -> Insert:
 
 
 def server_inserts(client: Client, settings: Settings) -> Insert:
-    """In requests whose body has the statement with all its settings and the format's text, and then the data. In the URL that
-    would be percent-encoded for each insert, at the cost of a megabyte of data, and too long for some proxies."""
+    """Return an insert by requests whose body has the statement with all its settings and the format's text, and then the data.
+    In the URL the statement would be percent-encoded for each insert, at the cost of a megabyte of data, and be too long for
+    some proxies."""
     begun = {topic: _begun(landing, settings) for topic, landing in LANDING.items()}
     # The answer begins when the insert is done, and so its status is the insert's.
     in_url: Settings = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
@@ -132,7 +133,7 @@ def server_inserts(client: Client, settings: Settings) -> Insert:
 
 
 def _begun(landing: Landing, settings: Settings) -> str:
-    """The statement up to the last of its settings."""
+    """Return the statement up to the last of its settings."""
     text = format_text(landing.format)
     schema = {"format_schema_source": "string", "format_schema": text, "format_schema_message_name": "Record"}
     told = ", ".join(
@@ -142,13 +143,13 @@ def _begun(landing: Landing, settings: Settings) -> str:
 
 
 def format_text(path: Path) -> str:
-    """A format's file without comments and spaces."""
+    """Return the text of a format's file without comments and spaces."""
     text = re.sub(r"//[^\n]*", "", path.read_text("utf-8"))
     return re.sub(r"\s*([{};=])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
 def _pieces(payloads: Sequence[Payload]) -> Iterator[Payload]:
-    """The same bytes: small ones joined, since each piece is a call to the system; large ones as they are."""
+    """Yield the same bytes, with small payloads joined, since each piece is a system call, and large ones as they are."""
     small: list[Payload] = []
     size = 0
     for payload in payloads:

@@ -1,4 +1,4 @@
-"""What ClickHouse's errors mean for an insert: bytes that it refuses, and too little memory or disk."""
+"""Translate ClickHouse's errors about an insert: bytes that it refuses, and too little memory or disk."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from collector.store.contract import StoreOutOfMemory, StoreOutOfSpace, StoreRefusedData
 from collector.store.server import ServerOptions, describe
 
-# What the engine says when the bytes are at fault. Everything else may pass by itself, and is tried again.
+# The engine's errors if the bytes are at fault. Every other error may pass by itself, and is tried again.
 _DATA_ERRORS: Final = frozenset(
     [
         "ATTEMPT_TO_READ_AFTER_EOF",
@@ -23,7 +23,7 @@ _DATA_ERRORS: Final = frozenset(
     ]
 )
 
-# An insert that had too little memory. 240 is the same in a call to the system that makes a buffer larger.
+# An insert had too little memory. CANNOT_MREMAP (240) is that in a system call that makes a buffer larger.
 _MEMORY_ERRORS: Final = frozenset(["MEMORY_LIMIT_EXCEEDED", "CANNOT_ALLOCATE_MEMORY", "CANNOT_MREMAP"])
 # An insert for whose parts the disk has too little room: ClickHouse asks for about twice the insert's bytes before it begins.
 _SPACE_ERROR: Final = "NOT_ENOUGH_SPACE"
@@ -33,7 +33,7 @@ _OF_ONE_QUERY: Final = re.compile(r"query memory limit exceeded|memory limit \(f
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """ClickHouse's errors about the bytes themselves as StoreRefusedData."""
+    """Raise ClickHouse's errors about the bytes themselves as StoreRefusedData."""
     try:
         yield
     except DatabaseError as error:
@@ -44,7 +44,7 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def shortages(server: ServerOptions | None) -> Iterator[None]:
-    """ClickHouse's errors about memory and disk as StoreShortage. `server`: None of the embedded engine."""
+    """Raise ClickHouse's errors about memory and disk as StoreShortage. `server` is None for the embedded engine."""
     try:
         yield
     except DatabaseError as error:

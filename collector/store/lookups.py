@@ -1,4 +1,4 @@
-"""What is stored already: items, receipts, dead letters and fingerprints, looked up by their identifiers."""
+"""Look up stored items, receipts, dead letters and fingerprints by their identifiers."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,12 +10,12 @@ from collector.store.contract import TABLES, TRACE_TIMES
 from collector.store.payload_index import CopyKey, MessageKey, contents, dead_letter_ids
 from collector.store.retention import DEAD_LETTERS, EVENTS
 
-# So many one statement names.
+# The most identifiers in one statement.
 _IDS_MAX: Final = 1000
 
 
 class Lookups:
-    """Of one store. Each method raises what `text` raises."""
+    """Looks up rows of one store. Each method raises the errors of `text`."""
 
     def __init__(self, text: Callable[[str], str]) -> None:
         """`text` answers a statement, tab-separated."""
@@ -30,7 +30,7 @@ class Lookups:
                 return self._has(DEAD_LETTERS[0], letters) and self._has(EVENTS[0], events)
             expected, receipts = contents(payload)
         except ValueError:
-            return False  # nor can it be inserted: which is for `insert` to say
+            return False  # it can't be inserted either, which `insert` reports
         messages = list(expected)
         for start in range(0, len(messages), _IDS_MAX):
             some = messages[start : start + _IDS_MAX]
@@ -63,7 +63,7 @@ class Lookups:
         return found
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
-        """Return which of these batches have a receipt and an item that are stored under another batch part than this."""
+        """Return the batches that have a receipt and an item stored under another batch part than `besides_part`."""
         messages = {message for message in self.receipts(batch_ids) if message[1] != besides_part}
         found: set[UUID] = set()
         for some in _in_parts({batch_id for batch_id, _ in messages}):
@@ -76,8 +76,8 @@ class Lookups:
     def copies(
         self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
     ) -> dict[CopyKey, list[int]]:
-        """Return which of these have a message that was received from `since` to `until`, and when: one with so many items
-        stored, or one that was left out. None of `besides` counts."""
+        """Return when messages of these tenants and fingerprints were received, if that was from `since_ns` to `until_ns`. A
+        message counts if as many of its items are stored as `asked` has, or if it was left out. None of `besides` counts."""
         found: dict[CopyKey, list[int]] = {}
         originals: list[tuple[CopyKey, MessageKey, int]] = []
         for some in _in_parts([UUID(bytes=value) for value in sorted({value for _, value in asked})]):
@@ -104,7 +104,7 @@ class Lookups:
         return found
 
     def _has(self, table: str, ids: Collection[UUID]) -> bool:
-        """Return whether a row of each is stored."""
+        """Return whether a row of each id is stored."""
         return all(
             int(self._text(f"SELECT uniqExact(Id) FROM {table} WHERE Id IN ({_among(some)})")) == len(some)  # noqa: S608 - ours, and UUIDs
             for some in _in_parts(ids)
@@ -113,11 +113,12 @@ class Lookups:
     def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[MessageKey, int]:
         """Return how many items of these batches are stored, by message."""
         counts = self._counts(topic, batch_ids)
-        # A span counts once its trace's row is there too: the two are written one after the other.
+        # A span counts once its trace's row is stored too: the two are written one after the other.
         return {message: min(found.get(message, 0) for found in counts) for message in counts[0]}
 
     def _counts(self, topic: str, batch_ids: set[UUID]) -> list[dict[MessageKey, int]]:
-        """How many items of these batches are in the tables, by message; of spans, also how many their traces' rows count."""
+        """Return how many items of these batches are in the tables, by message; for spans, also how many their traces' rows
+        count."""
         among = _among(batch_ids)
 
         def count(table: str, what: str) -> dict[MessageKey, int]:
@@ -137,7 +138,7 @@ class Lookups:
 
 
 def _in_parts(ids: Collection[UUID]) -> Iterator[list[UUID]]:
-    """In numbers that one statement may name."""
+    """Return parts of the ids, each small enough for one statement."""
     all_ = list(ids)
     return (all_[start : start + _IDS_MAX] for start in range(0, len(all_), _IDS_MAX))
 

@@ -1,4 +1,4 @@
-"""The schema as numbered SQL files, and how a store gets from any version to the newest.
+"""The schema as numbered SQL files, and the migration of a store from any version to the newest.
 
 A file that was released is never edited.
 
@@ -7,7 +7,7 @@ Invariants:
    next start runs it from its first statement (tests/integration/clickhouse/test_migrations.py, test_crash).
 2. A store that is up to date is only read: no statement runs that would need the other servers of a cluster
    (tests/integration/clickhouse/test_server.py, test_up_to_date_is_only_read).
-3. A table is made anew only where it has no part, neither in use nor put aside
+3. A table is recreated only if it has no part, neither in use nor put aside
    (tests/integration/clickhouse/test_migrations.py, test_tables_with_rows_keep_their_order, test_what_was_put_aside_is_kept).
 """
 
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from collector.store.contract import StoreError
 
 _SCHEMA: Final = Path(__file__).parent.absolute() / "schema"
-# How the engine parses payloads of each topic.
+# The formats by which the engine parses payloads of each topic.
 METRICS_FORMAT: Final = _SCHEMA / "landing_metrics.proto"
 LOGS_FORMAT: Final = _SCHEMA / "landing_logs.proto"
 TRACES_FORMAT: Final = _SCHEMA / "landing_traces.proto"
@@ -37,25 +37,25 @@ ORDER BY Version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 """.strip()
 
-# What a statement of ours begins with, up to the name of what it makes or changes: there ON CLUSTER goes.
+# The beginning of a statement of ours, up to the name of its table, view or database, after which ON CLUSTER is inserted.
 _BEGINNING: Final = re.compile(
     r"(?:CREATE (?:TABLE|VIEW|MATERIALIZED VIEW|DATABASE) IF NOT EXISTS"
     r"|DROP (?:TABLE|VIEW) IF EXISTS(?: IF EMPTY)?|ALTER TABLE) "
     r"(?:\w+|`[^`]+`)"
 )
 _RENAMING: Final = re.compile(r"RENAME TABLE IF EXISTS \w+ TO \w+\Z")
-# Makes way for a table that is made anew.
+# Makes room for a table that is recreated.
 _DROP_IF_EMPTY: Final = re.compile(r"DROP TABLE IF EXISTS IF EMPTY (\w+) SYNC\Z")
 _ENGINE: Final = re.compile(r"^ENGINE = (\w*MergeTree)\b(?:\((.+)\))?", re.MULTILINE)
 _WINDOW: Final = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
-# By name and not by the table's UUID: so a server that joins the cluster later finds the tables of the others.
+# By name and not by the table's UUID, so that a server that joins the cluster later finds the tables of the others.
 _REPLICA: Final = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 # ClickHouse's own default is an hour, after which a range that is still in doubt could be stored twice.
 REPLICATED_WINDOW_S: Final = 7 * 24 * 3600
 
 
 class SchemaTooNew(StoreError):
-    """A newer program has migrated this store. Permanent: this one must not write to it."""
+    """A newer program has migrated this store. The error is permanent: this program must not write to the store."""
 
 
 class Migration(NamedTuple):
@@ -66,7 +66,8 @@ class Migration(NamedTuple):
     sql: str
 
     def statements(self) -> Iterator[str]:
-        """Its statements, each without its semicolon. In our files a semicolon ends a line where it ends a statement, only."""
+        """Yield the statements, each without its semicolon. In our files, a semicolon at the end of a line always ends a
+        statement."""
         for text in self.sql.split(";\n"):
             lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("--")]
             if lines:
@@ -83,7 +84,7 @@ def migrations() -> list[Migration]:
 
 
 def schema_sql(cluster: str = "") -> str:
-    """Return what `schema show` prints: every migration, in order, as it is applied to an empty database."""
+    """Return the text that `schema show` prints: every migration, in order, as it is applied to an empty database."""
     if not cluster:
         return "\n".join(f"-- {migration.name}\n{migration.sql}" for migration in migrations())
     # The files' comments explain the tables, whatever their engine: they stay in the form above.
@@ -94,18 +95,18 @@ def schema_sql(cluster: str = "") -> str:
 
 
 def literal(text: str) -> str:
-    """A text as a statement has it, in quotes."""
+    """Return a text as a literal of a statement, in quotes."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def identifier(name: str) -> str:
-    """A name as a statement has it, in backticks."""
+    """Return a name as an identifier of a statement, in backticks."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def on_cluster(statement: str, cluster: str) -> str:
-    """A statement of ours for every server of a cluster, its table replicated; as it is where there is no cluster.
+    """Return a statement of ours for every server of a cluster, with its table replicated; unchanged without a cluster.
 
     The servers' own configuration gives each its macros {shard} and {replica}.
     """
@@ -127,9 +128,9 @@ def on_cluster(statement: str, cluster: str) -> str:
 def migrate(
     command: Callable[[str], object], select: Callable[[str], str], known: list[Migration], cluster: str = ""
 ) -> list[str]:
-    """Bring the database to the newest of `known`; the names of the files applied, none when it was there already.
+    """Bring the database to the newest of `known`. Return the names of the applied files, if any.
 
-    `command` runs one statement, `select` answers a query as TabSeparated text. Raises SchemaTooNew, and what these two raise.
+    `command` runs one statement, `select` answers a query as TabSeparated text. Raises SchemaTooNew, and their errors.
     """
     exists, version = _version(select, known)
     if not exists:
@@ -154,7 +155,7 @@ def pending(select: Callable[[str], str], known: list[Migration]) -> tuple[str, 
 
 def _version(select: Callable[[str], str], known: list[Migration]) -> tuple[bool, int]:
     """Return whether the database has a schema, and its version. Raises SchemaTooNew."""
-    # A running collector that is asked refuses EXISTS.
+    # Not EXISTS, which a running collector refuses if it answers the query.
     found = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations'"
     exists = bool(int(select(found)))
     version = int(select("SELECT max(Version) FROM schema_migrations")) if exists else 0
@@ -170,7 +171,7 @@ def _version(select: Callable[[str], str], known: list[Migration]) -> tuple[bool
 def _is_kept(statement: str, select: Callable[[str], str], *, is_of_earlier_version: bool, cluster: str) -> bool:
     """Return whether the statement would drop a table that has to stay.
 
-    Where a writer of an earlier version inserts in between, the statement's own IF EMPTY refuses, and the next start keeps the
+    If a writer of an earlier version inserts in between, the statement's own IF EMPTY refuses, and the next start keeps the
     table. On a cluster a replica may lag, and look empty.
     """
     dropped = _DROP_IF_EMPTY.match(statement)

@@ -1,4 +1,4 @@
-"""How the store keeps data, and what a query may use of it."""
+"""The options of a store: how it keeps data, and the limits of a query."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
@@ -7,7 +7,7 @@ from collector.store.retention import Retention
 
 
 class QueryLimits(NamedTuple):
-    """What one query may use, and how many may run at once."""
+    """The limits of one query, and how many may run at once."""
 
     time_max_s: float = 60.0
     memory_bytes_max: int = 2 * 1024**3
@@ -32,14 +32,14 @@ TextIndexes = Literal["none", "body", "all"]
 
 
 class WantedTables(NamedTuple):
-    """What the settings want of the tables.
+    """The tables that the settings ask for.
 
     `fsync`: an insert returns only once its rows would survive a power cut.
-    `storage_policy`: of all tables of telemetry; empty: as it is.
-    `materialized_attributes`: attributes of a log's resource that are columns too.
+    `storage_policy` is that of all tables of telemetry; empty: it is not changed.
+    `materialized_attributes` are the attributes of a log's resource that are columns too.
     `text_indexes`: which bloom filters are replaced by text indexes.
-    `rollups`, `sessions`: the tables and the view for ClickStack.
-    `days_of_plans`: the days of tenants by their plans, as they are now; None: no plan has days. It raises KeysUnusable.
+    `rollups`, `sessions`: whether the tables and the view for ClickStack are made.
+    `days_of_plans` returns the present days of tenants by their plans; None: no plan has days. It raises KeysUnusable.
     """
 
     retention: Retention = Retention()
@@ -60,10 +60,10 @@ class WantedTables(NamedTuple):
 
 
 class StoreOptions(NamedTuple):
-    """How the store keeps data.
+    """The options of a store.
 
-    `insert_memory_bytes_max`: an insert that needs more fails as StoreUnavailable.
-    `engine_idle_threads_max`: threads that a pool of the embedded engine keeps, or uses to load and remove parts.
+    An insert that needs more than `insert_memory_bytes_max` fails with StoreOutOfMemory, a StoreUnavailable.
+    `engine_idle_threads_max`: the threads that a pool of the embedded engine keeps, or uses to load and remove parts.
     """
 
     tables: WantedTables = WantedTables()

@@ -1,6 +1,6 @@
-"""Read from a payload which messages it holds, how many items each has, and which receipts, almost without decoding it.
+"""Read from a payload which messages it contains, how many items each has, and which receipts, almost without decoding it.
 
-Of telemetry, only the header and what follows the groups are read. The resource and the groups, which are nearly all of the
+In telemetry, only the header and the fields after the groups are read. The resource and the groups, which are nearly all of the
 bytes, are skipped. Dead letters are few, and are decoded.
 """
 
@@ -23,23 +23,23 @@ CopyKey = tuple[bytes, bytes]
 
 
 class Contents(NamedTuple):
-    """Of concatenated TelemetryBatch payloads."""
+    """The items and receipts of concatenated TelemetryBatch payloads."""
 
     items: dict[MessageKey, int]
-    receipts: set[MessageKey]  # and records that have a fingerprint: each is a row of telemetry_batches
+    receipts: set[MessageKey]  # also records that have a fingerprint: each is a row of telemetry_batches
 
 
 class DeadLetterIds(NamedTuple):
-    """Of concatenated DeadLetterBatch payloads."""
+    """The ids in concatenated DeadLetterBatch payloads."""
 
     letters: set[UUID]
     events: set[UUID]
 
 
 def contents(payload: bytes) -> Contents:
-    """Items, and which receipts, by batch id and batch part.
+    """Return the number of items, and the receipts, by batch id and batch part.
 
-    Raises ValueError where these are not bytes that our adapters wrote.
+    Raises ValueError if our adapters did not write these bytes.
     """
     items: dict[MessageKey, int] = {}
     receipts: set[MessageKey] = set()
@@ -73,7 +73,7 @@ def contents(payload: bytes) -> Contents:
 
 
 def can_be_looked_up(topic: str, payload: bytes) -> bool:
-    """Return whether everything in payloads of a topic can be found in the store: not of bytes that are not ours."""
+    """Return whether everything in payloads of a topic can be looked up in the store. Bytes that are not ours can't be."""
     try:
         if topic == DEAD_LETTERS_TOPIC:
             dead_letter_ids(payload)
@@ -98,7 +98,7 @@ def record_count(payload: bytes) -> int:
 
 
 def dead_letter_ids(payload: bytes) -> DeadLetterIds:
-    """Raises ValueError where these are not dead letters that we wrote."""
+    """Return the ids of dead letters and events. Raises ValueError if we did not write these bytes."""
     try:
         batch = DeadLetterBatch.FromString(payload)
     except DecodeError as error:

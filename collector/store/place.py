@@ -1,12 +1,12 @@
-"""Whether the directories of the embedded store are still those that the engine opened.
+"""Check that the directories of the embedded store are still those that the engine opened.
 
 The engine finds its files by their paths, and makes directories that are missing. So with the store's directory removed,
 renamed or replaced, an insert succeeds, into directories that nobody looks into after the former are put back. Merges do
 the same at any time, so a store that was gone is not used before the next start.
 
 Invariants:
-1. Nothing is taken for stored once one of the directories is another one (test_a_store_that_is_moved_away_takes_nothing).
-2. Nor is it when the former is back (test_a_store_that_was_away_is_used_after_a_restart).
+1. No row counts as stored once one of the directories was replaced (test_a_store_that_is_moved_away_takes_nothing).
+2. Nor does one after the former directory is back (test_a_store_that_was_away_is_used_after_a_restart).
 """
 
 import os
@@ -20,21 +20,21 @@ from collector.store.contract import StoreUnavailable
 
 
 class StorePlace:
-    """Of one store. Any thread may call."""
+    """Checks the directories of one store. Any thread may call."""
 
     def __init__(self, directory: Path | None) -> None:
-        """None: the store is a server's. Raises OSError."""
+        """`directory` is that of the embedded store; None for a server. Raises OSError."""
         self._of_store: Final = {} if directory is None else {str(directory): _identity(str(directory))}
         self._directories = self._of_store
         self._gone: str | None = None
         self._logger: Final = structlog.get_logger(__name__)
 
     def note_tables(self, directories: Iterable[str]) -> None:
-        """Note the directories of the tables; one that is made later is not looked at. Raises OSError."""
+        """Note the directories of the tables. A directory that is made later is not checked. Raises OSError."""
         self._directories = {**self._of_store, **{it: _identity(it) for it in directories if os.path.isdir(it)}}  # noqa: PTH112
 
     def check(self) -> None:
-        """Raises StoreUnavailable where one of them is another than it was, and from then on."""
+        """Check the directories. Once one was removed or replaced, always raise StoreUnavailable."""
         if self._gone is None:
             self._gone = self._fault()
             if self._gone is not None:

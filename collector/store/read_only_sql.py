@@ -1,17 +1,17 @@
-"""Whether a statement of the `query` command only reads the store. ClickHouse's own parser decides; nothing is parsed here.
+"""Check that a statement of the `query` command only reads the store. ClickHouse's own parser decides; nothing is parsed here.
 
 The engine's `readonly` mode refuses writes, changes of settings, and table functions that reach files, networks or programs.
-This module refuses what that mode lets through: INTO OUTFILE, functions that read files or call other systems, EXISTS (which
-also looks at files), and statements that act on others (KILL, SYSTEM, SET).
+This module refuses statements that `readonly` allows: INTO OUTFILE, functions that read files or call other systems, EXISTS
+(which also looks at files), and statements that act on others (KILL, SYSTEM, SET).
 
 Invariants:
-1. What runs is the text that ClickHouse's formatter writes of the parsed statement, and that text is what is checked, all of
-   it: the syntax tree as EXPLAIN AST shows it lacks parts (APPLY, SHOW … WHERE). So no spelling (escapes, comments, quotes,
-   letter case) passes the check as one thing and runs as another. (test_no_spelling_reads_a_file)
-2. A table function is refused unless it is listed here: the engine says which names are table functions, so one that a later
-   version adds is refused. (test_table_functions_that_reach_out_are_refused)
-3. An ordinary function that is refused is also refused where it is named without being called, since `arrayMap` and APPLY take
-   names of functions. (test_no_spelling_reads_a_file)
+1. ClickHouse's formatter writes the parsed statement as text. All of that text is checked, and that text runs: the syntax tree
+   of EXPLAIN AST lacks parts (APPLY, SHOW … WHERE). So no spelling (escapes, comments, quotes, letter case) passes the check as
+   one statement and runs as another. (test_no_spelling_reads_a_file)
+2. A table function is refused unless it is listed here. The engine reports which names are table functions, so a function that
+   a later version adds is refused. (test_table_functions_that_reach_out_are_refused)
+3. An ordinary function that is refused may not be named either, even if it is not called, since `arrayMap` and APPLY take names
+   of functions. (test_no_spelling_reads_a_file)
 4. No statement of the check itself contains the user's text outside of a string literal, until INTO OUTFILE is excluded.
    (test_nothing_is_written)
 """
@@ -56,19 +56,19 @@ TABLE_FUNCTIONS: Final = frozenset(
         "zeros_mt",
     }
 )
-# Ordinary functions that read files or ask other systems, which readonly mode lets through.
+# Ordinary functions that read files or ask other systems, which readonly mode allows.
 _REFUSED_FUNCTIONS: Final = frozenset({"catboostevaluate", "file", "generateserialid", "reversednsquery"})
-# One of the embedded engine's, for which the engine has no name.
+# A table function of the embedded engine that system.table_functions does not list.
 _REFUSED_TABLE_FUNCTIONS: Final = frozenset({"python"})
 _TABLE_FUNCTIONS: Final = "SELECT lower(name) FROM system.table_functions FORMAT TSVRaw"
-# As the engine sorts its functions: programs of the operator; and, where it has categories, those that call a model elsewhere.
+# Functions that are programs of the operator; and, if the engine has categories, those that call a model elsewhere.
 _FUNCTIONS: Final = "SELECT lower(name) FROM system.functions WHERE origin = 'ExecutableUserDefined'{or_category} FORMAT TSVRaw"
 _AI_CATEGORY: Final = " OR categories = 'AI'"
 _HAS_CATEGORIES: Final = (
     "SELECT count() FROM system.columns WHERE database = 'system' AND table = 'functions' AND name = 'categories' FORMAT TSVRaw"
 )
 
-# Kinds of statement, as the first word of a syntax tree has them; beside those that begin with Show.
+# Kinds of statement, by the first word of the syntax tree, in addition to those that begin with Show.
 _READING: Final = frozenset({"SelectWithUnionQuery", "SelectIntersectExceptQuery", "SelectQuery", "Explain", "DescribeQuery"})
 # The formatter's text: strings and quoted names in these forms only, no comments; words; anything else, by characters.
 _TOKEN: Final = re.compile(
@@ -80,16 +80,16 @@ _OUTFILE: Final = re.compile(r"\bINTO\s+OUTFILE\b", re.IGNORECASE)
 _FORMAT_CLAUSE: Final = re.compile(r"\sFORMAT ([A-Za-z]\w*)(?:\s+SETTINGS\s.*)?\Z", re.DOTALL)
 _FORMAT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0"})
-# Where the formatter repeats the whole statement in its error, which somebody has just typed.
+# The part of the formatter's error that repeats the whole statement, which the user knows.
 _IN_SCOPE: Final = re.compile(r":? In scope SELECT formatQuerySingleLine\(.*?(?=\(\w+\)$|\Z)", re.DOTALL)
 
-# Runs one statement in a session that only reads, and gives the answer in the format of its FORMAT clause. Raises StoreError.
+# Runs one statement in a session that only reads, and returns the answer in the format of its FORMAT clause. Raises StoreError.
 Run = Callable[[str], bytes]
 
 
 class RefusedFunctions(NamedTuple):
-    """What no statement may call; and what of it no statement may name, since it could be handed to another function. Names in
-    lower case. `tenants_calls`: what no statement of a tenant may call."""
+    """The functions that no statement may call, and those that none may even name, since a name could be passed to another
+    function. `tenants_calls` are those that no statement of a tenant may call. Names are in lower case."""
 
     calls: frozenset[str]
     names: frozenset[str]
@@ -97,7 +97,7 @@ class RefusedFunctions(NamedTuple):
 
 
 def refused_functions(run: Run) -> RefusedFunctions:
-    """Return those of this engine. Raises StoreError."""
+    """Return the refused functions of this engine. Raises StoreError."""
     has_categories = run(_HAS_CATEGORIES).strip() == b"1"
     functions = run(_FUNCTIONS.format(or_category=_AI_CATEGORY if has_categories else ""))
     names = _REFUSED_FUNCTIONS | frozenset(functions.decode().split())
@@ -107,9 +107,9 @@ def refused_functions(run: Run) -> RefusedFunctions:
 
 
 def reading_statement(sql: str, format_: str, run: Run, refused: RefusedFunctions, *, for_tenant: bool = False) -> str:
-    """Return the one statement of `sql` as it may run, with a FORMAT clause: its own if it has one, else `format_`.
+    """Return the one statement of `sql` in the form in which it may run, with its own FORMAT clause, or else `format_`.
 
-    `refused`: see refused_functions. `for_tenant`: it will run in a session that shows one tenant's rows. Raises StoreError.
+    `refused` is from refused_functions. `for_tenant`: it will run in a session that shows one tenant's rows. Raises StoreError.
     """
     if not _FORMAT.fullmatch(format_):
         raise StoreError(f"not the name of a format: {format_!r}")
@@ -131,7 +131,7 @@ def reading_statement(sql: str, format_: str, run: Run, refused: RefusedFunction
 
 
 def format_of(statement: str) -> str:
-    """Return the format of a statement that `reading_statement` has given."""
+    """Return the format of a statement that `reading_statement` returned."""
     unquoted = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), statement)
     found = _FORMAT_CLAUSE.search(unquoted)
     assert found is not None
@@ -139,7 +139,7 @@ def format_of(statement: str) -> str:
 
 
 def _refused_in(text: str, calls: frozenset[str], names: frozenset[str]) -> str | None:
-    """Return the first function in the formatter's text that may not be called, or not be named; None: there is none."""
+    """Return the first function in the formatter's text that may not be called, or not be named; None if there is none."""
     tokens = list(_TOKEN.finditer(text))
     words = ["", *(token[0] for token in tokens), "", ""]
     for index, token in enumerate(tokens, start=1):
@@ -151,7 +151,7 @@ def _refused_in(text: str, calls: frozenset[str], names: frozenset[str]) -> str 
             if name.lower() in calls:
                 return name
         elif name.lower() in names:
-            # A name that is given (an alias, a subquery of WITH), a table's, and a part of a longer one are no functions.
+            # An alias, the name of a subquery of WITH, a table's name, and a part of a longer name are no functions.
             is_given = before == "AS" or (after == "AS" and next_ == "(")
             if not (is_given or before in ("FROM", "JOIN", ".") or after == "."):
                 return name

@@ -1,4 +1,4 @@
-"""How long the store keeps rows, and when they move to a cold volume: the TTL of each table."""
+"""The TTL of each table: how long the store keeps rows, and when they move to a cold volume."""
 
 import re
 from collections import defaultdict
@@ -17,15 +17,15 @@ TIME_COLUMNS: Final = {
     RECEIPTS: "ReceivedAt",
     **dict.fromkeys(ROLLUPS, "Timestamp"),
 }
-"""By which column a table's rows grow old, for tables that have the retention of telemetry."""
+"""The column by which a table's rows age, for tables that have the retention of telemetry."""
 
-# Dead letters have a retention of their own. An event must not go before its entry, which would then look open again; and both
-# go whole days at a time, some hours late.
+# Dead letters have a retention of their own. An event must not be removed before its entry, which would then look open again.
+# Both are removed whole days at a time, some hours late.
 DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
 EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
 
-# What `Retention.ttl` writes of tenants with days of their own, and of all others.
+# The rules that `Retention.ttl` writes for tenants with days of their own, and for all others.
 _QUOTED: Final = r"(?:[^'\\]|\\.)*"
 _LIST: Final = rf"\(('{_QUOTED}'(?:, '{_QUOTED}')*)\)"
 _TENANTS_RULE: Final = re.compile(rf"(?:, )?toDateTime\(\w+\) \+ toIntervalDay\((\d+)\) WHERE TenantId IN {_LIST}")
@@ -35,8 +35,8 @@ _OTHERS_CONDITION: Final = re.compile(rf" WHERE TenantId NOT IN {_LIST}")
 class Retention(NamedTuple):
     """The days for which rows are kept; None: for ever.
 
-    `metrics`, `logs`, `traces`: None: as `days`. `tenants`: the days of single tenants, which replace all of these.
-    `cold_volume`: where rows move that are older than `cold_after_days`.
+    If `metrics`, `logs` or `traces` is None, `days` holds for it. `tenants` are the days of single tenants, which replace all
+    of these. Rows older than `cold_after_days` move to `cold_volume`.
     """
 
     days: int | None = None
@@ -49,7 +49,7 @@ class Retention(NamedTuple):
     cold_after_days: int | None = None
 
     def of_table(self, table: str) -> int | None:
-        """Return the days of a telemetry table, for tenants without days of their own. Receipts outlive what they count."""
+        """Return the days of a telemetry table, for tenants without days of their own. Receipts outlive the rows they count."""
         metrics, logs, traces = self.of_signals()
         if table == RECEIPTS:
             return None if metrics is None or logs is None or traces is None else max(metrics, logs, traces)
@@ -62,12 +62,12 @@ class Retention(NamedTuple):
         return self.metrics or self.days, self.logs or self.days, self.traces or self.days
 
     def shortest(self) -> int | None:
-        """Return the fewest days that any telemetry is kept; None: all of it is kept for ever."""
+        """Return the fewest days for which any telemetry is kept; None if all of it is kept for ever."""
         every = [*map(self.of_table, TIME_COLUMNS), *self.tenants.values()]
         return min((days for days in every if days is not None), default=None)
 
     def ttl(self, table: str) -> str:
-        """Return the table's TTL as ClickHouse writes it; empty: the table has none."""
+        """Return the table's TTL as ClickHouse writes it; empty if the table has none."""
         return ", ".join(self._telemetry(table) if table in TIME_COLUMNS else self._dead_letters(table))
 
     def _dead_letters(self, table: str) -> Iterator[str]:
@@ -79,7 +79,7 @@ class Retention(NamedTuple):
         column, days = TIME_COLUMNS[table], self.of_table(table)
         if days is not None:
             yield _after(column, days) + (f" WHERE TenantId NOT IN {_names(self.tenants)}" if self.tenants else "")
-        # One rule for all tenants of the same days: ClickHouse keeps what it knows of a part by a rule's days, not by its
+        # One rule for all tenants with the same days: ClickHouse keeps its data about a part by a rule's days, and not by its
         # condition.
         tenants = defaultdict(list)
         for tenant, of_tenant in self.tenants.items():
@@ -91,9 +91,9 @@ class Retention(NamedTuple):
 
 
 def tenants_that_differ(one: str, other: str) -> set[str] | None:
-    """Return the tenants that only one of two TTLs names, or names with other days; None: more than that differs.
+    """Return the tenants that only one of two TTLs names, or names with other days; None if more than that differs.
 
-    Both are as `Retention.ttl` makes them, and have the same rule for all other tenants.
+    Both are as `Retention.ttl` makes them.
     """
     rules, other_rules = _TENANTS_RULE.sub("", one), _TENANTS_RULE.sub("", other)
     general, other_general = (_OTHERS_CONDITION.sub("", text).strip(", ") for text in (rules, other_rules))
@@ -104,7 +104,7 @@ def tenants_that_differ(one: str, other: str) -> set[str] | None:
 
 
 def _days_of_tenants(ttl: str) -> set[tuple[str, str]]:
-    """Return the tenants that have a rule, as a statement has them, each with its days."""
+    """Return the tenants that have a rule in a TTL, each with its days."""
     return {
         (re.sub(r"\\(.)", r"\1", name), days)
         for days, names in _TENANTS_RULE.findall(ttl)

@@ -1,11 +1,11 @@
-"""How a ClickHouse server is reached: over HTTP or HTTPS, by clickhouse_connect.
+"""Connect to a ClickHouse server over HTTP or HTTPS, by clickhouse_connect.
 
-An error names what can be changed (the URL, the user, the database, the certificates, the version), and never the password.
+An error names the setting to change (the URL, the user, the database, the certificates, the version), and never the password.
 
 Invariants:
 1. A failure that can pass by itself is StoreUnavailable (test_failures_pass).
-2. A server that takes connections and does not answer delays nobody for longer than connect_timeout_s before there is a
-   client: a start goes on without it (test_a_server_that_hangs_is_not_waited_for).
+2. A server that takes connections and does not answer delays its first user by at most connect_timeout_s: a start goes on
+   without it (test_a_server_that_hangs_is_not_waited_for).
 3. A failure that somebody has to correct is StoreMisconfigured (test_wrong_password, test_no_url, test_another_service).
 """
 
@@ -29,7 +29,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import identifier, literal, on_cluster
 
-# ClickHouse's names for what somebody has to change before it can work.
+# ClickHouse's errors that somebody has to correct, and what to change.
 _REFUSALS: Final = {
     "AUTHENTICATION_FAILED": "user and password",
     "REQUIRED_PASSWORD": "the password",
@@ -47,14 +47,14 @@ _REFUSALS: Final = {
     "NO_ZOOKEEPER": "the server's configuration: a cluster needs ClickHouse Keeper",
     "NO_ELEMENTS_IN_CONFIG": "the server's configuration: a cluster needs the macros shard and replica",
 }
-# It logs every failure of the network with its traceback; we say each once, in a line, where it is tried again.
+# The driver logs every failure of the network with its traceback. We log each once, in a line, where it is tried again.
 _NOISY: Final = "clickhouse_connect.driver._backend.http_sync"
 _MESSAGE_CHARACTERS_MAX: Final = 1000
 _CONNECTIONS_MAX: Final = 16
 
 
 class ServerOptions(NamedTuple):
-    """Where it is, and as whom we come. Times in seconds; clickhouse_connect takes whole ones, so they are rounded up."""
+    """The address of a server, and our user. Times are in seconds, rounded up, since clickhouse_connect takes integers."""
 
     url: str
     user: str
@@ -69,11 +69,11 @@ class ServerOptions(NamedTuple):
         return f"ClickHouse at {self.url}, user {self.user}, database {self.database}"
 
     def connect(self) -> Client:
-        """A client that any number of threads may use: it has no session. Raises StoreUnavailable, StoreMisconfigured."""
+        """Return a client without a session, for any number of threads. Raises StoreUnavailable, StoreMisconfigured."""
         url, port = _parts(self.url)
         self._check_certificates()
         logging.getLogger(_NOISY).setLevel(logging.ERROR)
-        # A pool of our own, given ready-made: so nothing is read from the environment (proxies), and it can be closed.
+        # A pool of our own, so that the driver reads nothing from the environment (proxies), and the pool can be closed.
         pool = get_pool_manager(
             ca_cert=str(self.ca_file) if self.ca_file else None, verify=self.verify, maxsize=_CONNECTIONS_MAX
         )
@@ -87,13 +87,13 @@ class ServerOptions(NamedTuple):
                     proxy_path=url.path,
                     username=self.user,
                     password=self.password,
-                    # The database may have to be made yet: the first questions are about the server.
+                    # The database may not exist yet. The first questions are about the server.
                     database=None,
                     compress=False,
-                    query_retries=0,  # what fails is tried again where it can be waited for: in the writer's loop
+                    query_retries=0,  # failures are tried again where waiting is possible: in the writer's loop
                     connect_timeout=math.ceil(self.connect_timeout_s),
                     send_receive_timeout=math.ceil(self.request_timeout_s),
-                    # A session would be a lock that an insert whose answer was lost still holds, and a tie to one server.
+                    # An insert whose answer was lost would still hold a session's lock, and a session is on one server only.
                     autogenerate_session_id=False,
                     client_name="infrasage-collector",
                     show_clickhouse_errors="scrub",
@@ -111,7 +111,7 @@ class ServerOptions(NamedTuple):
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """ClickHouse's errors, and the network's, as ours."""
+        """Raise ClickHouse's errors, and the network's, as StoreMisconfigured or StoreUnavailable."""
         try:
             yield
         except (ClickHouseError, OSError) as error:
@@ -130,8 +130,8 @@ class ServerOptions(NamedTuple):
             raise StoreUnavailable(f"{self}: {describe(error)}") from error
 
     def _check_that_it_answers(self, pool: PoolManager, url: SplitResult, port: int) -> None:
-        """Raise StoreUnavailable where nothing comes within connect_timeout_s: the driver's first question would be waited for
-        as long as an insert is. Anything else is judged by the driver's."""
+        """Raise StoreUnavailable if no answer comes within connect_timeout_s: the driver's first question would wait as long as
+        an insert does. Ignore other outcomes, since the driver's first question shows them."""
         host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
         wait = Timeout(connect=self.connect_timeout_s, read=self.connect_timeout_s)
         try:
@@ -153,7 +153,7 @@ class ServerOptions(NamedTuple):
 
 
 def _parts(text: str) -> tuple[SplitResult, int]:
-    """The URL taken apart, and its port. Raises StoreMisconfigured, which repeats nothing of it: it may hold a password."""
+    """Return the parts of the URL, and its port. Raises StoreMisconfigured without the URL, which may contain a password."""
     try:
         url = urlsplit(text)
         port = url.port or (8443 if url.scheme == "https" else 8123)
@@ -166,12 +166,12 @@ def _parts(text: str) -> tuple[SplitResult, int]:
 
 
 _NOT_CLICKHOUSE: Final = re.compile(r"received HTTP status (?:4(?!08|29)\d\d|501)")
-# Of TLS, what no waiting changes: a certificate that can't be verified, and a server that does not speak TLS.
+# TLS errors that waiting cannot fix: a certificate that can't be verified, and a server that does not speak TLS.
 _TLS_REASONS: Final = frozenset(["CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"])
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """The one in its chain of causes."""
+    """Return the TLS error in an error's chain of causes; None if there is none that waiting cannot fix."""
     seen: BaseException | None = error
     while seen is not None:
         for one in (seen, getattr(seen, "reason", None), *seen.args):
@@ -182,8 +182,8 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
 
 
 def describe(error: BaseException) -> str:
-    """On one line, without the request: the driver's own message about the network says less, and that of its cause repeats
-    the whole URL."""
+    """Return an error's message on one line, without the request. For network errors that is the reason in the cause: the
+    driver's own message has less, and the cause's repeats the whole URL."""
     cause = error.__cause__
     told: object = error
     if cause is not None and not getattr(error, "code", None):
@@ -193,7 +193,7 @@ def describe(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """All that it says, on one line."""
+    """Return the whole message of an error on one line."""
     return " ".join(str(error).split())
 
 

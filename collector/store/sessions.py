@@ -1,4 +1,4 @@
-"""Who asks ClickHouse: the sessions of a store, and the settings that each kind of statement has."""
+"""The sessions of a store in ClickHouse, and the settings of each kind of statement."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,29 +15,29 @@ from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts,
 from collector.store.options import QueryLimits, StoreOptions
 from collector.store.server import ServerOptions, one_line
 
-# For parsing a statement, however long query.sql_bytes_max lets it be.
+# Enough to parse a statement of any length that query.sql_bytes_max allows.
 _CHECK_MEMORY_BYTES_MAX: Final = 1024**3
 
 
 class Sessions(NamedTuple):
-    """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
+    """The clients of a store. Embedded, each is one session and serializes its own calls; on a server all are one client.
 
-    `insert`: by the writer. `checker` parses statements of others. `reading`, `checking`: settings of every query of the
-    readers and of the checker, where their sessions do not have them.
+    `reading` and `checking` are the settings of every query of the readers and of the checker, if their sessions do not have
+    them.
     """
 
     writer: Client
-    control: Client  # does what must not wait for the others
+    control: Client  # for statements that must not wait for the others
     readers: tuple[Client, ...]  # the first half for statements of users, the others for our own
-    checker: Client
-    insert: Insert
-    inserting: Settings  # of an insert
+    checker: Client  # parses statements of users
+    insert: Insert  # with the writer's client
+    inserting: Settings  # the settings of an insert
     reading: Mapping[str, str | int | float] | None = None
     checking: Mapping[str, str | int | float] | None = None
 
 
 def close_sessions(sessions: Sessions, *, is_server: bool) -> None:
-    """Each client once: on a server they are one."""
+    """Close each client once: on a server all of them are one client."""
     clients = (*sessions.readers, sessions.checker, sessions.control, sessions.writer)
     for client in {id(client): client for client in clients}.values():
         client.close()
@@ -64,7 +64,7 @@ def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
         has_zone = time_zone.choose(path)
         try:
             load_engine(options.engine_idle_threads_max)
-        except ImportError as error:  # it does not know the zone
+        except ImportError as error:  # the engine does not know the zone
             raise OSError(f"{error}; its time zone is in {path / time_zone.FILE}") from error
         writer = session({})
         if not has_zone:
@@ -81,11 +81,11 @@ def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
 
 
 def connector(where: ServerOptions, options: StoreOptions, insert_quorum: int | Literal["auto"]) -> Callable[[], Sessions]:
-    """Return what connects to a server. It raises StoreUnavailable, StoreMisconfigured."""
+    """Return a function that connects to a server. It raises StoreUnavailable, StoreMisconfigured."""
 
     def connect() -> Sessions:
         client = where.connect()
-        # A server that does not know one of these has no such behaviour to be switched off.
+        # A server that does not know one of these settings lacks the behaviour that it switches off.
         known = {name: value for name, value in _inserting(options).items() if name in client.server_settings}
         quorum: Settings = {"insert_quorum": insert_quorum} if insert_quorum else {}
         inserting: Settings = {**known, **quorum}
@@ -115,14 +115,14 @@ def reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
         "max_result_rows": limits.result_rows_max,
         "max_result_bytes": limits.result_bytes_max,
         "result_overflow_mode": "throw",
-        # The engine would go by its own standard output, which is the collector's and not that of the client.
+        # The engine would decide by its own standard output, which is the collector's and not the client's.
         "output_format_pretty_color": 0,
         "readonly": 1,  # the last, since it forbids SET
     }
 
 
 def _checker_settings(limits: QueryLimits) -> dict[str, str | int | float]:
-    """As those of readers, but for the size of the answer: a syntax tree is not what was asked for."""
+    """Return the settings of the checker, without limits of the answer's size, since its answers are syntax trees."""
     return {
         "max_execution_time": limits.time_max_s,
         "max_memory_usage": _CHECK_MEMORY_BYTES_MAX,

@@ -6,7 +6,7 @@ so ClickHouse refuses an insert where there is more than one shard (docs/adr/005
 Invariants (tests/integration/clickhouse/test_shards.py):
 1. A plan that was carried out is empty the next time, and one that was interrupted has the rest
    (test_a_plan_that_was_applied_is_empty).
-2. A table here has the columns of the table that it reads, and is made anew when these change
+2. A table here has the columns of the table that it reads, and is replaced when these change
    (test_a_plan_that_was_applied_is_empty).
 3. Each statement is one that ClickHouse parses, for every server of the cluster (test_every_statement_is_parsed).
 """
@@ -25,14 +25,14 @@ _ASKED_BY: Final = "clickhouse.shards_cluster, clickhouse.shards_database"
 
 
 class Shards(NamedTuple):
-    """`cluster` has every server of every shard. `database`: of the tables that read all of them."""
+    """The cluster with every server of every shard, and the database of the tables that read all of them."""
 
     cluster: str
     database: str
 
 
 def shard_changes(select: Callable[[str], str], shards: Shards, own: str) -> Iterator[TableChange]:
-    """Yield what is missing, in the order in which it is to be run. `own`: the database of each shard's tables.
+    """Yield the missing changes, in the order in which to run them. `own` is the database of each shard's tables.
 
     `select` answers a query as TabSeparated text. Raises StoreMisconfigured.
     """
@@ -44,7 +44,7 @@ def shard_changes(select: Callable[[str], str], shards: Shards, own: str) -> Ite
     for table in TENANT_COLUMNS:
         columns = columns_of(select, own, table)
         if not columns:
-            continue  # one that the settings do not ask for, or that a migration has yet to make
+            continue  # the settings do not ask for the table, or a migration has yet to make it
         engine = f"Distributed({literal(shards.cluster)}, {literal(own)}, {literal(table)})"
         live = engines.get(table)
         if live is not None and not live.startswith("Distributed("):
@@ -59,7 +59,7 @@ def shard_changes(select: Callable[[str], str], shards: Shards, own: str) -> Ite
 
 
 def _listed(columns: Columns) -> str:
-    """Return the columns as a statement has them. `SELECT *` leaves out those that are computed, as in the shards."""
+    """Return the columns for a statement. `SELECT *` leaves computed columns out, as in the shards."""
     return ", ".join(
         f"{identifier(name)} {column.type}" + (f" {column.kind} {column.expression}" if column.kind else "")
         for name, column in columns.items()

@@ -1,4 +1,4 @@
-"""Bring the tables of a store up to date: migrations first, and then what the settings ask for."""
+"""Bring the tables of a store up to date: migrations first, and then the changes that the settings ask for."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,7 +12,7 @@ from collector.store.options import WantedTables
 from collector.store.server import describe
 from collector.store.table_plan import SchemaPlan, TableChange, changes, schema_plan
 
-# What ClickHouse answers to a change of a table that it can't make, however often it is asked.
+# ClickHouse's errors for a change of a table that it can't make, however often it is tried.
 _IMPOSSIBLE: Final = frozenset(
     {
         "BAD_ARGUMENTS",
@@ -30,12 +30,12 @@ _IMPOSSIBLE: Final = frozenset(
 
 
 class TableChanges:
-    """Of one store."""
+    """Plans and makes the changes of one store's tables."""
 
     def __init__(
         self, command: Callable[[str], object], text: Callable[[str], str], wanted: WantedTables, where: str, cluster: str
     ) -> None:
-        """`command` runs a statement; `text` answers one, tab-separated. `where`: the engine's name in messages."""
+        """`command` runs a statement; `text` answers one, tab-separated. `where` is the engine's name in messages."""
         self._command: Final = command
         self._text: Final = text
         self._wanted: Final = wanted
@@ -43,12 +43,12 @@ class TableChanges:
         self._cluster: Final = cluster
 
     def plan(self) -> SchemaPlan:
-        """Return what `apply` would do. Changes of tables that a migration has yet to make are not in it."""
+        """Return the plan that `apply` would execute. Changes of tables that a migration has yet to make are not in it."""
         check_own_tables(self._text, self._where)
         return schema_plan(self._text, self._wanted.as_of_now())
 
     def apply(self) -> SchemaPlan:
-        """Make what is missing, and return it. May be killed at any point and run again, also while others insert."""
+        """Make the missing changes, and return them. May be killed at any point and run again, also while others insert."""
         check_own_tables(self._text, self._where)
         wanted = self._wanted.as_of_now()
         applied = migrate(self._command, self._text, migrations(), self._cluster)

@@ -1,4 +1,4 @@
-"""What the settings want of the tables beyond the migrations, and the statements that bring the tables there.
+"""Plan the changes of tables that the settings ask for beyond the migrations, as statements.
 
 Retention, tiers, durability, materialized attributes and text indexes are settings. A plan compares them with the live tables.
 docs/adr/0044 has the reasons.
@@ -8,10 +8,10 @@ Invariants (tests/integration/clickhouse/test_table_plan.py):
    (test_a_plan_that_was_applied_is_empty).
 2. Every statement of a plan may be the last one that is run, and may be killed at any point: the next plan has the rest
    (test_a_plan_that_was_interrupted_goes_on, test_a_ttl_that_was_interrupted_reaches_every_part).
-3. No statement loses or doubles a row; a TTL drops those that are older than it says (test_rows_stay_through_every_change;
+3. No statement loses or doubles a row; a TTL drops only the rows that are too old (test_rows_stay_through_every_change;
    test_schema_apply.py, under load and with kills).
-4. An index is never replaced by one of another type under the same name. The files of a dropped index stay in the parts until
-   a mutation has removed them, and would be read as those of the new one (test_an_index_has_a_name_of_its_own).
+4. An index is never replaced by another type of index under the same name. The files of a dropped index stay in the parts until
+   a mutation has removed them, and would be read as those of the new index (test_an_index_has_a_name_of_its_own).
 """
 
 import re
@@ -31,15 +31,15 @@ _MAPS: Final = {
     "otel_logs": {"res": "ResourceAttributes", "scope": "ScopeAttributes", "log": "LogAttributes"},
     "otel_traces": {"res": "ResourceAttributes", "span": "SpanAttributes"},
 }
-# At the end of a table's comment, from before its TTL is changed until the mutation is there that tells every part.
+# At the end of a table's comment, from before its TTL is changed until the mutation exists that applies it to every part.
 TTL_PENDING: Final = "[parts have yet to learn of the TTL]"
-# The longest names of so many fit into a query.
+# A query has room for so many of the longest names.
 _TENANTS_ASKED_AT_ONCE: Final = 250
 METADATA_ONLY: Final = "metadata only"
 
 
 class TableChange(NamedTuple):
-    """A statement, what it costs in people's words, and the settings that ask for it."""
+    """A statement, its cost in plain words, and the settings that ask for it."""
 
     table: str
     statement: str
@@ -48,15 +48,15 @@ class TableChange(NamedTuple):
 
 
 class SchemaPlan(NamedTuple):
-    """What the schema lacks: names of migrations, and then the changes that the settings ask for."""
+    """The missing parts of the schema: names of migrations, and then the changes that the settings ask for."""
 
     migrations: tuple[str, ...]
     changes: tuple[TableChange, ...]
 
 
 class _LiveTable(NamedTuple):
-    """A table as it is. `size_bytes`: of its parts. `columns`: bytes of each, of those that plans change or read.
-    `indexes`: bytes of each."""
+    """The present state of a table. `size_bytes` is the size of its parts. `columns` has the bytes of each column that plans
+    change or read, and `indexes` those of each index."""
 
     engine: str
     comment: str
@@ -66,7 +66,7 @@ class _LiveTable(NamedTuple):
 
 
 def schema_plan(select: Callable[[str], str], wanted: WantedTables) -> SchemaPlan:
-    """Return what the schema lacks. Changes of tables that a migration has yet to make are not in it.
+    """Return the missing parts of the schema. Changes of tables that a migration has yet to make are not in it.
 
     `select` answers a query as TabSeparated text.
     """
@@ -74,7 +74,7 @@ def schema_plan(select: Callable[[str], str], wanted: WantedTables) -> SchemaPla
 
 
 def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[TableChange]:
-    """Yield what is missing, in the order in which it is to be run. A table that is not there yet is left out.
+    """Yield the missing changes, in the order in which to run them. A table that does not exist yet is left out.
 
     `select` answers a query as TabSeparated text.
     """
@@ -94,7 +94,7 @@ def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[Tabl
 
 
 def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
-    """Read what the tables are."""
+    """Read the present state of the tables."""
     names = ", ".join(map(literal, (*TIME_COLUMNS, DEAD_LETTERS[0], EVENTS[0])))
     times = ", ".join(map(literal, sorted(set(TIME_COLUMNS.values()))))
 
@@ -129,7 +129,7 @@ def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
 
 
 def _storage(table: str, wanted: WantedTables) -> str:
-    """Return the TTL and the settings of a table that is made, so that nothing is left to change."""
+    """Return the TTL and the settings for a new table, so that nothing is left to change."""
     ttl = wanted.retention.ttl(table)
     settings = {"index_granularity": "8192", "non_replicated_deduplication_window": "10000"}
     settings |= {name: value for name, (value, _) in _table_settings(table, wanted).items()}
@@ -137,10 +137,10 @@ def _storage(table: str, wanted: WantedTables) -> str:
 
 
 def _table_settings(table: str, wanted: WantedTables) -> dict[str, tuple[str, str]]:
-    """Return the settings that a table should have, each with its value and what asks for it."""
+    """Return the settings that a table should have, each with its value and the collector's setting that asks for it."""
     settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{wanted.fsync:d}", "store.fsync"))
     if table in TIME_COLUMNS:
-        # A part may go as a whole once all of its rows may. With tenants of their own days, merges remove rows.
+        # A part is dropped as a whole once all of its rows are too old. If tenants have days of their own, merges remove rows.
         settings["ttl_only_drop_parts"] = (
             f"{not wanted.retention.tenants:d}",
             "store.tenant_retention_days, retention_days of [plans]",
@@ -164,11 +164,12 @@ def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Ite
 def _retention_changes(
     select: Callable[[str], str], table: str, live: _LiveTable, wanted: WantedTables
 ) -> Iterator[TableChange]:
-    """A part knows until when its rows stay. Where the TTL changes, a mutation tells the parts that are there.
+    """Yield the changes of a table's TTL. A part records until when its rows stay. If the TTL changes, a mutation updates the
+    parts.
 
     ClickHouse changes the TTL first and begins the mutation then. A crash between the two would leave parts that no TTL
-    removes, and nothing that shows it. So the two are statements of their own, and the comment remembers the second. Where only
-    tenants that have no rows get other days, parts have nothing to learn.
+    removes, without a sign of it. So the two are separate statements, and the table's comment notes that the second is due. If
+    only tenants without rows get other days, no part needs the mutation.
     """
     found = re.search(r" TTL (.+?) SETTINGS ", live.engine)
     live_ttl = found[1] if found else ""
@@ -201,7 +202,7 @@ def _retention_changes(
 
 
 def _concerns_rows(select: Callable[[str], str], table: str, live_ttl: str, ttl: str) -> bool:
-    """Return whether a row that is there may have another time to go by the new TTL."""
+    """Return whether the new TTL may remove a stored row at another time."""
     changed = tenants_that_differ(live_ttl, ttl)
     if changed is None:
         return True

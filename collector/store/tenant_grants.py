@@ -1,17 +1,17 @@
-"""A user of a ClickHouse server for each tenant, who reads the tenant's rows and no others: the statements for it.
+"""Statements that make a user of a ClickHouse server for each tenant, who reads the tenant's rows and no others.
 
 A user has a settings profile with limits, row policies, and then SELECT on the tables. A restrictive policy leaves out the rows
-of others whatever other policies there are. A permissive one is for servers on which a user without one reads nothing. Views
-have policies too: the engine checks the tables below a view as the view's definer, where it has one (docs/adr/0047).
+of others whatever other policies exist. A permissive policy is for servers on which a user without a policy reads nothing.
+Views have policies too: the engine checks the tables below a view as the view's definer, if it has one (docs/adr/0047).
 
 Invariants:
-1. Every table and view of the schema is listed here: with its column of tenants, or as one that tenants never read
+1. Every table and view of the schema is listed here: with its column of tenants, or as never read by tenants
    (test_every_table_is_listed).
 2. A tenant reads its own rows of each table and view with a column of tenants, also of views with the rights of their definer,
    and nothing of the others (test_a_tenant_reads_its_own_rows_only).
 3. After each statement a tenant's user reads its own rows at most: policies come before grants, and a removal begins with the
    user (test_no_statement_opens_a_table_before_its_policies).
-4. A name is quoted wherever it is, so it can't be a statement (test_every_statement_is_what_the_engine_parses).
+4. A name is always quoted, so it can't become a statement (test_every_statement_is_what_the_engine_parses).
 """
 
 import hashlib
@@ -34,7 +34,7 @@ TELEMETRY: Final = {
 them hold from when they are made."""
 
 DELIVERY: Final = {**dict.fromkeys((RECEIPTS, DEAD_LETTERS[0], EVENTS[0]), "TenantId"), "dead_letters": "TenantId"}
-"""Receipts and dead letters, which a tenant reads where that is asked for."""
+"""Receipts and dead letters, which a tenant reads if the operator asks for that."""
 
 TENANT_COLUMNS: Final = TELEMETRY | DELIVERY
 
@@ -81,17 +81,17 @@ NEVER_READ: Final = frozenset(
 PROFILE: Final = "infrasage_tenants"
 USER_PREFIX: Final = "tenant_"
 ALL_ROWS_POLICY: Final = "infrasage_all_rows"
-# No hash, so that the server refuses the statement until someone has put one in its place.
+# This is no hash, so that the server refuses the statement until someone has replaced it by a hash.
 NO_PASSWORD: Final = "SHA256-OF-THE-PASSWORD"  # noqa: S105 - the opposite of one
 _SALT_BYTES: Final = 16
 _DRIVERS_MARGIN_S: Final = 5
 
 
 class TenantGrants(NamedTuple):
-    """Where the users are made, and what each of them may do.
+    """Yields the statements about the tenants' users in one database.
 
-    `all_rows`: users who go on reading every row, first of all the collector's own. `has_delivery`: whether tenants read their
-    own receipts and dead letters too.
+    `all_rows` are users who go on reading every row, first of all the collector's own. `has_delivery`: whether tenants read
+    their own receipts and dead letters too.
     """
 
     database: str
@@ -106,7 +106,7 @@ class TenantGrants(NamedTuple):
         return self.user_prefix + tenant
 
     def shared(self) -> Iterator[str]:
-        """Yield what all tenants' users need: the profile, and that other users go on reading every row."""
+        """Yield the statements that all tenants' users need: the profile, and a policy by which other users read every row."""
         yield f"CREATE SETTINGS PROFILE IF NOT EXISTS {identifier(PROFILE)}{self._on_cluster()}"
         # Not OR REPLACE: users refer to a profile's identity, so a new one would leave them without limits.
         yield f"ALTER SETTINGS PROFILE {identifier(PROFILE)}{self._on_cluster()} SETTINGS {', '.join(self._settings())}"
@@ -114,9 +114,9 @@ class TenantGrants(NamedTuple):
             yield self._policy(ALL_ROWS_POLICY, TENANT_COLUMNS, "PERMISSIVE", "1", ", ".join(map(identifier, self.all_rows)))
 
     def of_tenant(self, tenant: str, password: str | None, *, exists: bool = False) -> Iterator[str]:
-        """Yield what gives a tenant its user. Each may be run again.
+        """Yield the statements that give a tenant its user. Each may be run again.
 
-        `password`: None: as it is, or without `exists` a text in its place that the server refuses.
+        If `password` is None, an existing user keeps its password; a new user's statement has a text that the server refuses.
         """
         user = identifier(self.user(tenant))
         identified = _identified(password)
@@ -134,7 +134,7 @@ class TenantGrants(NamedTuple):
         yield f"GRANT{self._on_cluster()} {self._selects(granted)} TO {user}"
 
     def without_tenant(self, tenant: str) -> Iterator[str]:
-        """Yield what removes a tenant's user and its policies."""
+        """Yield the statements that remove a tenant's user and its policies."""
         user = self.user(tenant)
         yield f"DROP USER IF EXISTS {identifier(user)}{self._on_cluster()}"
         for kind in ("RESTRICTIVE", "PERMISSIVE"):
@@ -142,7 +142,7 @@ class TenantGrants(NamedTuple):
             yield f"DROP ROW POLICY IF EXISTS {policy}{self._on_cluster()} ON {self._tables(TENANT_COLUMNS)}"
 
     def _settings(self) -> Iterator[str]:
-        # 2: as readonly as 1, but drivers and Grafana's plugin may set how they are answered.
+        # 2 is as readonly as 1, but drivers and Grafana's plugin may set the form of answers.
         yield "readonly = 2"
         # Go's driver sends the time that its caller waits and 5 s more. 0 would be no limit, so it is below each MIN.
         time_s = self.limits.time_max_s
@@ -155,7 +155,7 @@ class TenantGrants(NamedTuple):
         for name, value in limits.items():
             yield f"{name} = {value} MIN 1 MAX {value}"
         yield "result_overflow_mode = 'throw' CONST"
-        # What one tenant's query found out about granules must not change what another's reads.
+        # The result of one tenant's query about granules must not change the rows that another's reads.
         yield "use_query_condition_cache = 0 CONST"
 
     def _policy(self, name: str, tables: Mapping[str, str], kind: str, condition: str, users: str) -> str:
@@ -187,7 +187,7 @@ def _policy_name(kind: str, user: str) -> str:
 
 
 def _identified(password: str | None) -> str:
-    """Return how the server knows the user. The password itself is in no statement, so in no log of statements."""
+    """Return the clause that identifies the user. The password itself is in no statement, so in no log of statements."""
     if password is None:
         return f" IDENTIFIED WITH sha256_hash BY '{NO_PASSWORD}'"
     salt = secrets.token_hex(_SALT_BYTES)

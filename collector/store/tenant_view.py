@@ -1,4 +1,4 @@
-"""How a tenant's key sees the embedded store: the engine itself leaves out every other tenant's rows.
+"""Limit a tenant's key to its rows of the embedded store: the engine itself leaves out every other tenant's rows.
 
 A session has `additional_table_filters`: a condition for each table, which the engine's planner adds wherever the table is
 read, in subqueries, joins, views and IN as well. The session is readonly, so a statement can't change the setting at its top
@@ -9,9 +9,9 @@ Invariants:
    that a later schema or engine adds is closed until it is listed. (test_every_table_is_filtered_or_listed)
 2. A condition is the tenant's own, or false. So an alias that is another table's name can only swap these two.
    (test_no_way_of_asking_reads_another_tenants_rows)
-3. What reads tables around the planner is refused: table functions that are not listed here, SETTINGS, EXPLAIN.
+3. Statements that read tables around the planner are refused: table functions not listed here, SETTINGS, EXPLAIN.
    (test_no_way_of_asking_reads_another_tenants_rows, test_what_a_tenant_may_not_run_is_refused)
-4. Caches of the engine that could carry what one tenant's query found into another's are off. (test_caches_are_off)
+4. Caches of the engine that could carry results of one tenant's query into another's are off. (test_caches_are_off)
 """
 
 import re
@@ -20,8 +20,8 @@ from typing import Final
 
 from collector.store.contract import StoreError
 
-# Tables of the engine that say what it can do, and how tables are made; not what is in those, but for how many rows and bytes
-# all tenants have together (system.tables), nor who asks what.
+# Tables of the engine about its abilities and the definitions of tables. They show neither the content of tables, except for
+# how many rows and bytes all tenants have together (system.tables), nor anyone's queries.
 OPEN_SYSTEM_TABLES: Final = frozenset(
     {
         "aggregate_function_combinators",
@@ -44,11 +44,11 @@ OPEN_SYSTEM_TABLES: Final = frozenset(
         "zeros_mt",
     }
 )
-# Those that make rows of nothing.
+# Table functions that make rows without reading any table.
 TABLE_FUNCTIONS: Final = frozenset(
     {"format", "generate_series", "generateseries", "null", "numbers", "numbers_mt", "values", "zeros", "zeros_mt"}
 )
-# The kinds of statement that a tenant may run, beside those that begin with Show.
+# The kinds of statement that a tenant may run, in addition to those that begin with Show.
 KINDS: Final = frozenset({"SelectWithUnionQuery", "SelectIntersectExceptQuery", "SelectQuery", "DescribeQuery"})
 NO_CACHES: Final = {"use_query_condition_cache": 0, "use_query_cache": 0}
 
@@ -56,7 +56,7 @@ _TABLES: Final = (
     "SELECT database, name, engine, (database, name) IN (SELECT database, table FROM system.columns WHERE name = 'TenantId')"
     " FROM system.tables FORMAT TSVRaw"
 )
-# As the formatter writes it: keywords are upper case, and what is quoted is taken out before.
+# In the formatter's text keywords are upper case. Quoted text is taken out before.
 _SETTINGS: Final = re.compile(r"\bSETTINGS\b")
 
 
@@ -73,8 +73,8 @@ def filters(tenant: str, run: Callable[[str], bytes]) -> str:
 
 
 def check(unquoted: str, kind: str) -> None:
-    """Raise StoreError where a statement is not for a tenant. `unquoted`: the formatter's text without what is in quotes.
-    `kind`: the first word of its syntax tree."""
+    """Raise StoreError if a tenant may not run a statement. `unquoted` is the formatter's text without quoted text; `kind` is
+    the first word of the syntax tree."""
     if _SETTINGS.search(unquoted):
         raise StoreError("SETTINGS are not allowed here with a tenant's key: they could lift the limits to its rows")
     if kind not in KINDS and not kind.startswith("Show"):
@@ -82,7 +82,7 @@ def check(unquoted: str, kind: str) -> None:
 
 
 def refused_table_functions(known: Iterable[str]) -> frozenset[str]:
-    """Return those of the engine's that a tenant may not use. `known`: in lower case."""
+    """Return the table functions that a tenant may not use. `known` are all of the engine's, in lower case."""
     return frozenset(known) - TABLE_FUNCTIONS
 
 

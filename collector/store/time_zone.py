@@ -1,11 +1,11 @@
-"""The time zone of the embedded engine: it stays what it was when the store was made, UTC for a new one.
+"""Keep the time zone of the embedded engine as it was when the store was made: UTC for a new store.
 
-The engine puts rows into partitions by the day of their times in its own zone, and looks for them by that day. By itself it has
-the zone of the machine, or of TZ. Where that changes, as on a laptop that travels or in a container, rows of some hours are in
+The engine puts rows into partitions by the day of their times in its own zone, and looks for them by that day. By default it
+has the zone of the machine, or of TZ. If that changes, as on a laptop that travels or in a container, rows of some hours are in
 another partition than the engine looks into: queries miss them, and an audit reports them as lost.
 
 Invariants:
-1. What is stored is found and adds up, whatever zone the machine has (test_rows_are_found_in_every_time_zone).
+1. Stored rows are found and add up, whatever zone the machine has (test_rows_are_found_in_every_time_zone).
 2. A store without a note of its zone, which an earlier version made, keeps the zone that the machine has when it is first
    opened (test_a_store_of_an_earlier_version_keeps_its_zone, test_a_note_that_was_never_written_is_none).
 """
@@ -24,7 +24,7 @@ _ENGINE: Final = "metadata"
 
 
 def choose(store: Path) -> bool:
-    """Before the engine is loaded: have it use the store's zone. Return whether that is known. Raises OSError."""
+    """Make the engine use the store's zone; call this before it is loaded. Return whether the zone is known. Raises OSError."""
     file = store / FILE
     zone = file.read_text().strip() if file.exists() else ""
     if not zone and not (store / _ENGINE).exists():
@@ -36,5 +36,5 @@ def choose(store: Path) -> bool:
 
 
 def note(store: Path, ask: Callable[[], str]) -> None:
-    """Once the engine is open with a zone that was not known: keep it. `ask`: for the engine's. Raises OSError."""
+    """Keep the zone of the engine, which was opened with an unknown zone. `ask` returns the engine's zone. Raises OSError."""
     replace_text(store / FILE, f"{ask()}\n")
