@@ -1,6 +1,6 @@
-"""Sum up for an audit what a broker's messages hold.
+"""Sum up the items and receipts in a broker's messages, for an audit.
 
-Of messages only the headers are read, and only what each adds to a sum is kept. So memory does not grow with their number.
+Only the headers of messages are read, and only sums are kept. So memory does not grow with the number of messages.
 """
 
 from collections import Counter
@@ -18,10 +18,10 @@ _UUID7: Final = 7
 
 
 class Tally:
-    """Of the messages of telemetry topics: `add` each, then `held`."""
+    """Sums up messages of telemetry topics: call `add` with each, then `held`."""
 
     def __init__(self, window: Window, batches: Collection[UUID]) -> None:
-        """`batches`: those that are asked about."""
+        """`batches` are those whose receipts are looked for."""
         self._window: Final = window
         self._asked: Final = batches
         self._items: Final[Counter[tuple[int, str]]] = Counter()
@@ -29,7 +29,7 @@ class Tally:
         self._with_receipt: Final[set[UUID]] = set()
 
     def add(self, topic: str, payload: bytes) -> None:
-        """One message. What can't be read adds nothing: it became a dead letter."""
+        """Add one message. A message that can't be read adds nothing: it became a dead letter."""
         for at, id_, items, has_receipt in _records(payload, self._window):
             minute = at // MINUTE_NS
             if items:
@@ -40,26 +40,26 @@ class Tally:
                     self._with_receipt.add(batch_id)
 
     def held(self, begins: int, first: Mapping[str, int]) -> Held:
-        """`begins` and `first`: as Held has them."""
+        """Return the sums. `begins` and `first` are as in Held."""
         without = {batch_id for batch_id in self._asked if batch_id not in self._with_receipt and batch_id.version == _UUID7}
         return Held(self._items, self._receipts, without, begins, first)
 
 
 class BatchTally:
-    """The same, batch by batch: for a minute or so."""
+    """Sums up messages batch by batch, which needs memory for each: use it for a minute or so."""
 
     def __init__(self, window: Window) -> None:
         self._window: Final = window
         self.batches: Final[dict[UUID, Counter[str]]] = {}
 
     def add(self, topic: str, payload: bytes) -> None:
-        """One message."""
+        """Add one message."""
         for _, id_, items, _ in _records(payload, self._window):
             self.batches.setdefault(UUID(bytes=id_), Counter())[topic] += items
 
 
 def _records(payload: bytes, window: Window) -> list[tuple[int, bytes, int, bool]]:
-    """Arrival, batch id, items and whether it is a receipt, of the records in the window."""
+    """Return arrival, batch id, number of items, and whether there is a receipt, for each record in the window."""
     try:
         headers = record_headers(current(payload))
     except NonCanonical:

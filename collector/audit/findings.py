@@ -1,4 +1,4 @@
-"""What scheduled audits found that does not add up, in the store until it is confirmed or explained, and after.
+"""The findings of scheduled audits, in the store: differences that are open until they are confirmed or explained.
 
 Invariants:
 1. Nothing is deleted: a confirmation only ends the alarm (test_a_difference_stays_until_it_is_confirmed).
@@ -30,7 +30,7 @@ ALL_FINDINGS: Final = f"{_FINDINGS} ORDER BY WindowStart DESC LIMIT 1000"
 class AuditFinding(NamedTuple):
     """Requests that arrived from `start` up to but not including `end`, nanoseconds since the Unix epoch, do not add up.
 
-    `at`, `actor`: when its state changed, and who changed it; empty: an audit.
+    `at` is when the state changed, and `actor` who changed it; empty: an audit.
     """
 
     start: int
@@ -42,45 +42,45 @@ class AuditFinding(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "AuditFinding":
-        """From a row of a statement above, or from JSON."""
+        """Return the finding in a row of a statement above, or in JSON."""
         numbers = {name: int(row[name]) for name in ("start", "end", "difference", "at")}
         return cls(**numbers, state=row["state"], actor=row["actor"])
 
 
 class FindingsStore(Protocol):
-    """What of a store is used."""
+    """The methods of a store that findings need."""
 
     def read(self, sql: str, format_: str) -> bytes:
-        """Raises StoreError."""
+        """Answer a statement. Raises StoreError."""
 
     def administer(self, statement: str) -> None:
-        """Raises StoreUnavailable, StoreMisconfigured."""
+        """Run a statement. Raises StoreUnavailable, StoreMisconfigured."""
 
 
 class AuditFindings:
-    """Those in one store. Every method blocks, and raises StoreError."""
+    """Reads and writes the findings in one store. Every method blocks, and raises StoreError."""
 
     def __init__(self, store: FindingsStore) -> None:
         self._store: Final = store
 
     def open(self) -> list[AuditFinding]:
-        """Return those that are neither confirmed nor explained, the oldest first."""
+        """Return the findings that are neither confirmed nor explained, the oldest first."""
         return self._read(OPEN_FINDINGS)
 
     def confirmed(self, since: int) -> list[AuditFinding]:
-        """Return those that are confirmed and end after `since`, nanoseconds since the Unix epoch, the oldest first."""
+        """Return the confirmed findings that end after `since`, nanoseconds since the Unix epoch, the oldest first."""
         return self._read(_CONFIRMED_SINCE.format(since=since))
 
     def all(self) -> list[AuditFinding]:
-        """Return the newest thousand."""
+        """Return the newest thousand findings."""
         return self._read(ALL_FINDINGS)
 
     def put(self, finding: AuditFinding) -> None:
-        """Keep a finding as it is from now on."""
+        """Write a finding, or its new state."""
         self._put([finding])
 
     def confirm_all(self, actor: str) -> list[AuditFinding]:
-        """Confirm those that are open, and return them."""
+        """Confirm the open findings, and return them."""
         found = self.open()
         if found:
             self._put([finding._replace(state=CONFIRMED, actor=actor) for finding in found])
@@ -101,10 +101,10 @@ class AuditFindings:
 
 
 def documents(findings: list[AuditFinding]) -> list[dict[str, Any]]:
-    """Return them for JSON."""
+    """Return findings for JSON."""
     return [finding._asdict() for finding in findings]
 
 
 def from_documents(text: bytes) -> list[AuditFinding]:
-    """Read what `documents` gives."""
+    """Return the findings in the JSON of `documents`."""
     return [AuditFinding.of(row) for row in json.loads(text)]

@@ -1,4 +1,4 @@
-"""Reconcile what was accepted with what the broker, the store and the dead letters hold.
+"""Reconcile accepted items with those in the broker, the store and the dead letters.
 
 The engine adds up, slice by slice, however many rows there are (test_slices_change_nothing). Only sums, gaps and the first
 batches at fault come here. Data past a retention is not judged, and the report says so.
@@ -18,28 +18,29 @@ from collector.audit.statements import BATCHES, BY_MINUTE, FAILED, FAULTS, GAPS,
 
 # Statement in, rows out. Raises StoreError, CannotRun.
 Ask = Callable[[str], list[dict[str, Any]]]
-# Batches that one statement adds up: what bounds the engine's memory.
+# Batches that one statement adds up, which bounds the engine's memory.
 _SLICE_BATCHES_MAX: Final = 200_000
-# Minutes that differ from the broker's that are looked at batch by batch.
+# How many of the minutes that differ from the broker's are looked at batch by batch.
 _MINUTES_MAX: Final = 5
 
 
 class AuditedBroker(Protocol):
-    """One whose messages stay after they were stored (Kafka)."""
+    """A broker whose messages stay after they were stored (Kafka)."""
 
     def held(self, window: Window, batches: Collection[UUID]) -> Held:
-        """Reads all of the window. `batches`: those whose receipts are looked for. Raises CannotRun."""
+        """Read all of the window, and return its sums. `batches` are those whose receipts are looked for. Raises CannotRun."""
 
     def batches(self, window: Window) -> Mapping[UUID, Mapping[str, int]]:
-        """The items of each batch in the window, by topic. Raises CannotRun."""
+        """Return the number of items of each batch in the window, by topic. Raises CannotRun."""
 
 
 def audit(
     ask: Ask, asked: Window, *, broker: AuditedBroker | None = None, judged_from: int = 0, faults_max: int = 20
 ) -> Report:
-    """Compare. `broker`: one that keeps what is stored. Where there is none, a batch without a receipt is one that has lost it.
+    """Compare, and return the report. `broker` is one that keeps stored messages. Without it, a batch without a receipt counts
+    as one that has lost its receipt.
 
-    `judged_from`: what arrived before, nanoseconds, may be past its retention. Raises StoreError, CannotRun.
+    Items that arrived before `judged_from` (nanoseconds) may be past their retention. Raises StoreError, CannotRun.
     """
     report = Report(asked, asked._replace(start=min(max(asked.start, judged_from), asked.end)))
     if report.window.start > asked.start:
@@ -89,7 +90,7 @@ def _judge_batches(ask: Ask, report: Report, broker: AuditedBroker | None, fault
 
 
 def _slices(ask: Ask, window: Window) -> Iterator[Window]:
-    """Cut between minutes, so that no slice has many more batches than one statement should add up."""
+    """Yield slices of the window, cut between minutes, each with about as many batches as one statement should add up."""
     start, batches = window.start, 0
     for row in ask(for_window(BATCHES, window)):
         minute, more = whole_number(row["minute"]) * MINUTE_NS, whole_number(row["batches"])
@@ -101,7 +102,7 @@ def _slices(ask: Ask, window: Window) -> Iterator[Window]:
 
 
 def _add_up(ask: Ask, part: Window, report: Report) -> int:
-    """Into the report; how many batches are at fault."""
+    """Add a slice's sums to the report. Return how many of its batches are at fault."""
     row = {name: whole_number(value) for name, value in ask(for_window(TOTALS, part))[0].items()}
     report.batches += row["batches"]
     for topic, short in NAMES.items():
@@ -131,7 +132,7 @@ def _forgive(report: Report, row: Mapping[str, Any]) -> None:
 
 
 def _items(row: Mapping[str, Any], short: str) -> int:
-    """Return how many items of a signal came out of the broker, whatever became of them."""
+    """Return how many items of a signal were read from the broker: stored, refused and repeated ones."""
     return sum(whole_number(row[f"{what}_{short}"]) for what in ("stored", "refused", "repeated"))
 
 
@@ -158,9 +159,9 @@ def _fault(row: Mapping[str, Any]) -> Fault:
 
 
 def _began_anew(held: Held, items: Mapping[tuple[int, str], int]) -> int:
-    """Return when the last log began that is not the one that the store was filled from, nanoseconds; 0: none. What the store
-    has more of than the broker, from no later than a topic's first message, came from a log that is gone: its topic was made
-    anew, Kafka was replaced, or retention has left nothing of it."""
+    """Return when the last log began that is not the log from which the store was filled, nanoseconds; 0: none. If the store
+    has more items than the broker, no later than a topic's first message, they came from a log that is gone: its topic was
+    recreated, Kafka was replaced, or retention has deleted all of it."""
     latest = 0
     for (minute, topic), stored in items.items():
         first = held.first.get(topic)

@@ -1,4 +1,4 @@
-"""What an audit was asked, what it found, and how that is said."""
+"""The window and the result of an audit."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ NAMES: Final = {topic: signal for signal, topic in SIGNAL_TOPICS.items()}
 
 
 class Window(NamedTuple):
-    """From `start` up to but not including `end`, nanoseconds since the Unix epoch, by when requests arrived.
+    """The audited time of arrival: from `start` up to but not including `end`, nanoseconds since the Unix epoch.
 
-    `tenant`: its batches only; None: everyone's.
+    Only the batches of `tenant` are audited; None: those of all tenants.
     """
 
     start: int
@@ -25,11 +25,11 @@ class Window(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the broker holds of the window, of what gateways have sent.
+    """The sums of the messages from gateways that the broker has in the window.
 
-    `items`: by minute and topic; `receipts`: by minute. `without_receipt`: those of the batches asked about whose receipt it
-    does not have. `begins`: from when on it still holds everything, nanoseconds; 0: all of it. `first`: when the first message
-    that it holds of each topic was appended; nothing of a topic that is empty.
+    `items` are by minute and topic, `receipts` by minute. `without_receipt` are the requested batches whose receipt it lacks.
+    `begins` is from when on it still has all messages, nanoseconds; 0: it has all. `first` is when the first message that it
+    has of each topic was appended, without topics that are empty.
     """
 
     items: Mapping[tuple[int, str], int]
@@ -41,7 +41,7 @@ class Held(NamedTuple):
 
 @dataclass
 class Sum:
-    """Of one topic, in items. `broker` is None where the broker keeps nothing that is stored, or can't be asked."""
+    """The sums of one topic, in items. `broker` is None if the broker keeps no stored messages, or can't be asked."""
 
     accepted: int = 0
     stored: int = 0
@@ -63,16 +63,16 @@ class Fault(NamedTuple):
 
 @dataclass
 class Report:
-    """What was found. All differences are zero where `adds_up`; messages that wait to be stored are not judged yet."""
+    """The result of an audit. All differences are zero if `adds_up`; messages that wait to be stored are not judged yet."""
 
     asked: Window
-    window: Window  # that could be judged
+    window: Window  # the part that could be judged
     messages_behind: int = 0
     batches: int = 0
     topics: dict[str, Sum] = field(default_factory=lambda: {topic: Sum() for topic in TELEMETRY_TOPICS})
     rejected: int = 0
-    rejected_kept: int = 0  # as receipts say
-    dead_letters: int = 0  # that are there
+    rejected_kept: int = 0  # by the receipts
+    dead_letters: int = 0  # in the store
     dead_letters_difference: int = 0
     receipts_at_fault: int = 0  # missing, more than one, or not adding up in themselves
     receipts_in_broker_difference: int = 0
@@ -86,7 +86,7 @@ class Report:
 
     @property
     def difference(self) -> int:
-        """Everything that does not add up."""
+        """Return the sum of all differences."""
         return (
             sum(each.difference + each.broker_difference for each in self.topics.values())
             + self.dead_letters_difference
@@ -102,7 +102,7 @@ class Report:
 
 
 def moment(nanoseconds: int) -> str:
-    """RFC 3339, to the microsecond."""
+    """Return a time in RFC 3339, to the microsecond."""
     whole, rest = divmod(nanoseconds, 10**9)
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06}Z"
 
@@ -111,5 +111,5 @@ def moment(nanoseconds: int) -> str:
 
 
 def whole_number(value: Any) -> int:
-    """64 bits may come as text."""
+    """Return a number of an answer, in which 64 bits may come as text."""
     return int(value)

@@ -1,4 +1,4 @@
-"""Which dead letters a page or a command asks for, and how many at once.
+"""The filter by which a page or a command selects dead letters, and how many it may select at once.
 
 The commands load this module; it needs neither the store nor protobuf's JSON.
 """
@@ -15,14 +15,14 @@ OPEN_STATES: Final = ("open", "rejected_again")
 PAGE_MAX: Final = 500
 PAGE_DEFAULT: Final = 50
 TEXT_MAX: Final = 1000
-# How many entries one request may do something about.
+# How many entries one request may replay or discard.
 ENTRIES_MAX: Final = 10_000
-# Reasons for which items are refused, not whole requests.
+# Reasons for which items are rejected, and not whole requests.
 ITEM_REASONS: Final = tuple(reason.name for reason in REASONS if reason.code < INVALID_JSON)
 
 
 class Filter(NamedTuple):
-    """Which entries; None: whatever it is. Times are when they were kept, nanoseconds since the Unix epoch."""
+    """Selects entries; None selects any value. Times are when entries were kept, in nanoseconds since the Unix epoch."""
 
     tenant: str | None = None
     reason: str | None = None
@@ -33,7 +33,7 @@ class Filter(NamedTuple):
 
     @classmethod
     def of(cls, given: Mapping[str, str | None], tenant: str | None) -> Self:
-        """From texts: reason, service_id, since, until, state. Raises ValueError, which names what is wrong."""
+        """Return the filter for texts: reason, service_id, since, until, state. Raises ValueError, which names a wrong text."""
         reason = given.get("reason")
         if reason is not None and reason not in ITEM_REASONS:
             raise ValueError(f"reason must be one that items are refused for (docs/use/api.md), not {reason[:100]!r}")
@@ -47,7 +47,7 @@ class Filter(NamedTuple):
         return cls(tenant, reason, service_id, _moment(given, "since"), _moment(given, "until"), states)
 
     def conditions(self) -> tuple[list[str], dict[str, Value]]:
-        """Of the view dead_letters, and their parameters."""
+        """Return conditions on the view dead_letters, and their parameters."""
         found: list[str] = []
         values: dict[str, Value] = {}
         for name, condition, value in (

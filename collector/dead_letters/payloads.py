@@ -1,10 +1,10 @@
-"""Show payloads of dead letters in a form that people read and edit: JSON, whatever they came in. And convert it back.
+"""Show payloads of dead letters in a form that people read and edit: JSON, whatever format they came in. And convert it back.
 
-Where JSON cannot express something (NaN in the native API), it is shown as the text that was sent. A record that the store
+If JSON cannot express a payload (NaN in the native API), it is shown as the text that was sent. A record that the store
 refused is shown with its items decoded, in today's form, whatever version kept it.
 
 Invariants:
-1. A payload that is shown and given back without a change is the same item (test_what_is_shown_can_be_given_back,
+1. A payload that is shown and returned without a change is the same item (test_what_is_shown_can_be_given_back,
    test_a_refused_record_is_shown_with_its_items).
 """
 
@@ -33,7 +33,7 @@ REQUEST: Final = "request"
 # A record that the store refused.
 TELEMETRY_BATCH: Final = "telemetry_batch"
 
-# As the column PayloadForm has them.
+# By the values of the column PayloadForm.
 _MESSAGES: Final[Mapping[str, type[Message]]] = {
     "otlp_metrics": ExportMetricsServiceRequest,
     "otlp_logs": ExportLogsServiceRequest,
@@ -46,12 +46,13 @@ _OTLP_TO_WIRE: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "otlp_logs": logs_to_wire,
     "otlp_traces": traces_to_wire,
 }
-# OTLP/JSON has these in hexadecimal, whatever protobuf's JSON does.
+# OTLP/JSON has these in hexadecimal, unlike protobuf's JSON.
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 class Shown(NamedTuple):
-    """`encoding`: json (`payload` is the document), text, or base64. `decoded`: what a message says, as JSON; else None."""
+    """A payload as it is shown. `encoding` is json (`payload` is the document), text, or base64. `decoded` is the content of a
+    message, as JSON; None if it can't be decoded."""
 
     encoding: str
     payload: Any
@@ -59,7 +60,7 @@ class Shown(NamedTuple):
 
 
 def shown(form: str, payload: bytes, topic: str = "") -> Shown:
-    """Any payload, of any form. `topic`: of a record that the store refused."""
+    """Return any payload, of any form, as it is shown. `topic` is that of a record that the store refused."""
     if form in (NATIVE_JSON, REQUEST):
         try:
             return Shown("json", _strict(payload), None)
@@ -104,7 +105,7 @@ def _document(message: Message) -> Any:
 
 
 def _shown_batch(payload: bytes, topic: str) -> Any:
-    """With the items decoded, where the topic says what they are. Raises DecodeError."""
+    """Return a batch as JSON, with its items decoded if the topic is one of telemetry. Raises DecodeError."""
     document = _document(TelemetryBatch.FromString(current(payload)))
     kind = ITEM_MESSAGES.get(topic)
     if kind is None:
@@ -115,7 +116,7 @@ def _shown_batch(payload: bytes, topic: str) -> Any:
 
 
 def _batch_of(text: bytes, topic: str) -> bytes:
-    """Return what `_shown_batch` showed. Raises ValueError."""
+    """Return the batch for a text in the form of `_shown_batch`. Raises ValueError."""
     try:
         document = json.loads(text)
         kind = ITEM_MESSAGES.get(topic)
@@ -128,12 +129,12 @@ def _batch_of(text: bytes, topic: str) -> bytes:
 
 
 def _encoded(item: Message) -> str:
-    """As JSON has bytes."""
+    """Return an item as JSON has bytes: in base64."""
     return base64.b64encode(item.SerializeToString()).decode()
 
 
 def _groups(document: Any) -> list[dict[str, Any]]:
-    """Raises AttributeError, TypeError where it is no document of a TelemetryBatch."""
+    """Return the groups of all records. Raises AttributeError, TypeError if it is no document of a TelemetryBatch."""
     return [group for record in document.get("records", ()) for group in record.get("groups", ())]
 
 
@@ -147,7 +148,7 @@ def _with_hex_ids(value: Any) -> Any:
 
 
 def _strict(text: bytes) -> Any:
-    """Raises ValueError where it is no JSON of RFC 8259, or has numbers that a float64 can't hold."""
+    """Parse JSON of RFC 8259. Raises ValueError, also for numbers that a float64 can't hold."""
     return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 

@@ -1,7 +1,7 @@
-"""Dead letters in the store: how many there are, and which.
+"""Count and list the dead letters in the store.
 
 Every item that was rejected or refused is counted, kept or not, and the counts add up by reason. Entries are listed newest
-first, each once, whatever is added meanwhile.
+first, each once, even if others are added meanwhile.
 """
 
 import base64
@@ -34,13 +34,13 @@ _COLUMNS: Final = """
 
 
 class Stats(NamedTuple):
-    """Of everything within retention. Times in nanoseconds since the Unix epoch; None: there are none."""
+    """Counts of all dead letters within retention. Times are in nanoseconds since the Unix epoch; None if there are none."""
 
     by_reason: Mapping[str, int]
     oldest_unix_nano: int | None
     newest_unix_nano: int | None
-    not_kept: int  # items of the total that the caps did not let be kept
-    open: int  # entries
+    not_kept: int  # rejected items that were not kept, because of the caps
+    open: int  # open entries
 
     @property
     def total_failed(self) -> int:
@@ -48,7 +48,7 @@ class Stats(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One row of the view dead_letters. `payload`: None where it was longer than was asked for."""
+    """One row of the view dead_letters. `payload` is None if it was longer than the query's limit."""
 
     row: Mapping[str, Any]
     payload: bytes | None
@@ -62,7 +62,7 @@ class Entry(NamedTuple):
         return self.row["state"] in OPEN_STATES
 
     def document(self) -> dict[str, Any]:
-        """Return the entry as pages and commands show it."""
+        """Return the entry as a document for pages and commands."""
         row = self.row
         form = row["payload_form"]
         view = shown(form, self.payload, row["topic"]) if self.payload is not None and form != "none" else None
@@ -81,7 +81,7 @@ class Entry(NamedTuple):
             "payload": None if view is None else view.payload,
             "decoded": None if view is None else view.decoded,
         }
-        if row["topic"]:  # the writer's
+        if row["topic"]:  # the entry is from the writer
             place = ("topic", "partition", "offset", "record_index")
             document["position"] = {name: row[name] for name in place}
             document["error"] = row["error"]
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """`cursor`: where the next page begins; None: this was the last."""
+    """A page of entries. `cursor` is where the next page begins; None if this is the last."""
 
     entries: Sequence[Entry]
     cursor: str | None
@@ -103,20 +103,20 @@ class Page(NamedTuple):
 
 
 class DeadLetterReports:
-    """Asks the store. Every method raises StoreError."""
+    """Reads dead letters from the store. Every method raises StoreError."""
 
     def __init__(self, reader: Reader, retention_days: int | None) -> None:
-        """`retention_days`: of dead letters; what was rejected before is not counted any more."""
+        """`retention_days` is that of dead letters. Items rejected before are no longer counted."""
         self.reader: Final = reader
         self._retention_days: Final = retention_days
 
     async def stats(self, tenant: str | None) -> tuple[Stats, int]:
-        """Of a tenant, or of all; and by how many messages they lag."""
+        """Return the counts of a tenant, or of all, and by how many messages they lag."""
         behind = await self.reader.messages_behind()
         return await self.stats_now(tenant), behind
 
     async def stats_now(self, tenant: str | None) -> Stats:
-        """The same of what is stored at this moment."""
+        """Return the counts of a tenant, or of all, as stored at this moment."""
         of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"
         recent = "TRUE" if self._retention_days is None else "ReceivedAt >= now64(9) - toIntervalDay({days})"
         values: dict[str, Value] = {"tenant": tenant or "", "days": self._retention_days or 0}
@@ -152,7 +152,7 @@ class DeadLetterReports:
     async def page(
         self, which: Filter, limit: int, cursor: str | None, payload_bytes_max: int = LISTED_PAYLOAD_BYTES_MAX
     ) -> Page:
-        """The newest first. Raises ValueError where `cursor` is none of ours."""
+        """Return a page of entries, the newest first. Raises ValueError if `cursor` is not from a former page."""
         conditions, values = which.conditions()
         if cursor is not None:
             found = _CURSOR.fullmatch(cursor)
@@ -170,7 +170,7 @@ class DeadLetterReports:
         return Page(entries, None if last is None else f"{last['kept']}.{last['id']}", behind)
 
     async def counts(self, which: Filter) -> dict[str, int]:
-        """Return how many entries there are of each reason."""
+        """Return the number of entries by reason."""
         conditions, values = which.conditions()
         rows = await self.reader.rows(
             f"SELECT Reason AS reason, count() AS entries FROM dead_letters WHERE {' AND '.join(conditions) or 'TRUE'} "  # noqa: S608  # our own words
@@ -180,7 +180,7 @@ class DeadLetterReports:
         return {row["reason"]: int(row["entries"]) for row in rows}
 
     async def entries(self, ids: Sequence[UUID], tenant: str | None = None) -> list[Entry]:
-        """Those of these that there are, with their payloads, in this order. `tenant`: whose; None: everybody's."""
+        """Return the existing entries among `ids`, with their payloads, in that order: those of `tenant`, or, if None, all."""
         of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"
         rows = await self.reader.rows(
             f"SELECT {_COLUMNS} FROM dead_letters WHERE Id IN {{ids}} AND {of_tenant}",  # noqa: S608  # our own words

@@ -47,7 +47,7 @@ AsOf = Literal["now", "received"]
 
 
 class ReplayOutcome(NamedTuple):
-    """What became of an entry: replayed, rejected_again, discarded; or, where nothing was done, `unchanged`, and why."""
+    """The outcome of an entry: replayed, rejected_again, discarded; or, if nothing was done, `unchanged`, and why."""
 
     id: str
     outcome: str
@@ -56,7 +56,7 @@ class ReplayOutcome(NamedTuple):
 
 
 class _Rejected(Exception):
-    """Not taken this time either."""
+    """An item was rejected again."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class _Rejected(Exception):
 
 
 class DeadLetterReplayer:
-    """`append` is a producer's."""
+    """Replays and discards entries."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class DeadLetterReplayer:
     async def replay(
         self, entries: Sequence[Entry], *, as_of: AsOf, actor: str, note: str = "", payload: bytes | None = None
     ) -> list[ReplayOutcome]:
-        """Return when what was decided is durable, and, if that is soon, stored. `as_of`: which moment the rules about time are
-        asked for. `payload`: in the form in which entries are shown, in the place of that of the one entry.
+        """Replay entries. Return when the outcomes are durable, and, if that is soon, stored. `as_of` is the moment by which
+        the rules about time judge. `payload` replaces that of a single entry, in the form in which entries are shown.
 
         Raises BrokerError, StoreError.
         """
@@ -111,7 +111,7 @@ class DeadLetterReplayer:
         await self._append(event_messages(events, self._message_bytes_max))
         replayed = [UUID(outcome.id) for outcome in outcomes.values() if outcome.outcome == "replayed"]
         if replayed:
-            # The store may refuse what the rules let pass.
+            # The store may refuse items that the rules allow.
             for entry in await self._reports.entries(replayed):
                 if entry.row["state"] == "rejected_again":
                     row = entry.row
@@ -119,7 +119,7 @@ class DeadLetterReplayer:
         return [outcomes[entry.row["id"]] for entry in entries]
 
     async def discard(self, entries: Sequence[Entry], *, actor: str, note: str) -> list[ReplayOutcome]:
-        """Return when it is durable. Raises BrokerError."""
+        """Discard entries. Return when that is durable. Raises BrokerError."""
         outcomes: list[ReplayOutcome] = []
         events: list[DeadLetterEvent] = []
         for entry in entries:
@@ -145,7 +145,7 @@ class DeadLetterReplayer:
         )
 
     def _take(self, event: DeadLetterEvent, entry: Entry, as_of: AsOf, payload: bytes | None) -> None:
-        """Make it the replay of the entry. Raises _Rejected."""
+        """Make `event` the replay of the entry. Raises _Rejected."""
         row = entry.row
         received = int(row["received"]) if as_of == "received" and int(row["received"]) else event.time_unix_nano
         batch_id = replay_batch_id(entry.id.bytes)
@@ -180,7 +180,7 @@ class DeadLetterReplayer:
         event.payload = part.payload + unnumbered_record(header, REPLAY_ROUTE, adapted)
 
     def _adapted(self, row: Mapping[str, Any], item: bytes, header: Header, received: int, batch_id: bytes) -> Adapted:
-        """Raises _Rejected."""
+        """Return the item as its adapter reads it. Raises _Rejected."""
         form = row["payload_form"]
         name = f"PAYLOAD_FORM_{form.upper()}"
         if name == "PAYLOAD_FORM_TELEMETRY_BATCH":
@@ -191,13 +191,13 @@ class DeadLetterReplayer:
         rules = LimitRules(self._limits, received, window=window)
         rules.item_bytes_max = self._limits.item_bytes_max - 2 * ENTRY_BYTES_MAX
         try:
-            # Room for the event around it, and for the receipt.
+            # This leaves room for the event around the record, and for the receipt.
             return self._adapters[name](item, header, rules, self._message_bytes_max - 2 * ENTRY_BYTES_MAX)
         except RequestRefused as error:
             raise _Rejected(REASON[error.reason].name, error.message) from error
 
     def _check_kept(self, part: Part, tenant: str, now: int) -> None:
-        """Raises _Rejected where the store would delete an item at once, whenever it arrived: it is past its retention."""
+        """Raise _Rejected if the store would delete an item at once, since its time is past the retention."""
         days = self._limits.kept_days.of(tenant, part.signal)
         if days and _oldest(part) < now - oldest_kept_s(days) * 10**9:
             raise _Rejected(
@@ -224,11 +224,11 @@ def _times(signal: int, item: Any, received: int) -> list[int]:
 
 
 def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano: int) -> Adapted:
-    """Return a record of a topic that the store refused, as a request of its own, received at that time: an audit of a window
-    has the record and its receipt, or neither.
+    """Return a record of a topic that the store refused, as a request of its own, received at that time. So an audit of a
+    window has the record and its receipt, or neither.
 
-    It is written anew, as protobuf's own encoder writes it and without unknown fields: an earlier version may have let a form
-    through that ClickHouse does not read, such as an empty list. Raises _Rejected.
+    It is encoded again, by protobuf's own encoder and without unknown fields: an earlier version may have accepted a form that
+    ClickHouse does not read, such as an empty list. Raises _Rejected.
     """
     try:
         batch = TelemetryBatch.FromString(current(item))
@@ -254,12 +254,12 @@ def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano:
 
 
 def _anew(topic: str, content: bytes) -> bytes:
-    """Raises DecodeError."""
+    """Return an item encoded again, without unknown fields. Raises DecodeError."""
     item = ITEM_MESSAGES[topic].FromString(content)
     item.DiscardUnknownFields()
     return item.SerializeToString()
 
 
 def documents(outcomes: Sequence[ReplayOutcome]) -> list[dict[str, Any]]:
-    """Return the outcomes as JSON has them, without what is empty."""
+    """Return the outcomes for JSON, without empty fields."""
     return [{name: value for name, value in outcome._asdict().items() if value} for outcome in outcomes]

@@ -13,24 +13,24 @@ from collector.dead_letters.filters import OPEN_STATES, Filter
 from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome, documents
 
-# How many of the entries that a request does something about are in memory at once.
+# How many of the entries that a request replays or discards are in memory at once.
 _AT_ONCE: Final = 100
 _PAYLOAD_BYTES_MAX: Final = 2**62
 
 
 class InvalidRequest(Exception):
-    """The request can't be done as it is; the message says why."""
+    """The request is invalid. The message contains the reason."""
 
 
 class DeadLetterService:
-    """`answer` is all of it."""
+    """Answers the requests of the dlq commands."""
 
     def __init__(self, reports: DeadLetterReports, mending: DeadLetterReplayer) -> None:
         self._reports: Final = reports
         self._mending: Final = mending
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`request`: `do` (list, show, replay, discard) and what that takes. Raises InvalidRequest, StoreError, BrokerError."""
+        """Do the action `do` of a request (list, show, replay, discard). Raises InvalidRequest, StoreError, BrokerError."""
         try:
             do = request["do"]
             if do == "list":
@@ -86,7 +86,7 @@ class DeadLetterService:
         return await self._mending.replay(entries, as_of=as_of, actor=actor, note=note, payload=mended)
 
     async def _named(self, ids: Sequence[str]) -> list[Entry]:
-        """All of them. Raises InvalidRequest."""
+        """Return the entries with these ids. Raises InvalidRequest if one does not exist."""
         wanted: dict[UUID, None] = {}
         for id_ in ids:
             try:
@@ -100,6 +100,6 @@ class DeadLetterService:
 
 
 def _filter(request: Mapping[str, Any]) -> Filter:
-    """Raises ValueError."""
+    """Return the filter in a request. Raises ValueError."""
     given: Mapping[str, str | None] = request.get("filter") or {}
     return Filter.of(given, given.get("tenant"))

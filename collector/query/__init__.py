@@ -1,1 +1,1 @@
-"""Read models over the store: what the API and the commands show of the past."""
+"""Read models over the store, for the API and the commands."""

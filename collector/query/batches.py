@@ -1,8 +1,8 @@
-"""What became of one request: its receipt, and where its items are now.
+"""Report the outcome of one request: its receipt, and where its items are now.
 
 Invariants:
-1. What is reported about the store was read from the store. A request that is not stored yet is reported from memory only if
-   this process answered it (test_what_this_process_has_answered_is_in_the_log).
+1. Everything reported about the store was read from it. A request that is not stored yet is reported from memory only if this
+   process answered it (test_what_this_process_has_answered_is_in_the_log).
 2. Nothing is guessed: *not found* is reported only of a store that has caught up
    (test_not_found_is_said_only_of_a_store_that_has_caught_up).
 """
@@ -18,25 +18,25 @@ from collector.query.reader import Reader
 from collector.query.recent_batches import Recent, RecentBatches
 from collector.store.contract import TABLES
 
-# By a header's numbers, as the store names them.
+# The store's names, by the numbers in a header.
 _SOURCES: Final = ("unspecified", "native", "otlp", "prometheus_write_v1", "prometheus_write_v2")
 _OPEN: Final = frozenset({"open", "rejected_again"})
 
 
 class NotKnown(Exception):
-    """It may be on its way, or elsewhere: ask again."""
+    """The batch may be on its way, or elsewhere: ask again."""
 
 
 class BatchReports:
-    """Of all processes' batches. `reader`: None where there is no store to ask."""
+    """Reports batches of all processes. `reader` is None if there is no store to ask."""
 
     def __init__(self, reader: Reader | None, recent: RecentBatches) -> None:
         self._reader: Final = reader
         self._recent: Final = recent
 
     async def find(self, batch_id: UUID, tenant: str | None) -> dict[str, Any] | None:
-        """As docs/use/api.md has it. `tenant`: only if it is theirs; None: anybody's. None: there is none. Raises NotKnown, and
-        StoreError where the store can't be asked and nothing else is known."""
+        """Return the report of a batch, as docs/use/api.md describes it; None if there is no such batch, or it is not of
+        `tenant` (None: any tenant). Raises NotKnown, and StoreError if the store can't be asked and nothing else is known."""
         recent = self._recent.find(batch_id.bytes)
         if recent is not None and tenant is not None and recent.tenant != tenant:
             return None
@@ -97,7 +97,7 @@ class BatchReports:
         }
 
     async def _repeated(self, batch_id: UUID) -> tuple[int, str | None]:
-        """Return how many items were left out, since they were stored before, and with which batch."""
+        """Return how many items were left out, since they were stored before, and the batch with which they were."""
         assert self._reader is not None
         repeated = await self._reader.rows_now(_REPEATED, {"batch": batch_id})
         if not repeated:
@@ -150,7 +150,7 @@ _RECEIPT: Final = (
     "SELECT *, toUnixTimestamp64Nano(ReceivedAt) AS At FROM telemetry_batches"
     " WHERE BatchId = {batch} AND Received != 0 ORDER BY BatchPart LIMIT 1"
 )
-# Messages that were left out; and the one that was stored, which came at most the longest window before or after.
+# Messages that were left out; and the stored message, which came at most the longest window before or after.
 _REPEATED: Final = (
     "SELECT TenantId, Fingerprint AS Print, toUnixTimestamp64Nano(ReceivedAt) AS At, RepeatedItems FROM telemetry_batches"
     " WHERE BatchId = {batch} AND RepeatedItems != 0 ORDER BY BatchPart"
@@ -166,7 +166,7 @@ _STORED: Final = " UNION ALL ".join(
     for tables in TABLES.values()
     for table in tables
 )
-# Entries of the gateway, and, apart from them, items that the store refused.
+# Entries of the gateway, and, counted separately, items that the store refused.
 _LETTERS: Final = (
     "SELECT State, countIf(Topic = '') AS Letters, sumIf(ItemCount, Topic != '') AS Refused"
     " FROM dead_letters WHERE BatchId = {batch} GROUP BY State"

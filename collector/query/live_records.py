@@ -1,11 +1,11 @@
-"""Records shown as they are accepted or rejected, to clients that watch (`infrasage-collector tail`, GET /api/v1/tail).
+"""Show records as they are accepted or rejected, to clients that watch (`infrasage-collector tail`, GET /api/v1/tail).
 
 A watch is a question that is asked again and again. It collects a sample between two questions, and ends when nobody asks.
 
 Invariants:
-1. Where nobody watches, a request costs one comparison (the pipeline asks `is_watched`).
-2. A watch holds at most _REQUESTS_MAX requests and _BYTES_MAX bytes of them, or _RECORDS_MAX rejected items. What is beyond is
-   counted, not kept (test_a_watch_is_bounded, test_a_watch_of_rejected_items_is_bounded).
+1. If nobody watches, a request costs one comparison (the pipeline asks `is_watched`).
+2. A watch holds at most _REQUESTS_MAX requests and _BYTES_MAX bytes of them, or _RECORDS_MAX rejected items. Items beyond that
+   are counted, not kept (test_a_watch_is_bounded, test_a_watch_of_rejected_items_is_bounded).
 3. A watch that nobody asks for ends after _LEASE_S (test_a_watch_that_nobody_asks_for_ends).
 4. A watch of one tenant holds nothing of another (test_a_watch_holds_its_tenants_records_only).
 """
@@ -27,7 +27,7 @@ from adapters.record import LOGS, METRICS, TRACES, TYPE_NAMES, Adapted, Part, Re
 from collector.query.times import rfc3339
 
 LIVE_PATH: Final = "/api/v1/tail"
-# Of all processes together: each holds its own part of a watch. Tenants' keys leave some to those who read everything.
+# Limits for all processes together: each holds its own part of a watch. Tenants' keys leave some watches to other keys.
 WATCHES_MAX: Final = 16
 TENANTS_WATCHES_MAX: Final = 12
 TENANT_WATCHES_MAX: Final = 4
@@ -35,14 +35,14 @@ WATCH_NAME_MAX: Final = 64
 _LEASE_S: Final = 10.0
 _REQUESTS_MAX: Final = 200
 _BYTES_MAX: Final = 1 << 20
-# In an answer of one process.
+# The most records in an answer of one process.
 _RECORDS_MAX: Final = 200
 _ATTRIBUTES_MAX: Final = 16
 _TEXT_CHARACTERS_MAX: Final = 1_000
 
 
 class TooManyWatches(Exception):
-    """So many are watching that there is no room for another."""
+    """There are too many watches for another."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -52,7 +52,7 @@ class TooManyWatches(Exception):
 
 
 class Selection(NamedTuple):
-    """Which records a watch is about. None: any."""
+    """Selects the records of a watch. None selects any value."""
 
     tenant: str | None
     service: str | None
@@ -63,8 +63,8 @@ class Selection(NamedTuple):
 
 
 class Watching(NamedTuple):
-    """A question: the watch's own name, unique among all, and what it is about. `asker`: whose key it came with; None: one that
-    reads everything."""
+    """A question: the watch's own name, unique among all, and its selection. `asker` is the tenant of the key that it came
+    with; None: a key that reads everything."""
 
     name: str
     selection: Selection
@@ -72,7 +72,7 @@ class Watching(NamedTuple):
 
 
 class LiveAnswer(NamedTuple):
-    """Records since the question before, the oldest first, as JSON documents; and how many items are not among them."""
+    """The records since the question before, the oldest first, as JSON documents; and how many items are not among them."""
 
     records: list[dict[str, Any]]
     left_out: int
@@ -82,7 +82,7 @@ Answering = Callable[[Watching], Awaitable[LiveAnswer]]
 
 
 def question_of(tenant: str | None, service: str | None, type_: str | None, watch: str, *, is_rejected: bool) -> Watching:
-    """Raises ValueError, with what is wrong."""
+    """Return the question for parameters. Raises ValueError, with the reason, if one is invalid."""
     if not (0 < len(watch) <= WATCH_NAME_MAX and watch.isascii() and watch.replace("-", "").isalnum()):
         raise ValueError(f"watch must be 1 to {WATCH_NAME_MAX} letters, digits and hyphens, not {watch[:100]!r}")
     if type_ is not None and type_ not in TYPE_NAMES[1:]:
@@ -91,7 +91,7 @@ def question_of(tenant: str | None, service: str | None, type_: str | None, watc
 
 
 class _Sampled(NamedTuple):
-    """What is kept of a request."""
+    """The parts and rejected items that are kept of a request."""
 
     tenant: str
     received_unix_nano: int
@@ -104,7 +104,7 @@ class _Watch:
         self.selection: Final = selection
         self.asker: Final = asker
         self._service: Final = None if selection.service is None else selection.service.encode()
-        # As a record has it. A payload without these bytes has none of the service; one with them most likely has.
+        # The field as it is in a record. A payload without these bytes has no record of the service; with them, most likely.
         self._service_field: Final = TelemetryRecord(service_id=selection.service or "").SerializeToString()
         self._type: Final = 0 if selection.type_ is None else TYPE_NAMES.index(selection.type_)
         self._selects: Final = selection.service is not None or selection.type_ is not None
@@ -113,7 +113,7 @@ class _Watch:
         self.left_out = 0
         self._items = 0
         self._size_bytes = 0
-        # Of accepted items that are all wanted, as many are kept as can be shown: under load this is so nearly always.
+        # Set once as many accepted items are kept as can be shown, if all are wanted: under load nearly always.
         self._is_full = False
 
     def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
@@ -143,7 +143,7 @@ class _Watch:
                 self._items += part.item_count
                 self._size_bytes += size
                 sampled.parts.append(part)
-                # Of a payload not all items may be wanted.
+                # Not all items of a payload may be wanted.
                 self._is_full = self._items >= _RECORDS_MAX and not self._selects
 
     def _note_rejected(self, sampled: _Sampled, adapted: Adapted) -> None:
@@ -159,7 +159,7 @@ class _Watch:
         if self._service is None:
             counted = sum(count for (type_, _), count in adapted.rejected.items() if self._type in (0, type_))
         else:
-            counted = len(wanted)  # nobody knows whose those are that were not kept
+            counted = len(wanted)  # the service of rejected items that were not kept is not known
         self.left_out += counted - len(shown)
         for rejection in shown:
             sampled.rejected.append(
@@ -186,24 +186,24 @@ class _Watch:
 
 
 class LiveRecords:
-    """The watches of one process. `clock`: seconds, monotonic."""
+    """Keeps the watches of one process. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock: Final = clock
         self._watches: Final[dict[str, _Watch]] = {}
-        # When the first of them may end.
+        # When the first watch may end.
         self._look_s = math.inf
         self.is_watched = False
 
     def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
-        """A request whose accepted items are durable."""
+        """Note a request whose accepted items are durable."""
         if self._clock() > self._look_s:
             self._end_unwatched()
         for watch in self._watches.values():
             watch.note(tenant, received_unix_nano, adapted)
 
     async def answer(self, watching: Watching) -> LiveAnswer:
-        """What this process has of a watch. The first question begins it. Raises TooManyWatches."""
+        """Return the records that this process has for a watch. The first question begins it. Raises TooManyWatches."""
         self._end_unwatched()
         watch = self._watches.get(watching.name)
         if watch is None or watch.selection != watching.selection:
@@ -219,7 +219,8 @@ class LiveRecords:
         return await asyncio.to_thread(_answer, watching.selection, requests, left_out)
 
     def _has_room(self, asker: str | None) -> bool:
-        """No tenant keeps others from watching, and all together not those who read everything."""
+        """Return whether `asker` may begin another watch. No tenant can use up the watches of others, and all tenants together
+        can't use up those for keys that read everything."""
         askers = [watch.asker for watch in self._watches.values() if watch.asker is not None]
         is_tenants_room = len(askers) < TENANTS_WATCHES_MAX and askers.count(str(asker)) < TENANT_WATCHES_MAX
         return len(self._watches) < WATCHES_MAX and (asker is None or is_tenants_room)
@@ -233,13 +234,13 @@ class LiveRecords:
 
 
 def combined(answers: list[LiveAnswer]) -> LiveAnswer:
-    """One answer of those of several processes."""
+    """Return one answer from those of several processes."""
     records = [record for answer in answers for record in answer.records]
     return LiveAnswer(sorted(records, key=lambda record: str(record["received"])), sum(answer.left_out for answer in answers))
 
 
 def _answer(selection: Selection, requests: list[_Sampled], left_out: int) -> LiveAnswer:
-    """Decode what was sampled: not on the event loop."""
+    """Decode the sampled requests. This is not done on the event loop."""
     records: list[dict[str, Any]] = []
     for request in requests:
         head = {"received": rfc3339(request.received_unix_nano), "tenant": request.tenant}
@@ -253,7 +254,7 @@ def _answer(selection: Selection, requests: list[_Sampled], left_out: int) -> Li
 
 
 def _accepted(selection: Selection, request: _Sampled) -> Iterator[tuple[int, TelemetryRecord]]:
-    """Each with its signal."""
+    """Yield the selected records of a request, each with its signal."""
     for part in request.parts:
         for record in TelemetryBatch.FromString(part.payload).records:
             if selection.service in (None, record.service_id) and selection.type_ in (None, TYPE_NAMES[record.type]):
@@ -261,7 +262,7 @@ def _accepted(selection: Selection, request: _Sampled) -> Iterator[tuple[int, Te
 
 
 def _items(signal: int, record: TelemetryRecord) -> Iterator[dict[str, Any]]:
-    """Decoded one by one: of a large record, most are not shown."""
+    """Yield the items of a record, decoded one by one, since most items of a large record are not shown."""
     shown = _SHOWN[signal]
     for group in record.groups:
         for item in group.items:
@@ -307,11 +308,11 @@ _SHOWN: Final[Mapping[int, Callable[[bytes], Iterator[dict[str, Any]]]]] = {METR
 
 
 def _time(unix_nano: int) -> str:
-    """Empty where there is none."""
+    """Return a time as text; empty if there is none."""
     return rfc3339(unix_nano) if unix_nano else ""
 
 
 def _attributes(attributes: Iterable[KeyValue]) -> dict[str, str]:
-    """The first of them. In records each value is a string."""
+    """Return the first attributes. In records each value is a string."""
     shown = islice(attributes, _ATTRIBUTES_MAX)
     return {pair.key[:_TEXT_CHARACTERS_MAX]: pair.value.string_value[:_TEXT_CHARACTERS_MAX] for pair in shown}

@@ -1,11 +1,11 @@
 """Queries by pages and commands against the store. They read their own writes, and take any text as values.
 
 Invariants:
-1. An answer contains everything that was acknowledged before the query, or says by how many messages it lags
+1. An answer contains everything that was acknowledged before the query, or reports by how many messages it lags
    (test_what_was_acknowledged_is_waited_for).
 2. Text from outside is a literal of the statement, never a part of it (test_no_text_ends_its_literal).
-3. Of the questions about one tenant (their parameter `tenant`) one is with the store at a time, and the others wait for it. So
-   a tenant's key takes one of the threads, however much it asks (test_a_tenant_asks_one_question_at_a_time).
+3. The store answers one question about a tenant (the parameter `tenant`) at a time, and the tenant's other questions wait. So a
+   tenant's key takes one of the threads, however much it asks (test_a_tenant_asks_one_question_at_a_time).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from collector.runtime.turns import Turns
 # A text, a whole number, a UUID, a moment (with its zone), or several of them: for IN.
 Value = str | int | UUID | datetime | Sequence["Value"]
 
-# One of ClickHouse's, for answers that are read here.
+# The format of ClickHouse for answers that are read here.
 ROWS_FORMAT: Final = "JSONEachRow"
 
 # Questions that wait for the store at once; it answers query.concurrent_max of them.
@@ -33,46 +33,46 @@ _ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\
 
 
 class Rows(NamedTuple):
-    """`messages_behind` acknowledged messages are not in the rows yet."""
+    """The rows of an answer, and how many acknowledged messages are not in them yet."""
 
     rows: list[dict[str, Any]]
     messages_behind: int
 
 
 class Reader:
-    """Of one process. Any number of tasks may ask."""
+    """Asks the store for one process. Any number of tasks may ask."""
 
     def __init__(self, query: Callable[[str, str], bytes], caught_up: Callable[[float], Awaitable[int]], wait_s: float) -> None:
-        """`query`: a store's, (SQL, format); it blocks. `caught_up` waits at most so many seconds until everything that was
-        acknowledged before the call is stored, and says how many messages are not."""
+        """`query` is a store's method, which takes SQL and a format, and blocks. `caught_up` waits at most the given seconds
+        until every message acknowledged before the call is stored, and returns how many are not."""
         self._query: Final = query
         self._caught_up: Final = caught_up
         self._wait_s: Final = wait_s
-        # Of its own: slow questions must not keep the threads in which keys and certificates are read.
+        # Not the common threads: slow questions must not occupy those in which keys and certificates are read.
         self._threads: Final = ThreadPoolExecutor(_THREADS_MAX, "reader")
-        # Of tenants about which somebody asks at this moment.
+        # The turns of tenants with a question now.
         self._turns: Final = Turns()
 
     async def messages_behind(self) -> int:
-        """Wait, within bounds, until all that was acknowledged is stored; how many messages are not."""
+        """Wait, at most `wait_s`, until every acknowledged message is stored. Return how many are not."""
         return await self._caught_up(self._wait_s)
 
     async def messages_behind_now(self) -> int:
-        """How many messages that were acknowledged are not stored at this moment."""
+        """Return how many acknowledged messages are not stored at this moment."""
         return await self._caught_up(0)
 
     async def read(self, sql: str, parameters: Mapping[str, Value]) -> Rows:
-        """Once all that was acknowledged is stored, or the time for that is up. Each {name} in `sql` is the parameter of that
-        name. Raises StoreError."""
+        """Answer a statement once every acknowledged message is stored, or the time for that is up. Each {name} in `sql` is the
+        parameter of that name. Raises StoreError."""
         behind = await self.messages_behind()
         return Rows(await self.rows_now(sql, parameters), behind)
 
     async def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[dict[str, Any]]:
-        """As `read`, where nobody asks how far the answer lags. Raises StoreError."""
+        """Return the rows of `read`, without how far they lag. Raises StoreError."""
         return (await self.read(sql, parameters)).rows
 
     async def rows_now(self, sql: str, parameters: Mapping[str, Value]) -> list[dict[str, Any]]:
-        """As `rows`, without waiting: for who has waited already. Raises StoreError."""
+        """Return the same as `rows` without waiting, for callers that have waited already. Raises StoreError."""
         asked = statement(sql, parameters)
         tenant = parameters.get("tenant")
         if not isinstance(tenant, str) or not tenant:
@@ -88,17 +88,17 @@ class Reader:
 
 
 def rows_of(answer: bytes) -> list[dict[str, Any]]:
-    """The rows of a store's answer in ROWS_FORMAT. What is not UTF-8 in what others wrote is shown as replaced."""
+    """Return the rows of a store's answer in ROWS_FORMAT. Bytes that are not UTF-8 are replaced."""
     return [json.loads(line.decode(errors="replace")) for line in answer.split(b"\n") if line]
 
 
 def statement(sql: str, parameters: Mapping[str, Value]) -> str:
-    """`sql` with each {name} replaced by a literal. Raises KeyError."""
+    """Return `sql` with each {name} replaced by a literal. Raises KeyError."""
     return _PLACE.sub(lambda place: literal(parameters[place[1]]), sql)
 
 
 def literal(value: Value) -> str:
-    """As ClickHouse's SQL has it. A moment is a number of nanoseconds, as toUnixTimestamp64Nano gives them."""
+    """Return a literal of ClickHouse's SQL. A moment is a number of nanoseconds, as toUnixTimestamp64Nano returns it."""
     if isinstance(value, str):
         return f"'{value.translate(_ESCAPED)}'"
     if isinstance(value, int):

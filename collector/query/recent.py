@@ -1,9 +1,9 @@
-"""What arrived lately: items by minute, tenant and reason, and the latest logs and spans.
+"""Read recent telemetry: items by minute, tenant and reason, and the latest logs and spans.
 
 Every statement names a span of time and a number of rows, so its cost does not grow with the age of the store.
 
 Invariants:
-1. A tenant is shown rows of its own only: every statement has the tenant's condition (test_a_tenant_sees_its_own_rows_only).
+1. A tenant sees only its own rows: every statement has the tenant's condition (test_a_tenant_sees_its_own_rows_only).
 """
 
 from collections import Counter
@@ -16,9 +16,9 @@ WINDOW_MINUTES: Final = 60
 TENANTS_MAX: Final = 20
 ROWS_MAX: Final = 100
 SPANS_MAX: Final = 1000
-# What is shown of a log's body in a list.
+# How much of a log's body a list shows.
 BODY_CHARS_MAX: Final = 2000
-# Beside those that are sought, spans of the same trace that began so much earlier or later.
+# A trace's spans are looked for from so long before its known start until so long after its known end.
 _TRACE_HOURS: Final = 24
 
 Row = Mapping[str, Any]
@@ -33,7 +33,7 @@ class Minute(NamedTuple):
 
 
 class OfTenant(NamedTuple):
-    """What a tenant sent within the window."""
+    """The requests and items that a tenant sent within the window."""
 
     tenant: str
     requests: int
@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
 
 class Inflow(NamedTuple):
-    """The last WINDOW_MINUTES. `tenants`: the largest, where all are shown. `samples` by reason."""
+    """The items of the last WINDOW_MINUTES. `tenants` has the largest, if all tenants are shown. `samples` are by reason."""
 
     minutes: Sequence[Minute]
     rejected: Mapping[str, int]
@@ -63,7 +63,7 @@ class Inflow(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Which logs or spans. `tenant`: whose rows; None: everyone's. `text`: a part of the body, of the name, or a trace's id."""
+    """Selects logs or spans: of `tenant`, or, if None, of all. `text` is a part of the body or name, or a trace's id."""
 
     tenant: str | None
     minutes: int
@@ -72,13 +72,13 @@ class Search(NamedTuple):
 
 
 class RecentTelemetry:
-    """Asks the store, without waiting for what is on its way. Every method raises StoreError."""
+    """Asks the store, without waiting for messages that are not stored yet. Every method raises StoreError."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader: Final = reader
 
     async def inflow(self, tenant: str | None) -> Inflow:
-        """Of a tenant, or of all."""
+        """Return the recent items of a tenant, or of all."""
         values: dict[str, Value] = {"tenant": tenant or "", "minutes": WINDOW_MINUTES, "limit": TENANTS_MAX}
         mine = _of(tenant)
         by_minute = await self._reader.rows_now(
@@ -126,7 +126,7 @@ class RecentTelemetry:
         )
 
     async def audit_findings(self) -> Sequence[Row]:
-        """What audits found and nobody has confirmed, of all tenants: `difference`, and `start` and `end` in nanoseconds."""
+        """Return the open findings of audits of all tenants: `difference`, and `start` and `end` in nanoseconds."""
         return await self._reader.rows_now(
             """SELECT toUnixTimestamp64Nano(WindowStart) AS start, toUnixTimestamp64Nano(WindowEnd) AS end,
                 toFloat64(Difference) AS difference
@@ -135,7 +135,8 @@ class RecentTelemetry:
         )
 
     async def logs(self, search: Search) -> Sequence[Row]:
-        """The newest first, at most ROWS_MAX. Each has at_unix_nano, tenant, service, severity, body, trace_id and type."""
+        """Return at most ROWS_MAX logs, the newest first. Each has at_unix_nano, tenant, service, severity, body, trace_id and
+        type."""
         conditions, values = _conditions(search)
         if search.text:
             conditions.append("(positionCaseInsensitiveUTF8(Body, {text}) > 0 OR TraceId = lower({text}))")
@@ -148,7 +149,7 @@ class RecentTelemetry:
         )
 
     async def spans(self, search: Search) -> Sequence[Row]:
-        """Those without a parent, or with a text all that match; the newest first, at most ROWS_MAX."""
+        """Return at most ROWS_MAX spans, the newest first: those without a parent, or, with a text, all that match."""
         conditions, values = _conditions(search)
         if search.text:
             conditions.append("(positionCaseInsensitiveUTF8(SpanName, {text}) > 0 OR TraceId = lower({text}))")
@@ -161,7 +162,7 @@ class RecentTelemetry:
         )
 
     async def trace(self, trace_id: str, tenant: str | None) -> Sequence[Row]:
-        """All spans of a trace, in the order in which they began, at most SPANS_MAX."""
+        """Return the spans of a trace, in the order in which they began, at most SPANS_MAX."""
         values: dict[str, Value] = {"trace": trace_id, "tenant": tenant or "", "hours": _TRACE_HOURS, "limit": SPANS_MAX}
         one = f"TraceId = {{trace}} AND {_of(tenant)}"
         return await self._reader.rows_now(

@@ -3,7 +3,7 @@
 They are kept as bytes (collector/runtime/latest_entries.py), since every request is noted here, and few are asked for.
 
 Invariants:
-1. What was noted is found by its id, with all that was said of it, unless as many others came later as there may be
+1. A noted request is found by its id, with all of its fields, until `batches_max` later requests were noted
    (tests/unit/collector/query/test_recent_batches.py, test_what_was_noted_is_found).
 """
 
@@ -37,7 +37,7 @@ class Recent(NamedTuple):
 
 
 class RecentBatches:
-    """The last ones of this process. One event loop's: no locks."""
+    """Keeps the last requests of this process. For one event loop, without locks."""
 
     def __init__(self, batches_max: int) -> None:
         self._batches: Final = LatestEntries(batches_max)
@@ -45,7 +45,7 @@ class RecentBatches:
     def note(
         self, batch_id: bytes, tenant: str, source: int, route: str, received: i64, adapted: Adapted, dead_letters: int
     ) -> None:
-        """It is durable. `received`: when, nanoseconds since the Unix epoch."""
+        """Note a durable request. `received` is in nanoseconds since the Unix epoch."""
         writer = BytesWriter()
         write_i64_le(writer, received)
         put_bytes(writer, _TEXT, tenant.encode())

@@ -1,4 +1,4 @@
-"""Times in questions and answers, as pages and commands have them: RFC 3339. In questions, within what the store can hold."""
+"""Times of pages and commands in RFC 3339. Times in questions must be in the range that the store can hold."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -12,7 +12,7 @@ _SHOWN_MAX: Final = 100
 
 
 def unix_nano_of(name: str, text: str) -> int:
-    """Return nanoseconds since the Unix epoch; 0 for a time before it, from when nothing can be. `name` is the parameter's.
+    """Return nanoseconds since the Unix epoch; 0 for an earlier time, which no item can have. `name` is the parameter's name.
 
     Raises ValueError, which says what `name` must be.
     """
@@ -25,7 +25,7 @@ def unix_nano_of(name: str, text: str) -> int:
 
 
 def rfc3339(unix_nano: int) -> str:
-    """In UTC; a fraction only where there is one."""
+    """Return a time in UTC, with a fraction only if there is one."""
     seconds, nanos = divmod(int(unix_nano), 10**9)
     fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
