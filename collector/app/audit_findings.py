@@ -1,4 +1,4 @@
-"""The commands `audit --found` and `audit --confirm`: what scheduled audits found, and an operator's confirmation."""
+"""The commands `audit --found` and `audit --confirm`: findings of scheduled audits, and an operator's confirmation."""
 
 import asyncio
 import contextlib
@@ -21,18 +21,18 @@ Found = list[AuditFinding]
 
 
 def audit_findings(settings: Settings) -> Found:
-    """Return what scheduled audits found, the newest first, whether a collector runs or not. Raises CannotRun."""
+    """Return the findings of scheduled audits, the newest first, whether a collector runs or not. Raises CannotRun."""
     return _done(settings, AuditFindings.all, lambda: _all_of_running(settings))
 
 
 def confirm_findings(settings: Settings, actor: str) -> Found:
-    """Confirm what is open, and return it. Raises CannotRun."""
+    """Confirm the open findings, and return them. Raises CannotRun."""
     confirm = partial(AuditFindings.confirm_all, actor=actor)
     return _done(settings, confirm, lambda: confirm_audit(settings.data_dir, actor))
 
 
 def _done(settings: Settings, do: Callable[[AuditFindings], Found], running: Callable[[], Found]) -> Found:
-    """Raises CannotRun."""
+    """Run `do` on the store, or `running` if a collector runs. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     try:
         if not has_data_dir(settings):
@@ -52,6 +52,6 @@ async def _offline(settings: Settings, do: Callable[[AuditFindings], Found]) -> 
 
 
 def _all_of_running(settings: Settings) -> Found:
-    """Raises NotRunning, QueryFailed."""
+    """Return the findings from a running collector. Raises NotRunning, QueryFailed."""
     answer = ask(settings.data_dir, ALL_FINDINGS, ROWS_FORMAT, now=True)
     return [AuditFinding.of(row) for row in rows_of(answer.body)]

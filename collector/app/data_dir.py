@@ -1,4 +1,4 @@
-"""The data directory: whether there is one, and who has it."""
+"""The data directory: whether one is needed, and which process has it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import DataDirLock, Locked
 
-# In the data directory while a restore is under way, or was broken off (collector/app/backup.py).
+# In the data directory while a restore is running, or was broken off (collector/app/backup.py).
 RESTORING: Final = "restoring"
-# From one look at a data directory that is in use to the next.
+# The time between two looks at a data directory that is in use.
 LOOK_S: Final = 0.1
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ def is_embedded(settings: Settings) -> bool:
 
 
 def has_data_dir(settings: Settings) -> bool:
-    """Return whether the log or the store is in it."""
+    """Return whether the log or the store is in the data directory."""
     return not settings.kafka.bootstrap or is_embedded(settings)
 
 
@@ -38,15 +38,15 @@ def store_dir(data_dir: Path) -> Path:
 
 
 def check_there(directory: Path, what: str) -> None:
-    """For a command that asks: what it would ask is there. Raises CannotRun."""
+    """Check that a directory exists which a command is about to read. Raises CannotRun if not."""
     if not directory.is_dir():
         raise CannotRun(f"there is no {what}: no collector has ever run there; --data-dir names another directory")
 
 
 @contextmanager
 def locked_data_dir(settings: Settings, *, wanted: bool, command: str, restoring: bool = False) -> Iterator[None]:
-    """Made, locked, and closed to other users. `command`: as Locked has it. Raises CannotRun, Locked; unless `restoring`, also
-    on half of a backup."""
+    """Make the data directory, lock it, and close it to other users. `command` is as in Locked. Raises CannotRun, Locked.
+    Unless `restoring`, raises CannotRun also if a restore was broken off."""
     if not wanted:
         yield
         return
@@ -79,7 +79,8 @@ class DataDirWait:
         self._is_said = False
 
     def look(self, locked: Locked) -> None:
-        """Call every LOOK_S while it is in use. Says so once. Raises CannotRun when it has taken too long."""
+        """Note that the directory is in use, and log that once. Call this every LOOK_S. Raises CannotRun after
+        data_dir_wait_s."""
         wait_s = self._settings.data_dir_wait_s
         if time.monotonic() - self._began > wait_s:
             does_not_listen = "" if locked.command else f", which does not answer at {self._settings.data_dir / SOCKET}"
@@ -92,8 +93,8 @@ class DataDirWait:
 
 
 def offline_or_running(settings: Settings, offline: Callable[[], T], running: Callable[[], T]) -> T:
-    """What `offline` gives, which opens the data directory itself; or, where a collector runs on it, what `running` does, which
-    asks that one. Raises CannotRun, and what they raise but Locked and NotRunning."""
+    """Return the result of `offline`, which opens the data directory itself; or, if a collector runs on it, of `running`, which
+    asks that collector. Raises CannotRun, and their errors except Locked and NotRunning."""
     wait = DataDirWait(settings)
     while True:
         try:
@@ -107,8 +108,8 @@ def offline_or_running(settings: Settings, offline: Callable[[], T], running: Ca
 
 
 def offline_only(settings: Settings, offline: Callable[[], T], instead: str) -> T:
-    """What `offline` gives, which opens the data directory itself. `instead`: what to do where a collector runs on it. Raises
-    CannotRun, and what `offline` raises but Locked."""
+    """Return the result of `offline`, which opens the data directory itself. `instead` is what to do if a collector runs on it,
+    for the error. Raises CannotRun, and the errors of `offline` except Locked."""
     wait = DataDirWait(settings)
     while True:
         try:

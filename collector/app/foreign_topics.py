@@ -1,4 +1,4 @@
-"""The topics that others write, as the settings name them."""
+"""Compose the reading of topics that others write, by the settings."""
 
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def foreign_names(settings: Settings) -> list[str]:
-    """Return the names of the topics that others write, and that are stored."""
+    """Return the names of the topics that others write and writers store."""
     return [topic.name for topic in topics_of_others(settings.kafka.topics)]
 
 
@@ -26,7 +26,7 @@ def stored_topics(settings: Settings) -> list[str]:
 
 
 def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) -> "ForeignTopics | None":
-    """Return what reads them; None: there are none. Dead letters are appended by `producer`."""
+    """Return the reader of these topics; None if there are none. It appends dead letters by `producer`."""
     named = topics_of_others(settings.kafka.topics)
     if not named:
         return None

@@ -1,4 +1,4 @@
-"""The commands `log`: what was damaged in the local log, and an operator's confirmation; whether a collector runs or not."""
+"""The commands `log`: incidents of the local log, and an operator's confirmation, whether a collector runs or not."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ __all__ = ["Incident", "confirm_all", "incidents", "unconfirmed_messages"]
 
 
 def incidents(settings: Settings) -> list[Incident]:
-    """Every one, in the order in which they were found. Raises CannotRun."""
+    """Return all incidents, in the order in which they were found. Raises CannotRun."""
     check_there(settings.data_dir, f"data directory {settings.data_dir}")
     try:
         return read_incidents(settings.data_dir)
@@ -20,12 +20,12 @@ def incidents(settings: Settings) -> list[Incident]:
 
 
 def unconfirmed_messages(settings: Settings) -> int:
-    """Acknowledged messages that the log reports as lost, and that nobody has confirmed. Raises CannotRun."""
+    """Return how many acknowledged messages the log reports as lost, without confirmed incidents. Raises CannotRun."""
     return sum(incident.messages for incident in incidents(settings) if not incident.is_confirmed)
 
 
 def confirm_all(settings: Settings) -> Sequence[Incident]:
-    """Confirm those that are not, and return them. Raises CannotRun."""
+    """Confirm the unconfirmed incidents, and return them. Raises CannotRun."""
     unconfirmed = [incident for incident in incidents(settings) if not incident.is_confirmed]
     try:
         confirm(unconfirmed)

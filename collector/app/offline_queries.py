@@ -1,4 +1,4 @@
-"""The commands that ask: of the data directory itself where no collector runs, or of servers."""
+"""The commands that query: from the data directory itself if no collector runs, or from servers."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from collector.telemetry.metrics import Metrics
 
 
 def query_offline(settings: Settings, sql: str, format_: str) -> QueryAnswer:
-    """Answer from the data directory itself, once what its log holds is in the store. Raises CannotRun, QueryFailed."""
+    """Answer from the data directory itself, once the messages in its log are stored. Raises CannotRun, QueryFailed."""
     data_dir = settings.data_dir
     check_there(store_dir(data_dir), f"store in {data_dir}")
     logs.set_up_quietly(settings.logging)
@@ -30,7 +30,7 @@ def query_offline(settings: Settings, sql: str, format_: str) -> QueryAnswer:
 
 
 def query_server(settings: Settings, sql: str, format_: str) -> QueryAnswer:
-    """The ClickHouse server's answer: what is stored now, whatever is still on its way. Raises QueryFailed."""
+    """Return the ClickHouse server's answer, without waiting for messages that are not stored yet. Raises QueryFailed."""
     logs.set_up_quietly(settings.logging)
     try:
         with contextlib.closing(open_server(settings)) as store:
@@ -40,7 +40,7 @@ def query_server(settings: Settings, sql: str, format_: str) -> QueryAnswer:
 
 
 def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Desk.answer, of the broker and the store themselves. Raises CannotRun."""
+    """Answer a request of DeadLetterService from the broker and the store, or a running collector. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     if not settings.kafka.bootstrap:
         check_there(settings.data_dir, str(settings.data_dir))
@@ -62,7 +62,7 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> QueryAns
         try:
             async with written(settings, storage, metrics) as writer:
                 behind = sum((await storage.broker.lag()).values())
-                # However much it is, as long as it gets less.
+                # This waits for any number of messages, as long as it decreases.
                 while not await writer.drained(max(1.0, settings.query.wait_s)):
                     before, behind = behind, sum((await storage.broker.lag()).values())
                     if behind >= before:

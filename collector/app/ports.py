@@ -1,4 +1,4 @@
-"""Where the collector listens, and what it prints when it is ready.
+"""The places where the collector listens, and the announcement that it prints when it is ready.
 
 Invariants:
 1. A port that cannot be bound is reported by its setting, before anything is created or opened
@@ -38,14 +38,14 @@ def ports(settings: Settings) -> dict[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches those addresses; for a name, whether that holds for all its addresses."""
+    """Return whether only this machine reaches these addresses; a name counts with all of its addresses."""
     return all(map(_is_loopback, host.split(",")))
 
 
 def _is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:  # which is said where it is listened on
+    except OSError:  # reported when it is listened on
         return False
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
@@ -57,12 +57,12 @@ def is_local(settings: Settings) -> bool:
 
 
 def takes_anonymous(settings: Settings, *, by_default: bool) -> bool:
-    """Return whether records may come without a key. `by_default`: the command lets them where nobody has said otherwise."""
+    """Return whether records may come without a key. `by_default`: the command allows it unless the settings forbid it."""
     return settings.tenants.anonymous == "yes" or (settings.tenants.anonymous == "auto" and by_default)
 
 
 def warn_of_anonymous(settings: Settings, *, anonymous_by_default: bool) -> None:
-    """Say in the log where other machines may send without a key, and how to change that."""
+    """Log a warning if other machines may send without a key, and how to change that."""
     if takes_anonymous(settings, by_default=anonymous_by_default) and not is_local(settings):
         log.warning(
             "anyone who can reach this address can send without an API key; to require keys set tenants.anonymous to no"
@@ -74,7 +74,7 @@ def warn_of_anonymous(settings: Settings, *, anonymous_by_default: bool) -> None
 
 
 def writer_ports(settings: Settings) -> dict[str, int]:
-    """The writer's one, by the name of its setting."""
+    """Return the writer's port, by the name of its setting."""
     return {"writer.port": settings.writer.port}
 
 
@@ -100,16 +100,16 @@ def check_ports(settings: Settings) -> None:
 
 
 def check_port(key: str, host: str, port: int) -> None:
-    """Try to listen there. Raises CannotRun."""
+    """Try to listen on a port. Raises CannotRun if that fails."""
     for bound in _bound(key, host, port, share=False):
         bound.close()
 
 
 class SharedPorts:
-    """Ports of other processes: held, though not listened on, from construction until `close`.
+    """Holds ports of other processes, without listening on them, from construction until `close`.
 
-    So port 0 is the same free port for all of them, also for one that replaces another. `wanted`: by the names of their
-    settings. Raises CannotRun.
+    So port 0 is the same free port for all of them, also for a process that replaces another. `wanted` has the ports by the
+    names of their settings. Raises CannotRun.
     """
 
     def __init__(self, settings: Settings, wanted: Mapping[str, int], further: Mapping[str, tuple[Place, ...]]) -> None:
@@ -123,7 +123,7 @@ class SharedPorts:
                     self._hold(key, place.host, place.port)
 
     def _hold(self, key: str, host: str, port: int) -> int:
-        # First without sharing: another collector's processes would let us have it, and take half of what comes.
+        # First without sharing: another collector's processes would share it with us, and take half of the connections.
         check_port(key, host, port)
         bound = _bound(key, host, port, share=True)
         self._sockets.extend(bound)
@@ -131,7 +131,7 @@ class SharedPorts:
         return held
 
     def settings(self, settings: Settings) -> Settings:
-        """Return `settings` with the ports that are held."""
+        """Return `settings` with the held ports."""
         for key, port in self._ports.items():
             section, _, name = key.partition(".")
             settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update={name: port})})
@@ -143,9 +143,9 @@ class SharedPorts:
 
 
 class UnixSockets:
-    """The Unix sockets of the receivers, bound, from construction until `close`, by the names of their settings.
+    """Binds the Unix sockets of the receivers, from construction until `close`, by the names of their settings.
 
-    `inherited`: those that the process above has bound, by path, as descriptors; it removes their files. Raises CannotRun.
+    `inherited` are descriptors of sockets that the supervisor has bound, by path; it removes their files. Raises CannotRun.
     """
 
     def __init__(self, settings: Settings, inherited: Mapping[str, int] | None = None) -> None:
@@ -162,11 +162,11 @@ class UnixSockets:
             raise
 
     def of(self, *keys: str) -> list[socket.socket]:
-        """Return those of these settings."""
+        """Return the sockets of these settings."""
         return [bound for key in keys for _, bound in self._sockets[key]]
 
     def descriptors(self) -> dict[str, int]:
-        """Return all of them by path, for a process that inherits them."""
+        """Return the descriptors of all sockets by path, for a process that inherits them."""
         return {str(path): bound.fileno() for found in self._sockets.values() for path, bound in found}
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class UnixSockets:
 
 
 def _check_file(key: str, place: UnixPlace) -> None:
-    """Raises CannotRun."""
+    """Check that a Unix socket can be bound. Raises CannotRun."""
     try:
         remove_stale(place.path)
         if not place.path.parent.is_dir():
@@ -228,12 +228,12 @@ def announcement(
     waits_for: str | None = None,
     clickhouse_port: int | None = None,
 ) -> str:
-    """What serve and gateway print: where everything is, and a line to try it with. `stores`: the process has a store.
+    """Return the text that serve and gateway print: all addresses, and a command to try. `stores`: the process has a store.
 
-    `admin_key`: one that was made just now; nobody can show it again. `waits_for`: why Kafka can't be reached, if it can't.
-    `clickhouse_port`: where ClickHouse's protocol is answered; None: nowhere.
+    `admin_key` was made just now, and can't be shown again. `waits_for` is why Kafka can't be reached, if it can't.
+    `clickhouse_port` is the port of ClickHouse's protocol; None: it is not answered.
     """
-    # Where it listens on every address, this machine's own is one of them.
+    # If it listens on every address, this machine's own is one of them.
     first = settings.host.partition(",")[0]
     own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first))  # noqa: S104  # compared, not bound
     scheme = _scheme(settings)

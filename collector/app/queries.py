@@ -1,4 +1,4 @@
-"""What answers those who ask for dead letters, or with SQL."""
+"""Compose the parts that answer requests for dead letters, and SQL."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator
 
 
 def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterReplayer:
-    """Return what sends dead letters again, by `producer`."""
+    """Return the replayer, which sends dead letters again, by `producer`."""
     days = keys_file_days(settings)
     return DeadLetterReplayer(
         reports,
@@ -62,7 +62,7 @@ def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterRepor
 async def open_query_socket(
     settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause, metrics: Metrics, live: Answering
 ) -> AsyncIterator[None]:
-    """In the data directory. `pause`: the writer's. `live`: answers with live records."""
+    """Open the query socket in the data directory. `pause` pauses the writer. `live` answers with live records."""
     reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s)
     desk = DeadLetterService(reports, replayer_of(settings, storage.broker, reports))
     snapshots = Snapshots(settings, storage, pause)

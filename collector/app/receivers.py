@@ -61,9 +61,9 @@ class Listening(NamedTuple):
 
 @dataclass(frozen=True)
 class Receiving:
-    """What the receivers of one process are made of. `reports`: None where no store can be asked. `began_s`: when the command
-    began, by the monotonic clock. `link`: this process is one of several on the same ports, and answers for all of them.
-    `unix_descriptors`: as UnixSockets has them."""
+    """The parts of the receivers of one process. `reports` is None if no store can be asked. `began_s` is when the command
+    began, by the monotonic clock. With `link`, this process is one of several on the same ports, and answers for all of them.
+    `unix_descriptors` are as in UnixSockets."""
 
     settings: Settings
     producer: Producer
@@ -81,18 +81,18 @@ class Receiving:
         return time.monotonic() - self.began_s
 
     async def gather(self) -> Snapshot:
-        """The metrics of all processes."""
+        """Return the metrics of all processes."""
         return self.metrics.snapshot() if self.link is None else await self.link.gather()
 
     async def shown(self) -> Snapshot:
-        """The same, as they are for everyone to see."""
+        """Return the metrics of all processes in the form that everyone may see."""
         await self.standing.look_for_scrape()
         return self.metrics.shown() if self.link is None else await self.link.gather_shown()
 
 
 @asynccontextmanager
 async def receiving(made_of: Receiving, stopping: GracefulShutdown) -> AsyncIterator[Listening]:
-    """HTTP and gRPC, until the end."""
+    """Receive over HTTP and gRPC inside this context."""
     settings, metrics = made_of.settings, made_of.metrics
     in_flight_bytes_max = settings.broker.in_flight_bytes_max
     in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
@@ -172,7 +172,7 @@ def _pipeline(made_of: Receiving, recent: RecentBatches, large_bodies: LargeBodi
 
 
 def _application(made_of: Receiving, pipeline: Pipeline, in_flight: InFlight, recent: RecentBatches) -> HttpApplication:
-    """What answers over HTTP: telemetry, and the pages."""
+    """Return the application that answers over HTTP: telemetry, and the pages."""
     settings, access, reports, link = made_of.settings, made_of.tenancy.access, made_of.reports, made_of.link
     refuse = refusals(settings)
     shown_metrics = metrics_page(settings, made_of.metrics, access, made_of.shown, made_of.standing.newest_dead_letters)
@@ -220,7 +220,7 @@ def _application(made_of: Receiving, pipeline: Pipeline, in_flight: InFlight, re
 
 @asynccontextmanager
 async def _logging(settings: Settings, application: HttpApplication, grpc: GrpcServer) -> AsyncIterator[None]:
-    """Log requests, and what senders do, as the settings say."""
+    """Log requests and senders' activity inside this context, by the settings."""
     interval_s = settings.logging.senders_interval_s
     sender_log = SenderLog(interval_s, time.monotonic) if interval_s else None
     for receiver in (application.receiver, grpc.receiver):
@@ -238,8 +238,8 @@ def _tcp(places: tuple[Place, ...]) -> list[tuple[str, int]]:
 
 
 async def lame_duck(stopping: GracefulShutdown, standing: HealthMonitor, *servers: HttpServer | GrpcServer) -> None:
-    """Announce the end to balancers and clients, and give those that use the servers the time to go elsewhere. Requests are
-    answered meanwhile."""
+    """Announce the end to balancers and clients, and give clients the time to go elsewhere. Requests are answered
+    meanwhile."""
     standing.stopping()
     for server in servers:
         server.leave()
@@ -249,7 +249,7 @@ async def lame_duck(stopping: GracefulShutdown, standing: HealthMonitor, *server
 
 
 def refusals(settings: Settings) -> Explain:
-    """Return what maps errors to answers."""
+    """Return the function that maps errors to answers."""
     return partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
 
 
@@ -260,7 +260,8 @@ def metrics_page(
     gather: Callable[[], Awaitable[Snapshot]] | None = None,
     newest: Callable[[], Awaitable[object]] | None = None,
 ) -> MetricsPage:
-    """GET /metrics. `gather`: of all processes, where there are several. `newest`: as MetricsPage has it."""
+    """Return the page GET /metrics. `gather` returns the metrics of all processes, if there are several. `newest` is as in
+    MetricsPage."""
     names = settings.tenants.metrics_names
     return MetricsPage(
         metrics,
@@ -274,7 +275,7 @@ def metrics_page(
 
 
 def request_fingerprints(settings: Settings) -> RequestFingerprints:
-    """Return what decides which requests are recognized when they are sent again."""
+    """Return the fingerprints by which repeated requests are recognized."""
     repetitions = settings.repetitions
     hashed = [name for name in HASHED if getattr(repetitions, name) == "body"]
     return RequestFingerprints(repetitions.window_s, hashed, repetitions.answers_max)
@@ -282,7 +283,7 @@ def request_fingerprints(settings: Settings) -> RequestFingerprints:
 
 @asynccontextmanager
 async def certificates_in_force(settings: Settings, metrics: Metrics) -> AsyncIterator[Certificates | None]:
-    """Yield the certificates in force, kept up to date; None: no TLS. Raises CannotRun."""
+    """Yield the certificates in force, kept up to date; None without TLS. Raises CannotRun."""
     if settings.tls.cert_file is None:
         yield None
         return
@@ -292,7 +293,7 @@ async def certificates_in_force(settings: Settings, metrics: Metrics) -> AsyncIt
 
 
 async def listen(settings: Settings, *servers: HttpServer | GrpcServer) -> None:
-    """Start them. Raises CannotRun."""
+    """Start the servers. Raises CannotRun."""
     try:
         for server in servers:
             await server.start()

@@ -49,14 +49,14 @@ def retention_of(settings: Settings) -> Retention:
 
 
 def plan_days(settings: Settings) -> PlanDays:
-    """Return what knows for how many days rows are kept, by the plans of their tenants. It has no keys yet."""
+    """Return an object that knows the retention of tenants by their plans. It has no keys yet."""
     tenants = settings.tenants
     anonymous = None if tenants.anonymous == "no" else (tenants.anonymous_tenant, tenants.anonymous_plan)
     return PlanDays(settings.plans_by_name(), time.time, anonymous)
 
 
 def keys_file_days(settings: Settings) -> KeysFileDays | None:
-    """Return the same by what the keys file has; None: no plan has days."""
+    """Return the retention by plans for the keys in the keys file; None if no plan has days."""
     days = plan_days(settings)
     if not days.has_any:
         return None
@@ -66,15 +66,15 @@ def keys_file_days(settings: Settings) -> KeysFileDays | None:
 
 
 def shortest_retention(settings: Settings) -> int | None:
-    """Return the fewest days that any telemetry is kept; None: all of it is kept for ever."""
+    """Return the fewest days for which any telemetry is kept; None if all of it is kept for ever."""
     days = [plan.retention_days for plan in settings.plans_by_name().values()]
     return min((one for one in (retention_of(settings).shortest(), *days) if one is not None), default=None)
 
 
 def limits_of(settings: Settings, of_plans: Callable[[str], int | None] | None) -> Limits:
-    """Return what an item may be: by the settings of validation, and so that the store keeps it for a while.
+    """Return the limits of an item: by the settings of validation, and so that the store keeps it for a while.
 
-    `of_plans`: the days that a tenant's plans have; None: no plan has days.
+    `of_plans` returns the days of a tenant's plans; None: no plan has days.
     """
     retention = retention_of(settings)
     metrics, logs, traces = retention.of_signals()
@@ -83,13 +83,13 @@ def limits_of(settings: Settings, of_plans: Callable[[str], int | None] | None) 
 
 
 class PlanRetention:
-    """`run` in a task."""
+    """Keeps the tables' retention up to date with the plans of tenants. Run `run` in a task."""
 
     def __init__(self, days: Callable[[], Mapping[str, int]], apply_schema: Callable[[], object]) -> None:
-        """`days`: of tenants, by their plans, now. It raises CannotRun. `apply_schema`: the store's."""
+        """`days` returns the present days of tenants by their plans, and raises CannotRun. `apply_schema` is the store's."""
         self._days: Final = days
         self._apply_schema: Final = apply_schema
-        self._applied: Mapping[str, int] | None = None  # None: what the start found is not known here
+        self._applied: Mapping[str, int] | None = None  # None: the days at the start are not known here
         self._reminder: Final = Reminder()
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class PlanRetention:
             await self.look()
 
     async def look(self) -> None:
-        """Bring the tables up to date where the days of a tenant have changed."""
+        """Bring the tables up to date if the days of a tenant have changed."""
         try:
             await asyncio.to_thread(self._follow)
         except (CannotRun, StoreError) as error:
@@ -123,7 +123,7 @@ class PlanRetention:
 
 @asynccontextmanager
 async def following_plans(settings: Settings, apply_schema: Callable[[], object]) -> AsyncIterator[None]:
-    """While inside, where a plan has days."""
+    """Keep the tables up to date with the plans inside this context, if a plan has days."""
     days = keys_file_days(settings)
     if days is None:
         yield

@@ -1,10 +1,10 @@
 """The commands that run until they are stopped. Each is composed of parts, which start in order and stop in reverse.
 
-`serve` is composed of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store. Everything
-that was acknowledged is in the broker: whatever happens to the process, the next start continues from there.
+`serve` is composed of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store. All
+acknowledged records are in the broker: whatever happens to the process, the next start continues from there.
 
 Invariants:
-1. Receivers start last and stop first, so that nothing is accepted that could not be kept.
+1. Receivers start last and stop first, so that no record is accepted that could not be kept.
 2. If a part ends that should not, the process ends with an error and does not continue without it (test_it_does_not_limp).
 """
 
@@ -55,13 +55,13 @@ if TYPE_CHECKING:
     from collector.store.clickhouse import ClickHouseStore
 
 Say = Callable[[str], None]
-# From one look at a broker that is away to the next.
+# The time between two looks at a broker that is away.
 _LOOK_S: Final = 0.2
 log = structlog.get_logger(__name__)
 
 
 def serve(settings: Settings, say: Say) -> int:
-    """Run until SIGTERM or SIGINT; the exit status. `say` is given what to print once it is ready. Raises CannotRun."""
+    """Run until SIGTERM or SIGINT. Return the exit status. `say` prints the announcement once it is ready. Raises CannotRun."""
     return _run(settings, lambda: _serve(settings, say))
 
 
@@ -73,8 +73,8 @@ def gateway(settings: Settings, say: Say) -> int:
 
 
 def work(job: Job, connection: socket.socket) -> int:
-    """Run `gateway` as one of several processes, or `writer` (collector/app/supervisor.py). What keeps it from running is
-    reported to the process above, and the status is 1."""
+    """Run `gateway` as one of several processes, or `writer` (collector/app/supervisor.py). If it cannot run, the reason is
+    reported to the supervisor, and the status is 1."""
     if job.command == "gateway":
         structlog.contextvars.bind_contextvars(worker=job.worker)
     return _run(job.settings, lambda: _work(job, connection))
@@ -165,8 +165,8 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
 
 
 async def _work(job: Job, connection: socket.socket) -> int:
-    # A signal to all processes at once (Ctrl-C, systemd) also reaches the supervisor, which passes it on: the second time
-    # then means nothing.
+    # A signal to all processes at once (Ctrl-C, systemd) also reaches the supervisor, which passes it on. So a second signal
+    # has no meaning here.
     shutdown = job.settings.shutdown
     stopping = GracefulShutdown(shutdown.timeout_s, shutdown.lame_duck_s, [signal.SIGTERM, AT_ONCE], twice_ends=False)
     metrics = Metrics()
@@ -262,7 +262,8 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
 
 
 async def _until_the_end(stopping: GracefulShutdown, *parts: asyncio.Task[None]) -> int:
-    """The exit status: 0 when asked to stop, 1 when a part has ended by itself. Raises CannotRun where that says why."""
+    """Wait for the end. Return the exit status: 0 when asked to stop, 1 when a part has ended by itself. Raises CannotRun if
+    the part ended with it."""
     ended = await stopping.wait_or_end(*parts)
     if ended is None:
         return 0
@@ -278,7 +279,7 @@ async def _until_the_end(stopping: GracefulShutdown, *parts: asyncio.Task[None])
 
 @asynccontextmanager
 async def _announced(broker: Broker, started: Callable[[str | None], None], reached: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `started` with why the broker can't be used, or with None; and where it could not, `reached` as soon as it can."""
+    """Call `started` with why the broker can't be used, or None. If it can't be used, call `reached` as soon as it can."""
     failure = broker.failure
     started(failure)
     if failure is None:
@@ -295,7 +296,7 @@ async def _announced(broker: Broker, started: Callable[[str | None], None], reac
 
 
 def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:
-    """That of the data directory, where this process has its store in it."""
+    """Return the disk of the data directory, if this process has its store in it."""
     if store is None or not has_data_dir(settings):
         return None
     return data_disk(settings, warning="the disk is low: each insert is looked up until there is room")

@@ -1,4 +1,4 @@
-"""The broker and the store: Kafka or the local log, a ClickHouse server or the embedded engine, as the settings say."""
+"""Open the broker and the store: Kafka or the local log, a ClickHouse server or the embedded engine, by the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -37,28 +37,28 @@ if TYPE_CHECKING:
     # Imported where it is used, which most gateways don't: a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore
 
-# How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
+# How long the start waits for Kafka. Then it goes on, and waits for Kafka in the background.
 KAFKA_WAIT_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
 
 class Broker(Producer, Consumer, Protocol):
-    """Both of its sides, and its state."""
+    """A broker with both sides, and its state."""
 
     @property
     def failure(self) -> str | None:
-        """Return why it does not take messages; None: it does, as far as is known."""
+        """Return why it does not take messages; None if it does, as far as is known."""
 
     @property
     def unproven(self) -> str | None:
-        """Return why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
+        """Return why appends failed, as long as none has succeeded since; else None."""
 
     async def ping(self) -> None:
-        """Raises BrokerError; finds out when one that failed works again."""
+        """Find out whether a broker that failed works again. Raises BrokerError if not."""
 
 
 class Opened(NamedTuple):
-    """A broker, and the task without which it is of no use."""
+    """A broker, and the task that it needs, if any."""
 
     broker: Broker
     task: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class Opened(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """Where messages are, and where they are stored."""
+    """The broker, which has the messages, and the store."""
 
     opened: Opened
     store: "ClickHouseStore"
@@ -80,12 +80,12 @@ class Storage(NamedTuple):
 
 
 class StoppedWaiting(Exception):
-    """Asked to stop while a command had the data directory."""
+    """The process was asked to stop while it waited for the data directory."""
 
 
 @asynccontextmanager
 async def open_storage(settings: Settings, metrics: Metrics, command: str) -> AsyncIterator[Storage]:
-    """For a command that ends by itself: as open_storage_when_free, but raises Locked where the directory is in use."""
+    """Do the same as open_storage_when_free for a command that ends by itself, but raise Locked if the directory is in use."""
     with locked_data_dir(settings, wanted=has_data_dir(settings), command=command):
         async with _open_in_data_dir(settings, metrics) as storage:
             yield storage
@@ -93,8 +93,8 @@ async def open_storage(settings: Settings, metrics: Metrics, command: str) -> As
 
 @asynccontextmanager
 async def open_storage_when_free(settings: Settings, metrics: Metrics, stopping: GracefulShutdown) -> AsyncIterator[Storage]:
-    """Broker and store, its tables up to date, and the data directory's lock if either is in it; after the process that has it
-    just now (DataDirWait). Raises CannotRun, StoppedWaiting."""
+    """Open broker and store, with its tables up to date, and lock the data directory if either is in it. Wait for a process
+    that has the directory (DataDirWait). Raises CannotRun, StoppedWaiting."""
     with ExitStack() as stack:
         await _enter_when_free(stack, settings, stopping)
         async with _open_in_data_dir(settings, metrics) as storage:
@@ -137,7 +137,7 @@ async def _open_in_data_dir(settings: Settings, metrics: Metrics) -> AsyncIterat
 
 
 def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:
-    """Warn where the local log was made just now and the store beside it has data: a former log was removed."""
+    """Warn if the local log was made just now and the embedded store has data: a former log was removed."""
     if not isinstance(broker, LocalLog) or not broker.is_new:
         return
     if store.read("SELECT 1 FROM telemetry_batches LIMIT 1", "TSV"):
@@ -149,7 +149,7 @@ def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:
 
 
 async def _report_new_store(broker: LocalLog) -> None:
-    """Report where the store was made just now and the local log beside it has stored messages: a former store was removed."""
+    """Report if the store was made just now and the local log has stored messages: a former store was removed."""
     stored = sum(position.committed for position in (await broker.positions()).values())
     if stored:
         log.error(
@@ -161,7 +161,7 @@ async def _report_new_store(broker: LocalLog) -> None:
 
 
 def _report_old_store(broker: LocalLog, directory: Path) -> None:
-    """Report what the log had stored while this store was not beside it, until an operator confirms it. Note that it is now."""
+    """Report messages that the log had stored into another store, until an operator confirms them. Note this start."""
     try:
         history = StoreHistory(directory, broker.starts)
         broker.stored_beside(history.has)
@@ -211,7 +211,7 @@ async def _open_local(settings: Settings) -> AsyncIterator[Opened]:
 
 @asynccontextmanager
 async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> AsyncIterator[Opened]:
-    """Open, or, where Kafka is not there in a while, being opened. Raises CannotRun."""
+    """Open Kafka. If it can't be reached for a while, go on, and open it in the background. Raises CannotRun."""
     options = kafka_options(settings)
 
     async def producer() -> KafkaProducer:
@@ -229,14 +229,14 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
             await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
             tried.cancel()
             if opening.done():
-                opening.result()  # why it is no use to wait
+                opening.result()  # raises the reason why waiting is useless
             yield Opened(broker, opening)
     finally:
         await broker.close()
 
 
 def data_disk(settings: Settings, *, warning: str | None) -> Disk:
-    """The disk of the data directory, and of the store in it, with its reserve. `warning`: see Disk."""
+    """Return the disk of the data directory, and of the store in it, with its reserve. `warning`: see Disk."""
     limits = settings.local_log
     return Disk(
         settings.data_dir,
@@ -250,7 +250,7 @@ def data_disk(settings: Settings, *, warning: str | None) -> Disk:
 
 
 def kafka_options(settings: Settings) -> KafkaOptions:
-    """Return what the settings say of Kafka."""
+    """Return the options for Kafka in the settings."""
     kafka = settings.kafka
     return KafkaOptions(
         bootstrap=kafka.bootstrap.split(","),
@@ -306,7 +306,7 @@ def open_store(settings: Settings) -> "ClickHouseStore":
 
 
 def open_server(settings: Settings) -> "ClickHouseStore":
-    """Asks nothing of it yet."""
+    """Return the store of the ClickHouse server, without a request to it."""
     from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
 
     clickhouse = settings.clickhouse
@@ -326,7 +326,7 @@ def open_server(settings: Settings) -> "ClickHouseStore":
 
 
 def wanted_tables(settings: Settings) -> WantedTables:
-    """Return what the settings want of the tables, and the keys file as it is when they are planned."""
+    """Return the tables that the settings ask for. The keys file is read when the tables are planned."""
     days = keys_file_days(settings)
     return WantedTables(
         retention=retention_of(settings),
@@ -351,7 +351,7 @@ def _store_options(settings: Settings) -> StoreOptions:
 
 
 def query_limits(settings: Settings) -> QueryLimits:
-    """Return what a query may use."""
+    """Return the limits of a query."""
     limits = settings.store
     return QueryLimits(
         time_max_s=limits.query_time_max_s,

@@ -1,4 +1,4 @@
-"""Who sends, and how much they may."""
+"""Open the parts that know the senders and limit them."""
 
 import asyncio
 import time
@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 
 
 class Tenancy(NamedTuple):
-    """What is known of senders. `failures`: its parts, by the names that metrics have for them, and why each fails.
-    `plans`: the names of each tenant's. `kept_days`: the days of retention of a tenant's plans; None: no plan has any."""
+    """The parts that know the senders. `failures` has, by the names in metrics, functions that return why a part fails. `plans`
+    returns the names of each tenant's plans. `kept_days` returns the retention of a tenant's plans; None: no plan has any."""
 
     access: Access
     limiter: Limiter
@@ -42,13 +42,13 @@ class Tenancy(NamedTuple):
 
 
 def first_key(settings: Settings) -> str | None:
-    """The key that is made where there are none yet, to be shown once. Raises CannotRun."""
+    """Make a key if there are none yet, and return it, to be shown once. Raises CannotRun."""
     return keys.ensure_admin_key(keys.path_of(settings.data_dir, settings.tenants.keys_file), now=datetime.now(UTC))
 
 
 @asynccontextmanager
 async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_default: bool = False) -> AsyncIterator[Tenancy]:
-    """`processes`: so many of this gateway's share its ports. Raises CannotRun."""
+    """Open keys, plans and limits. `processes` is how many of this gateway share its ports. Raises CannotRun."""
     tenants = settings.tenants
     plans = settings.plans_by_name()
     days = plan_days(settings)

@@ -8,9 +8,9 @@ from collector.app.worker_messages import receive_job
 
 
 def main() -> int:
-    """Its whole life; the exit status."""
-    # Ctrl-C goes to every process of the terminal, and the one above passes it on. It has blocked it here until now, or Python
-    # would print a traceback while it starts.
+    """Run the worker until its end. Return the exit status."""
+    # Ctrl-C goes to every process of the terminal, and the supervisor passes it on. The supervisor has blocked SIGINT here
+    # until now, or Python would print a traceback while it starts.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)

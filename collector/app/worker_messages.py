@@ -1,4 +1,4 @@
-"""What a worker and the process above it send to each other: objects of ours, each pickled, after its length, over a socket.
+"""The messages between a worker and its supervisor: objects of ours, each pickled, after its length, over a socket.
 
 Both are processes of one command, so neither reads what others have written.
 """
@@ -22,7 +22,7 @@ Command = Literal["gateway", "writer"]
 # Asks a worker to stop without a lame duck. Ctrl-C itself goes to every process of the terminal, so workers ignore SIGINT.
 AT_ONCE: Final = signal.SIGUSR1
 
-# Kinds of MetricsMessage: of the worker that is asked; of all; of all, as they are shown.
+# Kinds of MetricsMessage: metrics of the worker that is asked; of all; of all, in the form that everyone may see.
 SNAPSHOT: Final = "snapshot"
 COMBINED: Final = "combined"
 SHOWN: Final = "shown"
@@ -34,18 +34,18 @@ Answer = TypeVar("Answer")
 
 
 class Job(NamedTuple):
-    """What a worker is to do."""
+    """The task of a worker."""
 
     command: Command
     settings: Settings
     worker: int
-    restarted: bool  # another one had its place before
-    began_s: float  # when the command did, by the machine's monotonic clock
-    unix_descriptors: dict[str, int]  # of the Unix sockets that it inherits, by path
+    restarted: bool  # whether it replaces another worker
+    began_s: float  # when the command began, by the machine's monotonic clock
+    unix_descriptors: dict[str, int]  # the descriptors of the Unix sockets that it inherits, by path
 
 
 class MetricsMessage(NamedTuple):
-    """A question for metrics, or an answer; the number tells which belongs to which."""
+    """A question for metrics, or an answer. An answer has the number of its question."""
 
     kind: str
     number: int
@@ -53,33 +53,33 @@ class MetricsMessage(NamedTuple):
 
 
 class LiveQuestion(NamedTuple):
-    """For live records: of a worker, for those of all; of the process above, for the worker's own."""
+    """A question for live records. A worker asks for those of all workers, the supervisor for the worker's own."""
 
     number: int
     watching: Watching
 
 
 class LiveReply(NamedTuple):
-    """`answer`: None where too many are watching."""
+    """The reply to a LiveQuestion. `answer` is None if there are too many watches."""
 
     number: int
     answer: LiveAnswer | None
 
 
 class WorkerStarted(NamedTuple):
-    """A worker listens. `waits_for`: why it can't do its work yet; None: it can."""
+    """Reports that a worker listens. `waits_for` is why it can't do its work yet; None if it can."""
 
     waits_for: str | None
 
 
 class WorkerCannotRun(NamedTuple):
-    """Why a worker cannot run, in the words for its user."""
+    """Reports why a worker cannot run, in words for the user."""
 
     reason: str
 
 
 def no_answer(what: str) -> RequestRefused:
-    """The process above does not answer: a page that needs it can be asked for again."""
+    """Return the error for a supervisor that does not answer. A client may ask for the page again."""
     return RequestRefused(OVERLOADED, f"no {what} of all workers within {GATHER_TIMEOUT_S:g} s")
 
 
@@ -91,7 +91,7 @@ class Replies(Generic[Answer]):
         self._asked = 0
 
     async def ask(self, send: Callable[[int], None]) -> Answer:
-        """`send` sends the question with that number."""
+        """Send a question, and return its answer. `send` sends the question with a number."""
         self._asked += 1
         number = self._asked
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -103,21 +103,21 @@ class Replies(Generic[Answer]):
             del self._waiting[number]
 
     def take(self, number: int, answer: Answer) -> None:
-        """One that nobody waits for any more is dropped."""
+        """Pass an answer to its question. Drop an answer for which no question waits."""
         waiting = self._waiting.get(number)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
 
 def live_answer(answer: LiveAnswer | None) -> LiveAnswer:
-    """What a LiveReply has. Raises TooManyWatches."""
+    """Return the answer in a LiveReply. Raises TooManyWatches if there is none."""
     if answer is None:
         raise TooManyWatches
     return answer
 
 
 async def reply_live(frames: "WorkerFrames", question: LiveQuestion, answering: Answering) -> None:
-    """Answer a question for live records; None where there are too many who watch."""
+    """Answer a question for live records, with None if there are too many watches."""
     try:
         answer: LiveAnswer | None = await answering(question.watching)
     except TooManyWatches:
@@ -126,14 +126,14 @@ async def reply_live(frames: "WorkerFrames", question: LiveQuestion, answering: 
 
 
 class WorkerFrames:
-    """Objects over a stream between two processes of ours, each pickled, after its length."""
+    """Sends and receives objects over a stream between two processes of ours, each pickled, after its length."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader: Final = reader
         self._writer: Final = writer
 
     def send(self, message: object) -> None:
-        # Not waited for, and bounded all the same: nobody is asked again before it has answered.
+        # Sending does not wait, and the buffer is bounded all the same: no process is asked again before it has answered.
         with contextlib.suppress(OSError):
             self._writer.write(_frame(message))
 
@@ -149,7 +149,7 @@ class WorkerFrames:
     def __aiter__(self) -> "WorkerFrames":
         return self
 
-    async def __anext__(self) -> Any:  # whatever the other side has sent
+    async def __anext__(self) -> Any:  # any object that the other side sends
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
             return pickle.loads(await self._reader.readexactly(length))  # noqa: S301  # from our own process
@@ -163,7 +163,7 @@ def _frame(message: object) -> bytes:
 
 
 def receive_job(connection: socket.socket) -> Job:
-    """The first frame, before a worker has an event loop. Raises EOFError."""
+    """Return the first frame, before a worker has an event loop. Raises EOFError."""
     with connection.makefile("rb", buffering=0) as stream:
         (length,) = _LENGTH.unpack(_exactly(stream.read, _LENGTH.size))
         job: Job = pickle.loads(_exactly(stream.read, length))  # noqa: S301  # from our own process

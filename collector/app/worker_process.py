@@ -1,4 +1,4 @@
-"""A worker, as the process above it sees it."""
+"""The supervisor's side of a worker."""
 
 import asyncio
 import contextlib
@@ -26,12 +26,12 @@ from collector.app.worker_messages import (
 from collector.query.live_records import Answering, LiveAnswer, Watching
 from collector.telemetry.aggregate import Snapshot
 
-# What a worker sent before it ended is there already.
+# How long to wait for a worker's last messages after it ended. They have been sent already.
 _LAST_WORDS_S: Final = 1.0
 
 
 class WorkerProcess:
-    """One of them, as the process above sees it."""
+    """A worker process, for its supervisor."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class WorkerProcess:
         self.began_s: Final = time.monotonic()
         self.started: Final = asyncio.Event()
         self.waits_for: str | None = None
-        """Why it can't do its work yet: Kafka is away."""
+        """Why it can't do its work yet, such as that Kafka is away; None if it can."""
         self.snapshot: Snapshot = []
         self.cannot_run: str | None = None
         self._frames: Final = frames
@@ -60,7 +60,8 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, job: Job, answer: Callable[[str], Awaitable[Snapshot]], live_records: Answering) -> "WorkerProcess":
-        """`answer` gives the metrics that the worker asks for, by their kind; `live_records` those of all."""
+        """Start a worker. `answer` returns the metrics that the worker asks for, by their kind; `live_records` returns the live
+        records of all workers."""
         ours, theirs = socket.socketpair()
         with theirs, _held_back(signal.SIGINT):
             process = await asyncio.create_subprocess_exec(
@@ -77,7 +78,7 @@ class WorkerProcess:
             self.process.send_signal(number)
 
     async def ended(self) -> int:
-        """Its exit status, negative where a signal ended it."""
+        """Wait for the end. Return the exit status, negative if a signal ended the process."""
         status = await self.process.wait()
         await asyncio.wait({self._listening}, timeout=_LAST_WORDS_S)
         self._listening.cancel()
@@ -86,14 +87,14 @@ class WorkerProcess:
         return status
 
     def ask(self) -> "asyncio.Task[bool]":
-        """Done when `snapshot` is up to date. Who has not answered yet is not asked again."""
+        """Return a task that is done when `snapshot` is up to date. A worker that has not answered yet is not asked again."""
         if self._answered.is_set():
             self._answered.clear()
             self._frames.send(MetricsMessage(SNAPSHOT, 0, []))
         return asyncio.create_task(self._answered.wait())
 
     async def ask_live(self, watching: Watching) -> LiveAnswer:
-        """Return its live records. Raises TooManyWatches."""
+        """Return the worker's live records. Raises TooManyWatches."""
         return live_answer(await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching))))
 
     async def _listen(self) -> None:
@@ -134,6 +135,7 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    """In which a worker finds the very code that this process runs, and nothing that lies about in the working directory."""
+    """Return an environment in which a worker finds the same code that this process runs, and no module of the working
+    directory."""
     paths = os.pathsep.join(path or str(os.getcwd()) for path in sys.path)  # noqa: PTH109  # a path's text
     return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}

@@ -1,4 +1,4 @@
-"""The writer, from the broker into the store."""
+"""Run the writer, which moves messages from the broker into the store."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class Writing(NamedTuple):
-    """The writer, and what runs it, which ends only with the process."""
+    """The writer, and the task that runs it, which ends only with the process."""
 
     writer: Writer
     task: asyncio.Task[None]
@@ -48,7 +48,7 @@ def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
 
 
 def _is_disk_low(settings: Settings) -> Callable[[], bool]:
-    """Of the embedded store. A server's disk is its operator's."""
+    """Return a function that returns whether the embedded store's disk is low. A server's operator looks after its disk."""
     if not is_embedded(settings):
         return lambda: False
     return data_disk(settings, warning=None).is_low_now
@@ -56,7 +56,7 @@ def _is_disk_low(settings: Settings) -> Callable[[], bool]:
 
 @asynccontextmanager
 async def written(settings: Settings, storage: Storage, metrics: Metrics) -> AsyncIterator[Writer]:
-    """What the broker holds is being stored meanwhile."""
+    """Store the broker's messages inside this context."""
     writer = _writer(settings, storage, metrics)
     writing = asyncio.create_task(writer.run())
     try:
@@ -70,13 +70,13 @@ async def written(settings: Settings, storage: Storage, metrics: Metrics) -> Asy
 async def running_writer(
     settings: Settings, storage: Storage, metrics: Metrics, stopping: GracefulShutdown
 ) -> AsyncIterator[Writing]:
-    """From now on; at the end what the log still has is stored, as far as there is time."""
+    """Run the writer inside this context. At the end, store the messages that the log still has, as far as there is time."""
     writer = _writer(settings, storage, metrics)
     task = asyncio.create_task(writer.run(), name="writer")
     try:
         yield Writing(writer, task)
     finally:
-        # Kafka's records are there for the other writers, and for the next start: nobody waits for them to be stored.
+        # Kafka keeps its records for the other writers, and for the next start, so there is no need to wait.
         drains = not settings.kafka.bootstrap
         if drains and not task.done() and not await writer.drained(stopping.left_s(WRITER_SHARE)):
             log.warning("the log is not empty; the next start goes on from there")
@@ -85,7 +85,7 @@ async def running_writer(
 
 
 def caught_up_with(storage: Storage, writer: Writer) -> CaughtUp:
-    """Waits until what was acknowledged is stored; how many messages are not."""
+    """Return a function that waits until acknowledged messages are stored, and returns how many are not."""
 
     async def caught_up(wait_s: float) -> int:
         if await writer.drained(wait_s):
@@ -93,6 +93,6 @@ def caught_up_with(storage: Storage, writer: Writer) -> CaughtUp:
         try:
             return max(1, sum((await storage.broker.lag()).values()))
         except BrokerError:
-            return 1  # at least, for all that can be known
+            return 1  # at least: the number is not known
 
     return caught_up
