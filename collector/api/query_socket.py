@@ -44,7 +44,7 @@ _DEFECT: Final = b"a defect of the collector; its log has the details"
 
 log = structlog.get_logger(__name__)
 
-# Waits at most so many seconds until everything acknowledged before the call is stored; how many messages are not, then.
+# Waits at most the given seconds until every message acknowledged before the call is stored. Returns how many are not.
 CaughtUp = Callable[[float], Awaitable[int]]
 
 
@@ -110,7 +110,7 @@ class QuerySocket:
         await self._server.start()
 
     async def close(self) -> None:
-        """Take no more questions. Who is waiting for an answer is not waited for."""
+        """Take no more questions. Do not wait for clients that wait for an answer."""
         if self._server is not None:
             server, self._server = self._server, None
             (self._data_dir / SOCKET).unlink(missing_ok=True)

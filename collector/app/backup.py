@@ -1,4 +1,4 @@
-"""A backup of the embedded form: taken while the collector runs or not, checked, and put back.
+"""Back up the embedded form, whether the collector runs or not, check the backup, and restore it.
 
 The process that holds the data directory makes a snapshot in it: the writer pauses between two ranges, the log is copied, and
 the parts of the store are linked. That takes moments, and senders do not notice. The command then copies the snapshot to its
@@ -52,7 +52,7 @@ from collector.tenancy import keys
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
-# How long the range in hand may take. Its insert has ended by then, or fails again and again.
+# How long the current range may take. Its insert has ended by then, or fails again and again.
 PAUSE_MAX_S: Final = 60.0
 _STORE: Final = "store"
 _LOG: Final = "log"
@@ -123,7 +123,7 @@ class Snapshots:
 
 
 def backup(settings: Settings, target: Path) -> Done:
-    """Make the directory `target`, of the data directory, whether a collector runs on it or not. Raises CannotRun."""
+    """Back up the data directory into a new directory `target`, whether a collector runs or not. Raises CannotRun."""
     if settings.kafka.bootstrap or not is_embedded(settings):
         raise CannotRun("only the embedded form is backed up by this command: Kafka and ClickHouse have their own means")
     logs.set_up_quietly(settings.logging)
@@ -152,7 +152,7 @@ def _restored(settings: Settings, source: Path, manifest: dict[str, Any]) -> Don
     with locked_data_dir(settings, wanted=True, command="restore", restoring=True):
         place = data_dir / RESTORING
         try:
-            if place.exists():  # an earlier restore was broken off: what it put in its place is half of a backup
+            if place.exists():  # an earlier restore was broken off, and left half of a backup
                 for name in _RESTORED:
                     _remove(data_dir / name)
                 _remove(place)

@@ -1,9 +1,10 @@
-"""The rights of what is in the data directory: files 0600, directories 0700, also where they had other rights before.
+"""Keep the data directory private: files 0600, directories 0700, also if they had other rights before.
 
 Invariants:
-1. While the data directory is in use, every file that this process makes, the engine's and SQLite's too, is its user's alone.
-   (test_files_of_the_log_and_the_store_are_private)
-2. What others could read before is closed to them at start, and a warning names it; what cannot be closed is named too.
+1. While the data directory is in use, only its user has rights on the files that this process makes, the engine's and SQLite's
+   too. (test_files_of_the_log_and_the_store_are_private)
+2. Files that others could read before are closed to them at start, and a warning has their number. If some cannot be closed, a
+   warning names the first.
    (test_what_was_open_is_closed_and_named, test_what_cannot_be_closed_is_named)
 3. Links are neither followed nor changed. (test_links_are_not_followed)
 """
@@ -18,7 +19,7 @@ from typing import Final
 import structlog
 
 _OTHERS: Final = 0o077
-# Directories are closed from the innermost outwards, so what is open this near to the top shows whether there is more.
+# Directories are closed from the innermost outwards, so if nothing this near to the top is open, nothing below is.
 _DEPTH_LOOKED_AT: Final = 2
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,7 @@ def private_files() -> Iterator[None]:
 
 
 def make_private(directory: Path) -> None:
-    """Close the directory, and all that is in it, to other users; say in the log what was open to them."""
+    """Close the directory, and everything in it, to other users. Log a warning if any of it was open to them."""
     if not _is_open(directory, _DEPTH_LOOKED_AT):
         return
     mode = stat.S_IMODE(directory.stat().st_mode)
@@ -65,7 +66,7 @@ def make_private(directory: Path) -> None:
 
 
 def _is_open(directory: str | Path, depth: int) -> bool:
-    """Return whether others have rights on the directory, or on what is in it, down to `depth` levels."""
+    """Return whether others have rights on the directory, or on its entries, down to `depth` levels."""
     if stat.S_IMODE(os.stat(directory).st_mode) & _OTHERS:  # noqa: PTH116 - of a path or a text
         return True
     with os.scandir(directory) as entries:
@@ -80,7 +81,7 @@ def _is_open(directory: str | Path, depth: int) -> bool:
 
 
 def _close(path: str) -> int:
-    """1 where others had rights on it."""
+    """Take other users' rights on a path away. Return 1 if they had any, else 0."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode) or not mode & _OTHERS:
         return 0

@@ -1,7 +1,7 @@
-"""For how long the store keeps rows: by the settings, and by the plans of tenants, whose keys are made and revoked meanwhile.
+"""The retention of rows: by the settings, and by the plans of tenants, whose keys are made and revoked meanwhile.
 
 Invariants (tests/unit/collector/app/test_retention.py):
-1. A change of the keys reaches the tables without a restart, and the store is not asked where none was
+1. A change of the keys reaches the tables without a restart. Without a change the store is not asked
    (test_tables_follow_the_keys).
 2. A keys file or a store that can't be used is tried again at every look (test_what_failed_is_tried_again).
 """
@@ -27,7 +27,7 @@ from collector.store.retention import Retention
 from collector.tenancy import keys
 from collector.tenancy.plan_days import KeysFileDays, PlanDays
 
-# From one look at the keys file to the next: a change of many keys is one change of the tables.
+# The time between two looks at the keys file. A change of many keys is one change of the tables.
 _LOOK_S: Final = 30.0
 
 log = structlog.get_logger(__name__)

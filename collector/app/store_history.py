@@ -1,14 +1,14 @@
-"""Beside which starts of the local log the embedded store was: what shows that an older copy of it was put back.
+"""The starts of the local log at which the embedded store was present, which shows that an older copy of it was put back.
 
-The file is in the store's directory, so it goes with each copy of it. The log keeps its own last starts, and where its
-partitions were at each (collector/broker/local_log/lineage.py).
+The file is in the store's directory, so each copy of the store has it. The log keeps its own last starts, and its partitions'
+positions at each (collector/broker/local_log/lineage.py).
 
 Invariants:
-1. A store that was beside the log at each start that committed something is never reported
+1. A store that was present at each start of the log that committed something is never reported
    (test_a_start_that_stored_nothing_is_not_missed, test_a_log_that_was_away_is_known_again).
-2. What was committed at starts that the store was not beside is found (test_what_an_older_copy_lacks_is_found), and what is
-   found is durable in a report before the start is noted (test_what_an_older_copy_lacks_is_reported_before_it_is_known).
-3. Where the store that has it is put back, it is missing no more (test_a_newer_store_that_is_put_back_has_it).
+2. Messages that were committed after starts without this store are found (test_what_an_older_copy_lacks_is_found), and are
+   durable in a report before the start is noted (test_what_an_older_copy_lacks_is_reported_before_it_is_known).
+3. If the store that has them is put back, they are no longer missing (test_a_newer_store_that_is_put_back_has_it).
 """
 
 import re
@@ -25,22 +25,22 @@ _FILE: Final = "log.starts"
 _ID: Final = re.compile(rf"\b[0-9a-f]{{{2 * EPOCH_BYTES}}}\b")
 
 
-# Offsets of a topic: from, and up to but not including.
+# Offsets of a topic: the first, and the end, which is not included.
 Offsets = tuple[int, int]
 
 
 class StoreHistory:
-    """Of one store, beside one log."""
+    """Knows the starts of one log at which one store was present."""
 
     def __init__(self, directory: Path, starts: Sequence[LogStart]) -> None:
-        """`starts`: those of the log, this one last. Raises OSError."""
+        """`starts` are those of the log; this start is last. Raises OSError."""
         self._file: Final = directory / _FILE
         self._starts: Final = starts
         self._known: Final = _ID.findall(self._file.read_text("ascii", "replace")) if self._file.exists() else []
 
     def lacks(self) -> Mapping[str, Offsets]:
-        """Return what the log had committed of each topic since the last start that this store was beside; nothing where no
-        such start is known."""
+        """Return the offsets that the log committed, by topic, between its last run with this store and the present start.
+        Return nothing if no start with this store is known."""
         starts, known = self._starts, self._known
         if not known or not starts or starts[-1].is_branch:  # another branch of the log is reported by the log
             return {}
@@ -52,7 +52,7 @@ class StoreHistory:
         return {topic: (start, end) for topic, (start, end) in ranges.items() if start < end}
 
     def has(self, topic: str, start: int, end: int) -> list[Offsets]:
-        """Return what of these offsets was committed while this store was beside the log."""
+        """Return the parts of these offsets that were committed after starts with this store."""
         beside = [
             (max(start, _committed(one.heads, topic)), min(end, _committed(after.heads, topic)))
             for one, after in pairwise(self._starts)
@@ -61,7 +61,7 @@ class StoreHistory:
         return [(first, last) for first, last in beside if first < last]
 
     def note(self) -> None:
-        """Note that this store is beside the log at the last of its starts. Raises OSError."""
+        """Note that this store is present at the last start. Raises OSError."""
         new = [start.id for start in self._starts[-1:] if start.id not in self._known]
         if new:
             replace_text(self._file, "".join(f"{each}\n" for each in [*self._known, *new][-EPOCHS_MAX:]))

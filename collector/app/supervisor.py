@@ -1,17 +1,17 @@
-"""The processes of a gateway, or the one of a writer, and the process above them, which starts, watches and ends them.
+"""The supervisor: the process above a gateway's workers, or a writer, which starts, watches and ends them.
 
 Invariants (tests in tests/system/test_gateway_processes.py and tests/system/test_supervised_writer.py):
 1. A worker that ends unasked is logged and replaced, after a delay that doubles. test_a_writer_that_dies_is_replaced
-2. What keeps a first worker from running (CannotRun, or an end before it is ready) ends the command with that error.
+2. If a first worker cannot run (CannotRun, or an end before it is ready), the command ends with that error.
    test_a_writer_that_cannot_run_ends_the_command
 3. Signals are passed on. test_a_signal_under_load_is_passed_on, test_a_writer_stops_with_status_0
 4. Workers do not outlive the process above. test_workers_do_not_outlive_the_process_above,
    test_a_writer_does_not_outlive_the_process_above
 
-The process above handles no telemetry. Each worker has a socket to it: it reports there that it has started, or why it cannot
-run; for metrics it asks there for those of all, which the process above gathers (collector/telemetry/aggregate.py). A worker is
-`python -m collector.app.worker FD`; its job (its settings, secrets included) comes over the socket, so neither arguments nor
-environment hold it.
+The supervisor handles no telemetry. Each worker has a socket to it. There it reports that it has started, or why it cannot run,
+and asks for the metrics of all workers, which the supervisor gathers (collector/telemetry/aggregate.py). A worker is
+`python -m collector.app.worker FD`. Its job (its settings, secrets included) comes over the socket, so neither arguments nor
+environment contain it.
 """
 
 import asyncio
@@ -46,17 +46,17 @@ from collector.telemetry import logs
 from collector.telemetry.aggregate import Snapshot, combine, counted
 from collector.telemetry.tenant_ranking import Ranking
 
-# A worker that does not tell its metrics in time is shown as it was last.
+# If a worker does not report its metrics in time, its last ones are shown.
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
-# What a worker that dies has counted since it was last asked is lost: so it is asked, whether anyone looks or not.
+# If a worker dies, its counts since it was last asked are lost. So it is asked even if nobody scrapes.
 _SNAPSHOT_INTERVAL_S: Final = 1.0
 _RESTART_MIN_S: Final = 0.1
 _RESTART_MAX_S: Final = 30.0
-# A worker that ran so long had started well: what ended it is something new.
+# A worker that ran for this time had started well, so its end has a new cause, and the delay begins again.
 _STABLE_S: Final = 60.0
-# Workers keep the time to stop by themselves; one that can't is killed so much later.
+# Workers keep the time to stop by themselves. A worker that does not is killed so much later.
 _KILL_AFTER_S: Final = 2.0
-# From one look at whether all workers have what they wait for to the next.
+# The time between two looks whether workers still wait for something.
 _LOOK_S: Final = 0.2
 _WHO: Final = {"gateway": "a worker", "writer": "the writer"}
 
@@ -113,12 +113,12 @@ def _run(
 
 
 class Supervisor:
-    """The process above."""
+    """Starts, watches and ends the workers."""
 
     def __init__(
         self, command: Command, settings: Settings, count: int, began_s: float, unix_descriptors: dict[str, int]
     ) -> None:
-        """`count`: of workers."""
+        """Run `count` workers."""
         self._command: Final[Command] = command
         self._settings: Final = settings
         self._count: Final = count
@@ -130,8 +130,8 @@ class Supervisor:
         self._counted_by_the_dead: Snapshot = []
         self._gathering: Final = asyncio.Lock()
         self._gathered: Snapshot = []
-        self._gathered_s = -math.inf  # when that was, by the machine's monotonic clock
-        # Here, since every scrape may be another worker's: each would choose others to show.
+        self._gathered_s = -math.inf  # when they were gathered, by the machine's monotonic clock
+        # The ranking is here, since another worker may answer each scrape, and would choose other tenants to show.
         self._ranking: Final = Ranking(settings.tenants.shown_max)
         self._failed: int | None = None
         self._cannot_run: str | None = None
@@ -140,10 +140,10 @@ class Supervisor:
 
     async def run(self, started: Callable[[str | None], None], reached: Callable[[], None]) -> int:
         """Run the workers until a signal, and return the exit status. `started` is called once all workers have started,
-        with what one of them waits for, if any; `reached` is called when none waits any more. Raises CannotRun."""
+        with the reason why one of them waits, if any; `reached` is called when none waits any more. Raises CannotRun."""
         count = self._count
         watching: list[asyncio.Task[None]] = []
-        # The first alone: what keeps it from starting would keep all of them, and is reported once.
+        # Only the first worker is started at once: a cause that keeps it from starting holds for all, and is reported once.
         keeping = [asyncio.create_task(self._keep(0))]
         if await self._started(keeping, 0):
             keeping += [asyncio.create_task(self._keep(index)) for index in range(1, count)]
@@ -187,7 +187,7 @@ class Supervisor:
         self._stopping.set()
 
     def _waits_for(self) -> str | None:
-        """Return why a worker can't do its work yet; None: all can."""
+        """Return why a worker can't do its work yet; None if all can."""
         return next((worker.waits_for for worker in self._workers.values() if worker.waits_for is not None), None)
 
     async def _report_reached(self, reached: Callable[[], None]) -> None:
@@ -222,11 +222,11 @@ class Supervisor:
             if self._stopping.is_set():  # while it was being started
                 worker.signal(self._passed_on)
             status = await worker.ended()
-            # In one step, or a scrape in between would miss what it has counted, or count it twice.
+            # In one step, or a scrape in between would miss its counts, or count them twice.
             del self._workers[index]
             self._counted_by_the_dead = combine([self._counted_by_the_dead, counted(worker.snapshot)])
             if worker.cannot_run is not None and not restarted:
-                # Waiting changes nothing, and it was never otherwise: the user has to know, in the command's own words.
+                # No worker has run in this place yet, and waiting changes nothing: the command reports the reason to its user.
                 self._cannot_run = worker.cannot_run
                 self._stopping.set()
             if self._stopping.is_set():
@@ -256,8 +256,8 @@ class Supervisor:
                 return 0
 
     async def _gather(self, interval_s: float = 0.0) -> Snapshot:
-        """Return the metrics of all, the dead's counts included, at most so many seconds old. Who does not answer in time is
-        shown as it was last."""
+        """Return the metrics of all workers, with the counts of dead ones, at most `interval_s` old. If a worker does not
+        answer in time, its last metrics are used."""
         async with self._gathering:
             if time.monotonic() < self._gathered_s + interval_s:
                 return self._gathered
@@ -271,14 +271,15 @@ class Supervisor:
             return self._gathered
 
     async def _answer(self, kind: str) -> Snapshot:
-        """Return what a worker requested: the metrics of all processes, either raw or as they are shown."""
-        # A writer's one worker keeps its page itself, and asks anew when there are dead letters.
+        """Return the metrics of all processes that a worker asked for, either raw or as they are shown."""
+        # A writer's only worker keeps its page itself, and asks again when there are dead letters.
         interval_s = 0.0 if self._command == "writer" else self._settings.http.metrics_interval_s
         snapshot = await self._gather(interval_s)
         return self._ranking.shown(snapshot) if kind == SHOWN else snapshot
 
     async def _live_records(self, watching: Watching) -> LiveAnswer:
-        """Return what all workers have of a watch. A worker that does not answer in time is left out. Raises TooManyWatches."""
+        """Return the records of all workers for a watch. A worker that does not answer in time is left out. Raises
+        TooManyWatches."""
         questions = [asyncio.create_task(worker.ask_live(watching)) for worker in self._workers.values()]
         if not questions:  # all have ended meanwhile
             return combined([])

@@ -1,4 +1,4 @@
-"""A worker's connection to the process above."""
+"""A worker's connection to its supervisor."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ from collector.telemetry.aggregate import Snapshot
 
 
 class Link:
-    """A worker's connection to the process above. Use: `run` in a task, `started`, `gather`."""
+    """A worker's connection to its supervisor. Run `run` in a task, then call `started`, `gather` and the others."""
 
     def __init__(self, frames: "WorkerFrames", snapshot: Callable[[], Snapshot], live_records: Answering) -> None:
         """Use `open`."""
@@ -39,7 +39,7 @@ class Link:
 
     @classmethod
     async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot], live_records: Answering) -> "Link":
-        """`snapshot` reads this worker's own metrics, `live_records` its own live records."""
+        """Open the connection. `snapshot` returns this worker's own metrics, `live_records` its own live records."""
         return cls(WorkerFrames(*await asyncio.open_unix_connection(sock=connection)), snapshot, live_records)
 
     async def run(self) -> None:
@@ -57,7 +57,7 @@ class Link:
                 self._answers.take(message.number, message.snapshot)
 
     def started(self, waits_for: str | None = None) -> None:
-        """Report that this worker listens. `waits_for`: why it can't do its work yet; reported again without, when it can."""
+        """Report that this worker listens. `waits_for` is why it can't do its work yet; call again without it when it can."""
         self._frames.send(WorkerStarted(waits_for))
 
     async def cannot_run(self, reason: str) -> None:
@@ -66,11 +66,11 @@ class Link:
         await self._frames.close_sent()
 
     async def gather(self) -> Snapshot:
-        """The metrics of all workers, every tenant's too. Raises RequestRefused."""
+        """Return the metrics of all workers, with those of every tenant. Raises RequestRefused."""
         return await self._ask(COMBINED)
 
     async def gather_shown(self) -> Snapshot:
-        """The metrics of all workers, as they are for everyone to see. Raises RequestRefused."""
+        """Return the metrics of all workers in the form that everyone may see. Raises RequestRefused."""
         return await self._ask(SHOWN)
 
     async def live_records(self, watching: Watching) -> LiveAnswer:
