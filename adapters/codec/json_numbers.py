@@ -27,6 +27,7 @@ _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
 _NUMBER_STARTS: Final = byte_table(b"-0123456789")
 _NUMBER_BYTES: Final = byte_table(b"-+.0123456789Ee")
+_MINUSES: Final = byte_table(b"-")
 _MINUS_ZERO: Final = b"-0"
 _CONSTANT_STARTS: Final = byte_table(b"NI")
 # The largest double has this many digits. Converting an integer takes time quadratic in its digits.
@@ -114,21 +115,15 @@ def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
-    position: i64 = find_outside_strings(body, 0, _NUMBER_STARTS, rules)
+    position: i64 = find_outside_strings(body, 0, _MINUSES, rules)
     while position < size:
-        start: i64 = position
-        position += 1
-        rest_at: i64 = position + REST_BYTES
-        while position < size and _NUMBER_BYTES[body[position]]:
-            if position > rest_at:
-                rest_at = position + REST_BYTES
-                rules.rest()
-            position += 1
-        if position - start == len(_MINUS_ZERO) and body[start] == _MINUS and body[start + 1] == _ZERO:
-            writer.write(body[keep:position])
+        end: i64 = position + len(_MINUS_ZERO)
+        begins = position == 0 or not _NUMBER_BYTES[body[position - 1]]
+        if begins and body[position:end] == _MINUS_ZERO and (end == size or not _NUMBER_BYTES[body[end]]):
+            writer.write(body[keep:end])
             writer.write(b".0")
-            keep = position
-        position = find_outside_strings(body, position, _NUMBER_STARTS, rules)
+            keep = end
+        position = find_outside_strings(body, position + 1, _MINUSES, rules)
     if keep == 0:
         return body
     writer.write(body[keep:])
