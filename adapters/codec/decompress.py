@@ -24,7 +24,7 @@ import cramjam
 from zlib_ng import zlib_ng
 
 from adapters.codec.growing_bytes import GrowingBytes
-from adapters.codec.snappy_block import first_elements
+from adapters.codec.snappy_block import announced_bytes, first_elements
 from adapters.errors import INVALID_COMPRESSION, PAYLOAD_TOO_LARGE, RequestRefused
 
 if sys.version_info >= (3, 14):
@@ -192,7 +192,9 @@ def _unsnappy(body: bytes, out: "_Output", beginning_bytes: int) -> _Steps:
     if body.startswith(_SNAPPY_FRAMED):
         raise _invalid(body, "snappy", "the framed format; the block format is what remote write has")
     # Snappy announces its size: check it first, or 1 KB can become 4 GB.
-    announced, start = _snappy_announced_bytes(body)
+    announced, start = announced_bytes(body)
+    if start == 0:
+        raise _invalid(body, "snappy", "no size announced")
     if announced > out.bytes_max:
         raise _too_large(announced, "snappy", out.bytes_max)
     if announced > len(body) * _SNAPPY_RATIO_MAX:
@@ -241,18 +243,6 @@ def _unsnappy_frames(body: bytes, out: "_Output") -> _Steps:
         position += _SNAPPY_CHUNK_HEAD_BYTES + chunk_bytes
         if position > end:
             raise _invalid(body, "snappy", "truncated")
-
-
-def _snappy_announced_bytes(body: bytes) -> tuple[int, int]:
-    """Return the size that a block announces in a varint of 32 bits, and the position where the varint ends."""
-    announced = 0
-    for i, byte in enumerate(body[:5]):
-        announced |= (byte & 127) << (7 * i)
-        if byte < 128:
-            if announced >> 32:
-                break
-            return announced, i + 1
-    raise _invalid(body, "snappy", "no size announced")
 
 
 def _varint(number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Find the first elements of a snappy block, which can be decompressed as a block of their own.
+"""Read the announced size of a snappy block, and find its first elements, which can be decompressed as a block of their own.
 
 A block is decompressed at once, and becomes up to 22 times as large. So its beginning is examined before.
 Format: google/snappy's format_description.txt.
@@ -10,11 +10,27 @@ from mypy_extensions import i64
 
 # More elements are not passed over: elements that short become little more than they are.
 _ELEMENTS_MAX: Final = 500_000
+_VARINT32_BYTES_MAX: Final = 5
 _LITERAL: Final = 0
 _COPY_OF_ONE_BYTE: Final = 1
 _COPY_OF_TWO_BYTES: Final = 2
 # A literal of more bytes has its size behind its tag.
 _LITERAL_BYTES_MAX: Final = 60
+
+
+def announced_bytes(block: bytes) -> tuple[int, int]:
+    """Return the size that a block announces in a varint of 32 bits, and the position where the varint ends; (0, 0) if there is
+    no such size."""
+    announced: i64 = 0
+    position: i64 = 0
+    end: i64 = min(len(block), _VARINT32_BYTES_MAX)
+    while position < end:
+        byte: i64 = block[position]
+        announced |= (byte & 127) << (7 * position)
+        position += 1
+        if byte < 128:
+            return (0, 0) if announced >> 32 else (int(announced), int(position))
+    return 0, 0
 
 
 def first_elements(block: bytes, start: i64, content_bytes: i64) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from typing import Final
 
 import cramjam
 
+from adapters.codec.snappy_block import announced_bytes
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -115,14 +117,9 @@ def _snappy(data: bytes) -> Iterator[bytes]:
 
 def _snappy_block(data: bytes) -> bytes:
     """Decompress a block. Check its announced size first, since that is allocated before decompression."""
-    announced = shift = at = 0
-    while True:
-        byte = data[at]
-        announced |= (byte & 127) << shift
-        at += 1
-        shift += 7
-        if byte < 128:
-            break
+    announced, start = announced_bytes(data)
+    if start == 0:
+        raise Undecodable("a block in snappy announces no size")
     if announced > len(data) * _SNAPPY_RATIO_MAX:
         raise Undecodable(f"a block in snappy announces {announced} bytes, more than it can hold")
     return bytes(cramjam.snappy.decompress_raw(data))
