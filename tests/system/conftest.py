@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.processes.kafka import Kafka
 from support.processes.program import MakeProgram, Program
 
 
@@ -30,3 +31,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
         yield running
     finally:
         running.close()
+
+
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[Kafka]:
+    """A broker of its own for each test, since tests kill it, and the topics have fixed names."""
+    made = Kafka(tmp_path / "kafka")
+    made.start()
+    yield made
+    made.close()

@@ -1,7 +1,6 @@
 """Gateways and writers whose Kafka or ClickHouse is away: what they answer meanwhile, and that they go on by themselves."""
 
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,6 @@ from support.processes.production import ask_server, gateway, is_well, lag_lines
 from support.processes.program import Program, WriterCommand, metric, started
 from support.senders import COUNTS_SQL, Senders, otlp_logs
 from support.waiting import until
-
-
-@pytest.fixture
-def kafka(tmp_path: Path) -> Iterator[Kafka]:
-    """One of its own: it is killed."""
-    made = Kafka(tmp_path / "kafka")
-    made.start()
-    yield made
-    made.close()
 
 
 def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -> None:

@@ -5,13 +5,11 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 import httpx
-import pytest
 from support.processes.clickhouse_server import bridge, server
 from support.processes.kafka import Kafka
 from support.processes.production import WRITING, ask_server, clickhouse_settings, gateway, send_one, writer
@@ -21,15 +19,6 @@ from support.waiting import until
 
 # In a data directory, whatever else is there.
 KEYS = ("keys.json", "keys.json.lock")
-
-
-@pytest.fixture
-def kafka(tmp_path: Path) -> Iterator[Kafka]:
-    """One of its own for each test: the topics have fixed names."""
-    made = Kafka(tmp_path / "kafka")
-    made.start()
-    yield made
-    made.close()
 
 
 def test_the_sum_adds_up_though_a_worker_and_a_writer_are_killed(kafka: Kafka, tmp_path: Path) -> None:
