@@ -212,7 +212,7 @@ class Attribute:
         return REWRITE
 
     def _cut_to(self, key: bytes, text: bytes, sent_bytes: i64) -> i64:
-        """Do what `_cut` does, for a value of `sent_bytes` of which `text` is kept; the marker contains `sent_bytes`."""
+        """Do what `_cut` does, but keep `text` of a value that had `sent_bytes`, which its marker contains."""
         key = self._key_within(key)
         self.is_cut = True
         self.stored_key = key

@@ -283,7 +283,7 @@ class MetricsEnvelope(Envelope):
         return self.builder.add(metric, self.accepted, len(metric) - self.points_bytes)
 
     def _take_in_pieces(self) -> None:
-        """Add the same points as several metrics, each of which fits a message."""
+        """Add the same points as several metrics that each fit a message."""
         cursor = self.cursor
         buffer = self.buffer
         builder = self.builder

@@ -234,7 +234,7 @@ class WriteRequestScan:
             self._reject(reason, series, 0, 0, 0, exemplars)
 
     def take_description(self, series: Series, reason: i64) -> None:
-        """Accept or reject a series of which only the description is known."""
+        """Accept or reject a series whose description alone is known."""
         if reason == 0:
             size: i64 = 11 + len(series.attributes)
             group = self._metric(series, SUMMARY, b"", b"", field_size(size))

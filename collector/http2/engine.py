@@ -675,7 +675,7 @@ class Http2Engine:
             raise Http2Error(ENHANCE_YOUR_CALM)
 
     def _charge(self, stream: Stream | None) -> None:
-        """Charge a small frame on a stream, of which the first ones are free. Raises Http2Error."""
+        """Charge a small frame on a stream; the first ones are free. Raises Http2Error."""
         if stream is not None and stream.free_frames > 0:
             stream.free_frames -= 1
         else:

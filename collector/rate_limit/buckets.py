@@ -52,7 +52,7 @@ class Steady:
 
 
 class _Bucket:
-    """A bucket, of which `used` was used at the time `at`. It refills by the rates of `plan`."""
+    """A bucket that had used `used` at the time `at`. It refills by the rates of `plan`."""
 
     __slots__ = ("at", "plan", "used")
 

@@ -150,7 +150,7 @@ class Leaders:
         self, node: int, partitions: Collection[Partition], time: int
     ) -> tuple[dict[Partition, int], dict[Partition, Exception]]:
         """Return the first offset of each partition (`time` is EARLIEST) or the next one to be written (LATEST), and errors for
-        partitions of which it is not known. Raises KafkaError, OSError, ValueError."""
+        partitions whose offset is not known. Raises KafkaError, OSError, ValueError."""
         indexes: defaultdict[str, list[int]] = defaultdict(list)
         for partition in partitions:
             indexes[partition.topic].append(partition.index)

@@ -15,7 +15,7 @@ PAGES_OF = 4096
 
 
 def written(size_bytes: int, bytes_max: int, piece_bytes: int = MIB) -> GrowingBytes:
-    """Pieces that differ, and the last of which may be short."""
+    """Different pieces; the last one may be short."""
     growing = GrowingBytes(bytes_max)
     for start in range(0, size_bytes, piece_bytes):
         growing.write(piece(start, min(piece_bytes, size_bytes - start)))

@@ -649,7 +649,7 @@ def test_a_body_that_is_no_request_is_malformed(body: bytes) -> None:
 @pytest.mark.parametrize("number", ["-0", "-0.0", '"-0"', "-0e3", "0", "-0.5", "-10"])
 @pytest.mark.parametrize("before", ["", '"later":1,"later":2,', f'"later":"{"x" * 400_000} -0",'])
 def test_a_zero_keeps_its_sign(number: str, before: str) -> None:
-    """Go writes minus zero as -0, of which a parser makes an integer. Read in one pass, by the other reader, and in slices."""
+    """Go writes minus zero as -0, which a parser reads as an integer. Read in one pass, by the other reader, and in slices."""
     point = f'{{"asDouble":{number}}},{{"asInt":-0}},{{"asDouble": {number} }}'
     metrics = f'[{{"name":"pod-0","gauge":{{"dataPoints":[{point}]}}}}]'
     body = f'{{{before}"resourceMetrics":[{{"scopeMetrics":[{{"metrics":{metrics}}}]}}]}}'

@@ -44,7 +44,7 @@ async def test_a_range_in_doubt_is_not_cut() -> None:
 
 
 class Partly:
-    """Has batches of which a fetch returns a part, and counts what it was asked for."""
+    """Has batches that a fetch returns in parts, and counts its requests."""
 
     def __init__(self, *sizes: int) -> None:
         self.sizes = sizes
