@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 async def eventually(what: Callable[[], object] | Callable[[], Awaitable[object]], timeout_s: float = TIMEOUT_S) -> None:

@@ -93,10 +93,11 @@ def test_a_mistake_is_named(options: list[str], status: int, said: str, tmp_path
 
 def test_it_goes_on_while_the_collector_is_away(make_program: MakeProgram, tmp_path: Path) -> None:
     """It says so once, and shows what is accepted after a restart; over HTTP and beside the collector."""
-    running = make_program()
-    running.start()
-    key = keys.create(running.data_dir / "keys.json", tenant="t", scope=Scope.ADMIN, plan="Unlimited", now=datetime.now(UTC))
+    keys_file = tmp_path / "keys.json"
+    key = keys.create(keys_file, tenant="t", scope=Scope.ADMIN, plan="Unlimited", now=datetime.now(UTC))
     (tmp_path / "key").write_text(key.text)
+    running = make_program(tenants__keys_file=keys_file)
+    running.start()
     places = tmp_path / "beside", tmp_path / "http"
     for place in places:
         place.mkdir()
