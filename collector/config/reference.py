@@ -1,4 +1,4 @@
-"""Every setting by its name: its variable, its flag, what it may be, its default, and its value."""
+"""List every setting: its key, environment variable, flag, allowed values, default, and value in force."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from collector.config.values import Kind, number_text, size_text
 
 ENVIRONMENT_PREFIX: Final = "INFRASAGE_"
 
-# The settings that commands take as flags.
+# The flag of each setting that commands take as one.
 FLAGS: Final = {
     "data_dir": "--data-dir",
     "host": "--host",
@@ -23,6 +23,7 @@ FLAGS: Final = {
     "kafka.bootstrap": "--kafka",
     "kafka.topics": "--topic",
     "clickhouse.url": "--clickhouse",
+    "clickhouse.shards_cluster": "--cluster",
     "gateway.workers": "--workers",
     "writer.port": "--port",
     "tenants.keys_file": "--keys-file",
@@ -32,37 +33,39 @@ FLAGS: Final = {
 
 
 class Setting(NamedTuple):
-    """One setting, as messages and the reference have it."""
+    """One setting, for messages and the reference."""
 
-    key: str  # http.port
+    key: str  # such as http.port
     field: FieldInfo
 
     @property
     def variable(self) -> str:
+        """Return the name of the environment variable, such as INFRASAGE_HTTP__PORT."""
         return ENVIRONMENT_PREFIX + self.key.upper().replace(".", "__")
 
     @property
     def allowed(self) -> str:
-        """Describe the allowed values: a whole number from 0 to 65535."""
+        """Return the allowed values in words, such as: a whole number from 0 to 65535."""
         return allowed_text(self.field)
 
     @property
     def default(self) -> str:
-        """The default as one would write it."""
+        """Return the default as TOML."""
         return toml_text(self.field.get_default(call_default_factory=True), self.is_size)
 
     @property
     def is_size(self) -> bool:
+        """Return whether the value is a number of bytes."""
         return any(isinstance(item, Kind) and item.name.endswith("a size") for item in self.field.metadata)
 
     @property
     def is_secret(self) -> bool:
-        """Its value is never shown."""
+        """Return whether the value must never be shown."""
         return SecretStr in get_args(self.field.annotation)
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel], list[Setting]]]:
-    """Every section by name, the one without a name first, with its settings."""
+    """Yield every section: its name, its class and its settings. The first has no name: the settings outside of any section."""
     top = [Setting(name, field) for name, field in Settings.model_fields.items() if section_of(field) is None]
     yield "", Settings, top
     for name, field in Settings.model_fields.items():
@@ -72,7 +75,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel], list[Setting]]]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section that a field is; None for a setting."""
+    """Return the class of the section that a field holds; None if the field is a setting."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
@@ -81,7 +84,7 @@ SETTINGS: Final[dict[str, Setting]] = {setting.key: setting for _, _, listed in 
 
 
 def allowed_text(field: FieldInfo) -> str:
-    """Return in words what a setting may be."""
+    """Return the allowed values of a setting in words."""
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(get_args(field.annotation))
     if field.annotation is bool:
@@ -98,7 +101,7 @@ def allowed_text(field: FieldInfo) -> str:
 
 
 def toml_text(value: object, is_size: bool) -> str:
-    """Return the value as TOML has it."""
+    """Return a value as TOML. `is_size`: a number is one of bytes."""
     if value is None:
         return '"none"'
     if isinstance(value, dict):
@@ -111,7 +114,7 @@ def toml_text(value: object, is_size: bool) -> str:
 
 
 def _table_written(tables: Mapping[str, BaseModel]) -> str:
-    """Return the table as TOML has it on one line."""
+    """Return a table of tables as TOML, on one line."""
     written = []
     for name, table in tables.items():
         inner = [
@@ -123,7 +126,7 @@ def _table_written(tables: Mapping[str, BaseModel]) -> str:
 
 
 def value_of(settings: Settings, setting: Setting) -> object:
-    """Return the value in force."""
+    """Return the value of a setting in `settings`."""
     value: object = settings
     for part in setting.key.split("."):
         value = getattr(value, part)

@@ -145,6 +145,15 @@ def test_the_schema_can_be_shown_for_a_cluster(monkeypatch: pytest.MonkeyPatch) 
     assert "ENGINE = ReplicatedMergeTree" in shown
 
 
+@pytest.mark.parametrize("command", ["apply", "plan"])
+def test_the_cluster_of_shards_is_a_flag(command: str) -> None:
+    """It is checked with the other settings, and a problem names the flag."""
+    done = invoke("schema", command, "--cluster", "every")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: clickhouse.shards_cluster is every, which needs clickhouse.url")
+    assert done.stderr.endswith("(clickhouse.shards_cluster: --cluster)\n")
+
+
 def test_a_server_that_is_away_is_named() -> None:
     """Query and schema apply say where they asked, in one line; the password is not in it."""
     for arguments in (["query", "SELECT 1"], ["schema", "apply"]):
