@@ -1,1 +1,1 @@
-"""The settings: what there is, where values come from, and how they are checked."""
+"""The settings: their names and types, the sources of their values, and their checks."""

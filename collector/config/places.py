@@ -1,11 +1,11 @@
-"""Places to listen: addresses, and `HOST:PORT` or `unix:/PATH`, as settings write them."""
+"""Read the places to listen on from settings: addresses, and `HOST:PORT` or `unix:/PATH`."""
 
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
 UNIX: Final = "unix:"
-# Linux takes 107 bytes and a zero.
+# Linux takes a path of at most 107 bytes, and a zero byte.
 PATH_BYTES_MAX: Final = 107
 _PLACES_MAX: Final = 16
 _PLACE: Final = re.compile(r"([\w.%-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})", re.ASCII)
@@ -35,7 +35,7 @@ Place = TcpPlace | UnixPlace
 
 
 def read_hosts(text: str) -> tuple[str, ...]:
-    """The addresses in a setting. Raises ValueError."""
+    """Return the addresses in a setting: at most _PLACES_MAX, each once. Raises ValueError."""
     hosts = tuple(entry.strip() for entry in text.split(","))
     if len(hosts) > _PLACES_MAX or not all(_HOST.fullmatch(host) for host in hosts) or len(set(hosts)) < len(hosts):
         raise ValueError("not addresses")
@@ -43,7 +43,7 @@ def read_hosts(text: str) -> tuple[str, ...]:
 
 
 def read_places(text: str) -> tuple[Place, ...]:
-    """The places in a setting. Raises ValueError."""
+    """Return the places in a setting: at most _PLACES_MAX, each once; none if `text` is empty. Raises ValueError."""
     places = tuple(_place(entry.strip()) for entry in text.split(",")) if text else ()
     if len(places) > _PLACES_MAX or len(set(places)) < len(places):
         raise ValueError("not places")
@@ -51,6 +51,7 @@ def read_places(text: str) -> tuple[Place, ...]:
 
 
 def _place(text: str) -> Place:
+    """Return the place that is written `HOST:PORT` or `unix:/PATH`. Raises ValueError."""
     if text.startswith(UNIX):
         path = Path(text.removeprefix(UNIX)).expanduser()
         if not path.is_absolute() or len(str(path).encode()) > PATH_BYTES_MAX or "\0" in text:

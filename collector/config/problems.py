@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words.
+"""Describe what is wrong with a configuration.
 
 Invariants:
 1. A problem names the setting, its value, what is allowed, and the line of the file or the variable to change.
@@ -15,12 +15,12 @@ from typing import Final
 from collector.config.reference import SETTINGS, Setting, allowed_text, sections
 from collector.config.tenants import PLAN_NAME_MAX, PlanLimits
 
-# What is written in a secret's place.
+# Shown instead of a secret.
 MASKED: Final = "********"
 
 
 class ConfigError(Exception):
-    """The configuration can't be used. `problems`: one line for each setting that is wrong."""
+    """The configuration can't be used. `problems` has one line for each setting that is wrong."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -30,28 +30,31 @@ class ConfigError(Exception):
 def problem(
     location: tuple[int | str, ...], message: str, given: Mapping[str, tuple[object, str]], within: Mapping[str, str]
 ) -> str:
-    """Return one line for a setting that is wrong: where it was given, what is wrong with it, and what would be right."""
+    """Return one line for a setting that is wrong: where it was given, what is wrong with it, and what is allowed.
+
+    `location` and `message` are pydantic's. `given` has the value and the origin of each setting by its key. `within` has the
+    origins of the contents of tables."""
     key = ".".join(str(part) for part in location)
     if location and location[0] in SETTINGS and len(location) > 1:
         value, origin = given[str(location[0])]
-        if isinstance(value, dict):  # from the file: in the environment it is text
+        if isinstance(value, dict):  # from the file; from the environment it is text
             origin = within.get(key) or within.get(f"{location[0]}.{location[1]}") or origin
         return f"{origin}: {_problem_in_table(key, location, message)}"
-    if key not in SETTINGS:  # between settings, from _agree
+    if key not in SETTINGS:  # a disagreement between settings, from Settings._agree
         named = [f"{name}: {given[name][1]}" for name in SETTINGS if name in message and name in given]
         return message.removeprefix("Value error, ") + (f" ({'; '.join(named)})" if named else "")
     setting = SETTINGS[key]
     value, origin = given[key]
-    # A URL that is refused may be so for the password in it.
+    # A URL may be refused because of the password in it.
     hidden = setting.is_secret or (setting.field.annotation is str and "@" in str(value))
     shown = MASKED if hidden else value_text(value)
     return f"{origin}: {key} = {shown} is not allowed: must be {setting.allowed} (default: {setting.default})"
 
 
 def _problem_in_table(key: str, location: tuple[int | str, ...], message: str) -> str:
-    """Of one of the tables in `plans`."""
+    """Return what is wrong in one of the tables of `plans`, without its origin."""
     name = str(location[-1])
-    if name == "[key]":  # pydantic's way of saying that it is not the table
+    if name == "[key]":  # pydantic's name for the table's own name, which is wrong
         called = value_text(location[1])
         return f"a plan can't be called {called}: it must be text without spaces of 1 to {PLAN_NAME_MAX} characters"
     field = PlanLimits.model_fields.get(name)
@@ -63,18 +66,18 @@ def _problem_in_table(key: str, location: tuple[int | str, ...], message: str) -
 
 
 def value_text(value: object) -> str:
-    """Return a value as a message shows it: the beginning of its JSON."""
+    """Return a value as a message shows it: its JSON, cut after 80 characters."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def unknown_setting(key: str) -> str:
-    """Return what is wrong with a setting that there is not, and which was probably meant."""
+    """Return that there is no such setting, with the name that was probably meant."""
     section, _, name = key.rpartition(".")
     if section and section not in section_names():
         return f"there is no section [{section}]{suggest(section, section_names())}"
     close = suggest(key, SETTINGS)
-    # The right name in the wrong section, or in none, is not close by spelling alone.
+    # A right name in a wrong section, or in none, is not found by its spelling alone.
     elsewhere = [known for known in SETTINGS if known.rpartition(".")[2] == name]
     if elsewhere:
         close = f"; did you mean {' or '.join(elsewhere)}?"
@@ -87,6 +90,6 @@ def section_names() -> list[str]:
 
 
 def suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    """Return the name that was probably meant, as the end of a message; nothing where none is near."""
+    """Return the end of a message with the known name that was probably meant; empty if none is similar."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""The sections of the processes: the gateway's, the writer's, the log, the shutdown, and audits."""
+"""The sections of the settings for processes: gateway, writer, logging, shutdown, and audit."""
 
 from typing import Literal
 
@@ -10,13 +10,13 @@ from collector.config.values import GIB, MIB, Bytes, Number, Port, Section, Whol
 class Gateway(Section):
     """The gateway command."""
 
-    workers: Whole = limit(1, 1, 256, "Processes that share the ports; about one a core.")
+    workers: Whole = limit(1, 1, 256, "Processes that share the ports: about one for each core.")
 
 
 class WriterSection(Section):
-    """From the broker into the store."""
+    """The writer, which stores the messages of the broker."""
 
-    port: Port = Field(default=8081, description="Port of the writer command's own /healthz and /metrics. 0: any free port.")
+    port: Port = Field(default=8081, description="Port of the writer command, for /healthz and /metrics. 0: any free port.")
 
     bytes_max: Bytes = limit(16 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
     row_bytes_max: Bytes = limit(
@@ -29,13 +29,13 @@ class WriterSection(Section):
         1000,
         1,
         1_000_000,
-        "Refused inserts in the search for data that ClickHouse can't read. After that, whole records become dead letters.",
+        "Refused inserts in one search for data that ClickHouse can't read. After that, whole records become dead letters.",
     )
     linger_ms: Number = limit(
         500,
         0,
         60_000,
-        "Milliseconds from one insert of a topic to the next, unless that is full. The first after a pause begins at once.",
+        "Milliseconds from one insert of a topic to the next, unless the next is full. The first after a pause begins at once.",
     )
     retry_min_s: Number = limit(0.1, 0.001, 3600, "Seconds before a failed insert is tried again, at first; doubles each time.")
     retry_max_s: Number = limit(30, 0.001, 3600, "Seconds before a failed insert is tried again, at most.")
@@ -44,7 +44,7 @@ class WriterSection(Section):
 class Logging(Section):
     """The collector's own log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The lowest level that is logged.")
     requests: bool = Field(
         default=False,
         description="Whether each request is logged, at info: route, answer, tenant, key id, size, time, and how many items"
@@ -54,21 +54,24 @@ class Logging(Section):
         10,
         0,
         86_400,
-        "Least seconds between two lines about one tenant whose items or requests were rejected, repaired, refused or limited;"
-        " each has the reasons and an example. 0: no such lines.",
+        "Least seconds between two lines about one tenant whose items or requests were rejected, repaired, refused or limited."
+        " Each line has the reasons and an example. 0: no such lines.",
     )
-    format: Literal["auto", "json", "console"] = Field(default="auto", description="auto: console on a terminal, else json.")
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="The form of a line. auto: console on a terminal, else json."
+    )
 
 
 class Shutdown(Section):
-    """How the collector ends at SIGTERM or SIGINT."""
+    """The shutdown at SIGTERM or SIGINT."""
 
     lame_duck_s: Number = limit(
         3,
         0,
         600,
         "Seconds after SIGTERM for which requests are still accepted, while /healthz and gRPC's health service report the end"
-        " and answers ask clients to go elsewhere. 0: none. Not waited for after SIGINT, or if nobody was connected for 10 s.",
+        " and answers ask clients to go elsewhere. 0: none. It is left out after SIGINT, or if no client was connected for 10"
+        " s.",
     )
     timeout_s: Number = limit(
         15, 0.1, 3600, "Seconds after lame_duck_s within which requests in flight are finished and everything is closed."
@@ -76,9 +79,11 @@ class Shutdown(Section):
 
 
 class Audit(Section):
-    """The audit that runs by itself, where the store is written: what the command `audit` finds, as metrics."""
+    """Scheduled audits, which run in the process that writes to the store. They show the results of `audit` as metrics."""
 
-    interval_s: Number = limit(3600, 0, 604_800, "Seconds from one audit to the next; each judges what came since. 0: never.")
+    interval_s: Number = limit(
+        3600, 0, 604_800, "Seconds from one audit to the next. Each judges the requests since the last. 0: never."
+    )
     delay_s: Number = limit(
         300,
         1,

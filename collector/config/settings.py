@@ -1,4 +1,4 @@
-"""All settings in one object, and the rules between sections."""
+"""All settings in one object, and the rules between settings."""
 
 import warnings
 from pathlib import Path
@@ -29,35 +29,38 @@ from collector.config.values import (
 from collector.tenancy.plans import Plan
 from collector.tenancy.plans import plans as all_plans
 
-# pydantic's own `schema` is a method of its first version, which nothing here calls.
+# The field hides pydantic's deprecated method `schema`, which nothing here calls.
 warnings.filterwarnings("ignore", 'Field name "schema" in "Settings" shadows an attribute', UserWarning)
 
 
 class Settings(Section):
-    """All settings. `Settings()` is the defaults; `load` reads a file, the environment and flags."""
+    """All settings. `Settings()` has the defaults. `sources.load` reads a file, the environment and flags."""
 
     data_dir: Location = Field(
-        default=Path("data"), description="Where the log and the store are; relative to the working directory."
+        default=Path("data"),
+        description="The directory of the log and the store. A relative path begins at the working directory.",
     )
     data_dir_wait_s: Number = limit(
         60,
         0,
         86_400,
-        "Seconds to wait while a command, as `audit`, or a collector that is starting or ending has data_dir in use.",
+        "Seconds to wait while data_dir is in use by a command, as `audit`, or by a collector that is starting or ending.",
     )
     host: Hosts = Field(
         default="127.0.0.1",
-        description="Addresses to listen on, with commas between. 0.0.0.0: every IPv4 address of the machine. ::: every one,"
-        " IPv4's too.",
+        description="Addresses to listen on, with commas between. 0.0.0.0: all IPv4 addresses of the machine. ::: all"
+        " addresses, of IPv6 and IPv4.",
     )
     unix_socket_mode: FileMode = Field(
-        default="0660", description="Who may connect to the Unix sockets of http.listen, http.otlp_listen and grpc.listen."
+        default="0660",
+        description="Mode of the Unix sockets of http.listen, http.otlp_listen and grpc.listen: who may connect.",
     )
     open_files_reserve: Whole = limit(
         1024,
         16,
         1_000_000,
-        "File descriptors that connections leave to the log, the store and Kafka; at most half of what the process may open.",
+        "File descriptors that connections leave to the log, the store and Kafka; at most half of those that the process may"
+        " open.",
     )
     http: Http = Field(default_factory=Http)
     grpc: Grpc = Field(default_factory=Grpc)
@@ -81,18 +84,18 @@ class Settings(Section):
         dict[Annotated[str, MinLen(1), MaxLen(PLAN_NAME_MAX), AfterValidator(no_whitespace)], PlanLimits],
         BeforeValidator(to_tables),
         Kind("tables [plans.NAME], or in the environment JSON"),
-    ] = Field(default_factory=dict, description="Plans beside Free, Pro and Unlimited: see below.")
+    ] = Field(default_factory=dict, description="Plans beside Free, Pro and Unlimited: see [plans.NAME].")
     dead_letters: DeadLettersSection = Field(default_factory=DeadLettersSection)
     audit: Audit = Field(default_factory=Audit)
 
     @property
     def message_bytes_largest(self) -> int:
-        """The largest message that topics must take."""
+        """Return the size of the largest message that topics must take, in bytes."""
         return max(self.broker.message_bytes_max, self.validation.item_bytes_max)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """What no setting can say alone."""
+        """Check the rules between settings. Raises ValueError."""
         ports: dict[int, str] = {}
         for name, port in (
             ("http.port", self.http.port),
@@ -107,7 +110,7 @@ class Settings(Section):
         if self.writer.retry_min_s > self.writer.retry_max_s:
             raise ValueError(
                 f"writer.retry_min_s is {self.writer.retry_min_s:g} and writer.retry_max_s {self.writer.retry_max_s:g}:"
-                " the first may not be the larger"
+                " the first must be at most the second"
             )
         self._agree_on_sizes()
         if self.tls.cert_file is None:
@@ -123,7 +126,7 @@ class Settings(Section):
         return self
 
     def _agree_on_sizes(self) -> None:
-        """Raises ValueError."""
+        """Check sizes against each other. Raises ValueError."""
         if self.broker.message_row_bytes_max < 2 * self.broker.message_bytes_max:
             raise ValueError(
                 f"broker.message_row_bytes_max is {size_text(self.broker.message_row_bytes_max)}, less than twice"
@@ -141,7 +144,7 @@ class Settings(Section):
             raise ValueError(
                 f"store.insert_memory_bytes_max is {size_text(self.store.insert_memory_bytes_max)}, less than"
                 f" {INSERT_MEMORY_FACTOR} times broker.message_row_bytes_max, {size_text(insert_memory)}: the insert of one"
-                " message could need more, and what comes behind it would wait"
+                " message could need more, and later messages would wait"
             )
         in_flight = int(self.broker.in_flight_bytes_max * self.tenants.in_flight_share_max)
         for name, size in (
@@ -151,7 +154,7 @@ class Settings(Section):
             ),
             ("grpc.message_bytes_max", self.grpc.message_bytes_max),
         ):
-            # Otherwise such a request would be asked to come again for ever.
+            # Otherwise the sender of such a request would retry forever.
             if size > in_flight:
                 raise ValueError(
                     f"broker.in_flight_bytes_max times tenants.in_flight_share_max is {size_text(in_flight)}, less than {name},"
@@ -159,10 +162,11 @@ class Settings(Section):
                 )
 
     def plans_by_name(self) -> dict[str, Plan]:
-        """All there are, the built-in ones too."""
+        """Return all plans, with the built-in ones. Raises ValueError if one is invalid."""
         return all_plans({name: plan.model_dump() for name, plan in self.plans.items()})
 
     def _agree_on_kafka(self) -> None:
+        """Check that no setting of Kafka lacks another that it needs, or would not be used. Raises ValueError."""
         kafka = self.kafka
         if kafka.topics and not kafka.bootstrap:
             raise ValueError(f"kafka.topics is {kafka.topics}, which needs kafka.bootstrap")
@@ -173,7 +177,7 @@ class Settings(Section):
                 raise ValueError(
                     f"kafka.security is {kafka.security}, which needs kafka.username and kafka.password or kafka.password_file"
                 )
-        # A password that is given is expected to be used.
+        # A user who gives a password expects it to be used.
         elif kafka.username or kafka.password is not None:
             raise ValueError(f"kafka.username or kafka.password is given, but kafka.security is {kafka.security}, without SASL")
         if not kafka.security.endswith("SSL"):
@@ -184,6 +188,7 @@ class Settings(Section):
             raise ValueError("kafka.key_file is given without kafka.cert_file, whose key it would be")
 
     def _agree_on_volumes(self) -> None:
+        """Check the settings of storage policies and volumes against each other. Raises ValueError."""
         store = self.store
         if store.cold_volume and store.cold_after_days is None:
             raise ValueError(f"store.cold_volume is {store.cold_volume}, which needs store.cold_after_days")
@@ -196,6 +201,7 @@ class Settings(Section):
                 )
 
     def _agree_on_shards(self) -> None:
+        """Check the settings of shards against each other. Raises ValueError."""
         clickhouse = self.clickhouse
         if clickhouse.shards_cluster and not clickhouse.url:
             raise ValueError(
@@ -208,6 +214,7 @@ class Settings(Section):
             )
 
     def _agree_on_plans(self) -> None:
+        """Check the plans, the plan of requests without a key, and the settings of Redis. Raises ValueError."""
         try:
             known = self.plans_by_name()
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Show the settings in force, and where each came from, as a file that can be read again."""
+"""Show the settings in force, and the origin of each, as a file that can be read again."""
 
 from collector.config.reference import sections, toml_text, value_of
 from collector.config.settings import Settings
@@ -6,7 +6,9 @@ from collector.config.sources import Loaded
 
 
 def in_force(settings: Settings) -> list[tuple[str, str, bool, str]]:
-    """Return each setting's key, its value as text, whether that is the default, and its description. Secrets are left out."""
+    """Return each setting's key, its value as text, whether it is the default, and its description.
+
+    The text of a secret says only whether it is given."""
     found = []
     for _, _, listed in sections():
         for setting in listed:
@@ -21,8 +23,9 @@ def in_force(settings: Settings) -> list[tuple[str, str, bool, str]]:
 
 
 def show(loaded: Loaded) -> str:
-    """All settings as TOML that `load` reads back, each that is not at its default with where it came from. Secrets are left
-    out; the files that they are in are not."""
+    """Return all settings as TOML that `load` reads back. Each setting that was given has its origin in a comment.
+
+    Secrets are left out; the names of their files are not."""
     out: list[str] = []
     for section, _, listed in sections():
         out += ["", f"[{section}]"] if section else []
@@ -31,7 +34,7 @@ def show(loaded: Loaded) -> str:
             origin = loaded.origins.get(setting.key)
             name = setting.key.rpartition(".")[2]
             if setting.is_secret:
-                # Neither the secret, nor anything that would be taken for it when this is read back.
+                # A comment: no value that would be taken for the secret when the file is read back.
                 out.append(f"# {name}: {f'given, not shown; {origin}' if value is not None else 'none'}")
                 continue
             line = f"{name} = {toml_text(value, setting.is_size)}"

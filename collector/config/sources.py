@@ -1,4 +1,4 @@
-"""Read the settings from a file, the environment and flags, the later over the earlier.
+"""Read the settings from a file, the environment and flags. The environment replaces the file, and flags replace both.
 
 Nothing else in the program reads a configuration file or the environment.
 """
@@ -16,12 +16,12 @@ from collector.config.problems import ConfigError, problem, section_names, sugge
 from collector.config.reference import ENVIRONMENT_PREFIX, FLAGS, SETTINGS, section_of
 from collector.config.settings import Settings
 
-# Read by setup.py when the package is built; still in the environment if the same shell builds and runs.
+# setup.py reads it when the package is built. It is in the environment if the same shell builds and runs.
 _NOT_SETTINGS: Final = frozenset({"INFRASAGE_UNCOMPILED"})
 
 
 class Loaded(NamedTuple):
-    """Settings, and for each key that is not at its default, where its value came from."""
+    """The settings, and the origin of each value that was given, by key."""
 
     settings: Settings
     origins: dict[str, str]
@@ -32,12 +32,13 @@ def load(
     flags: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """The file, the environment over it, and `flags` (by key of FLAGS: {"http.port": 8080}) over both. Raises ConfigError.
+    """Return the settings in `file`, replaced by those of the environment, and these by `flags`.
 
-    `environment` is the process's unless given.
+    `flags` are by key of FLAGS: {"http.port": 8080}. `environment` is the process's unless given. Raises ConfigError with every
+    problem.
     """
     given: dict[str, tuple[object, str]] = {}
-    within: dict[str, str] = {}  # where the contents of a table are, by key
+    within: dict[str, str] = {}  # the origins of the contents of tables, by key
     problems: list[str] = []
     if file is not None:
         _read_file(file, given, within, problems)
@@ -60,6 +61,7 @@ def load(
 
 
 def _read_file(file: Path, given: dict[str, tuple[object, str]], within: dict[str, str], problems: list[str]) -> None:
+    """Add the settings of a TOML file to `given`. Raises ConfigError if the file can't be read or parsed."""
     try:
         text = file.read_bytes().decode()
         table = tomllib.loads(text)
@@ -71,7 +73,7 @@ def _read_file(file: Path, given: dict[str, tuple[object, str]], within: dict[st
         raise ConfigError([f"{file} is not TOML: {error}"]) from None
     lines = _lines(text)
     for name, value in table.items():
-        if name in SETTINGS and isinstance(value, dict):  # tables with names of the user's own
+        if name in SETTINGS and isinstance(value, dict):  # tables whose names the user chooses: plans
             within.update({key: f"{file}, line {line}" for key, line in lines.items() if key.startswith(f"{name}.")})
             given[name] = (value, f"{file}, line {lines[name]}" if name in lines else next(iter(within.values()), str(file)))
             continue
@@ -92,8 +94,9 @@ def _read_file(file: Path, given: dict[str, tuple[object, str]], within: dict[st
 
 
 def _read_environment(environment: Mapping[str, str], given: dict[str, tuple[object, str]], problems: list[str]) -> None:
+    """Add the settings of the environment's variables to `given`."""
     by_variable = {setting.variable: setting for setting in SETTINGS.values()}
-    # Kubernetes puts variables of every service into every container; one named infrasage… looks like our settings.
+    # Kubernetes sets variables for each service in each container. Those of a service named infrasage… look like settings.
     services = tuple(name.removesuffix("SERVICE_HOST") for name in environment if name.endswith("_SERVICE_HOST"))
     for variable in sorted(environment):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_SETTINGS:
@@ -106,7 +109,7 @@ def _read_environment(environment: Mapping[str, str], given: dict[str, tuple[obj
 
 
 def _read_secrets(given: dict[str, tuple[object, str]], problems: list[str]) -> None:
-    """Set each secret to the contents of its file."""
+    """Set each secret whose file is given to the contents of the file."""
     for setting in SETTINGS.values():
         file_key = f"{setting.key}_file"
         path, origin = given.get(file_key, (None, ""))
@@ -132,7 +135,7 @@ _KEY: Final = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Return the line of each key, and of each section, of a TOML text. Inexact only within multi-line values."""
+    """Return the line number of each key and section of a TOML text. Only multi-line values can make it inexact."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -147,4 +150,5 @@ def _lines(text: str) -> dict[str, int]:
 
 
 def _plain(key: str) -> str:
+    """Return a dotted TOML key without spaces and quotation marks."""
     return ".".join(part.strip(" \"'") for part in key.split("."))

@@ -1,4 +1,4 @@
-"""The types of settings: how each value is read, checked, and named in messages."""
+"""The types of settings: how a value of each is read, checked, and described in messages."""
 
 import json
 import re
@@ -17,29 +17,31 @@ from collector.tenancy.origins import ORIGINS_MAX, origin_problem
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
-# 50 years. ClickHouse adds days to times of 32 bits, which end in 2106; past that it is 1970 again, and all rows are too old.
+# 50 years. ClickHouse adds days to times of 32 bits, which end in 2106. Later times begin at 1970 again, so all rows would be
+# too old.
 DAYS_MAX: Final = 18_262
 _UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
 _SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
-# A name, an IPv4 address, or an IPv6 address in brackets; and a port.
 _PATH_PREFIX: Final = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-# As the Collector's kafka exporter names its topics by itself: that of traces is otlp_spans.
+# The default topics of the OpenTelemetry Collector's kafka exporter. That of traces is otlp_spans.
 _SIGNALS_OF_TOPICS: Final = {**{f"otlp_{signal}": signal for signal in SIGNAL_TOPICS}, "otlp_spans": "traces"}
 _OUR_TOPICS: Final = "infrasage."
+# A name, an IPv4 address, or an IPv6 address in brackets; and a port.
 _SERVER: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
 
 def _no_boolean(value: object) -> object:
-    # Python's true is the integer 1; `port = true` is a mistake all the same.
+    """Return a value that is no boolean. Raises ValueError."""
+    # Python's True is the integer 1, so `port = true` would pass as a number.
     if isinstance(value, bool):
         raise ValueError("not a number")
     return value
 
 
 def _to_bytes(value: object) -> object:
-    """64 MiB is 67108864; a bare number is bytes."""
+    """Return a size in bytes: "64 MiB" is 67108864, and a number without a unit is in bytes. Raises ValueError."""
     if isinstance(value, str):
         match = _SIZE.fullmatch(value)
         unit = _UNITS.get(match[2].lower() or "b") if match else None
@@ -50,7 +52,7 @@ def _to_bytes(value: object) -> object:
 
 
 def _to_optional(value: object) -> object:
-    """TOML and the environment have no null: the word none."""
+    """Return None for the word none, since TOML and the environment have no null. Raises ValueError for a boolean."""
     return None if value in ("", "none") else _no_boolean(value)
 
 
@@ -73,7 +75,7 @@ def no_whitespace(value: str) -> str:
 
 
 def _servers(value: str) -> str:
-    """HOST:PORT,HOST:PORT as every client of Kafka takes it; or nothing."""
+    """Return HOST:PORT,HOST:PORT as clients of Kafka take it, or an empty text. Raises ValueError."""
     for server in value.split(",") if value else ():
         match = _SERVER.fullmatch(server)
         if match is None or not 1 <= int(match[1]) <= 65535:
@@ -82,7 +84,9 @@ def _servers(value: str) -> str:
 
 
 def _server_url(value: str) -> str:
-    """Who asks, and for what, are settings of their own: a password here would be shown and logged."""
+    """Return the URL of a server, or an empty text. Raises ValueError.
+
+    The user and the database are settings of their own. A password in a URL would be shown and logged."""
     if not value:
         return value
     url = urlsplit(value)
@@ -94,7 +98,7 @@ def _server_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    """As _server_url; the number of a database may follow."""
+    """Return the URL of a Redis, perhaps with the number of a database, or an empty text. Raises ValueError."""
     if not value:
         return value
     url = urlsplit(value)
@@ -106,7 +110,7 @@ def _redis_url(value: str) -> str:
 
 
 def to_tables(value: object) -> object:
-    """From the environment they come as JSON."""
+    """Return tables, which come as JSON from the environment. Raises ValueError."""
     if isinstance(value, str):
         try:
             return json.loads(value)
@@ -171,12 +175,12 @@ def _attribute_keys(value: str) -> str:
 
 
 def attribute_keys(value: str) -> tuple[str, ...]:
-    """Return the keys that an AttributeKeys names."""
+    """Return the keys in a value of the type AttributeKeys."""
     return tuple(_list_of(value))
 
 
 def days_of_tenants(value: str) -> dict[str, int]:
-    """Return what TENANT=DAYS,TENANT=DAYS says. Raises ValueError."""
+    """Return the days by tenant in TENANT=DAYS,TENANT=DAYS. Raises ValueError."""
     found: dict[str, int] = {}
     for entry in _list_of(value):
         tenant, _, days = entry.rpartition("=")
@@ -191,7 +195,7 @@ def _tenant_days(value: str) -> str:
 
 
 class NamedTopic(NamedTuple):
-    """A topic that others write, as a setting names it. `tenant`: empty where none is named."""
+    """A topic that other programs write, as a setting names it. `tenant` is empty if the setting names none."""
 
     name: str
     encoding: str
@@ -200,7 +204,7 @@ class NamedTopic(NamedTuple):
 
 
 def topics_of_others(value: str) -> list[NamedTopic]:
-    """Return what NAME=ENCODING:SIGNAL:TENANT,… says. Raises ValueError."""
+    """Return the topics in NAME=ENCODING:SIGNAL:TENANT,… in their order. Raises ValueError."""
     found: dict[str, NamedTopic] = {}
     for entry in _list_of(value):
         name, _, rest = entry.partition("=")
@@ -227,7 +231,7 @@ def _topics(value: str) -> str:
 
 
 class Kind(NamedTuple):
-    """How a type is called in messages and in the reference."""
+    """The description of a type in messages and in the reference."""
 
     name: str
 
@@ -298,18 +302,18 @@ def secret_text(secret: SecretStr | None) -> str:
 
 
 def limit(default: float | None, low: float, high: float, description: str) -> Any:  # as pydantic's Field
-    """Return a setting that is a number from `low` to `high`."""
+    """Return the field of a setting that is a number from `low` to `high`."""
     return Field(default=default, ge=low, le=high, allow_inf_nan=False, description=description)
 
 
 class Section(BaseModel):
-    """A section of the settings: unknown names are errors."""
+    """A section of the settings. Unknown names are errors, and values can't be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 def size_text(size: Any) -> str:  # annotated_types has bounds of any ordered type
-    """67108864 is 64 MiB; a number of bytes that no unit holds whole stays one."""
+    """Return a size in the largest unit that gives a whole number: 67108864 is 64 MiB, and 1000 is 1000 B."""
     for name, unit in (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
@@ -317,5 +321,5 @@ def size_text(size: Any) -> str:  # annotated_types has bounds of any ordered ty
 
 
 def number_text(number: Any) -> str:  # as size_text
-    """Return a number as documentation shows it: without a fraction where it has none."""
+    """Return a number as documentation shows it: without a fraction if it is whole."""
     return f"{int(number)}" if number == int(number) else f"{number:g}"

@@ -242,7 +242,7 @@ def test_every_problem_is_told_at_once(write: Write) -> None:
         ),
         (
             {"INFRASAGE_WRITER__RETRY_MIN_S": "60"},
-            "writer.retry_min_s is 60 and writer.retry_max_s 30: the first may not be the larger"
+            "writer.retry_min_s is 60 and writer.retry_max_s 30: the first must be at most the second"
             " (writer.retry_min_s: environment variable INFRASAGE_WRITER__RETRY_MIN_S)",
         ),
         (
@@ -266,7 +266,7 @@ def test_every_problem_is_told_at_once(write: Write) -> None:
         (
             {"INFRASAGE_STORE__INSERT_MEMORY_BYTES_MAX": "128 MiB"},
             "store.insert_memory_bytes_max is 128 MiB, less than 8 times broker.message_row_bytes_max, 512 MiB: the insert of"
-            " one message could need more, and what comes behind it would wait"
+            " one message could need more, and later messages would wait"
             " (store.insert_memory_bytes_max: environment variable INFRASAGE_STORE__INSERT_MEMORY_BYTES_MAX)",
         ),
         (
