@@ -1,1 +1,1 @@
-"""The commands, one module a group."""
+"""The commands of the command line, with one module for each group."""

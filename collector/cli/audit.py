@@ -1,10 +1,10 @@
-"""audit: whether everything adds up.
+"""The command audit: compare what was accepted with what is stored.
 
 Invariants:
-1. Exit status 0: every difference is zero over all of the time that the answer names. Messages that wait are in the answer, and
-   are no difference. test_messages_that_only_wait_are_no_difference
-2. Exit status 1: there is a difference, or nothing could be judged. test_faults_are_named_and_counted
-3. Exit status 2: the options are wrong. test_asked_wrongly
+1. The exit status is 0 if every difference is zero, over all of the time that the answer names. Messages that wait to be stored
+   are in the answer, and are no difference. test_messages_that_only_wait_are_no_difference
+2. The exit status is 1 if there is a difference, or if nothing could be judged. test_faults_are_named_and_counted
+3. The exit status is 2 if the options are wrong. test_asked_wrongly
 """
 
 import dataclasses
@@ -54,15 +54,16 @@ def audit(
         str | None, typer.Option("--tenant", help="Judge only this tenant's requests.", show_default="all")
     ] = None,
     faults: Annotated[
-        int, typer.Option("--faults", min=0, max=_FAULTS_MAX, help="Print at most so many batches that differ.")
+        int, typer.Option("--faults", min=0, max=_FAULTS_MAX, help="Print at most so many batches that do not add up.")
     ] = 20,
     found: Annotated[
-        bool, typer.Option("--found", help="List what scheduled audits found that does not add up; judge nothing.")
+        bool, typer.Option("--found", help="List the differences that scheduled audits found; judge nothing.")
     ] = False,
     confirm: Annotated[
         bool,
         typer.Option(
-            "--confirm", help="Confirm all that scheduled audits found, which ends the alarm; judge and delete nothing."
+            "--confirm",
+            help="Confirm all differences that scheduled audits found, which ends the alarm; judge and delete nothing.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -73,11 +74,11 @@ def audit(
 ) -> None:
     """Compare what was accepted with what is stored.
 
-    The broker, the store and the dead letters are counted. Exit status 0: there is no difference.
+    It counts the records in the broker, the store and the dead letters. The exit status is 0 if there is no difference.
     """
     if found or confirm:
         if since or until or tenant or (found and confirm):
-            refuse("--found and --confirm are about all that was found: each is given alone")
+            refuse("--found and --confirm are for all findings of scheduled audits: give each of them alone")
         flags: dict[str, object] = {"data_dir": data_dir, "kafka.bootstrap": kafka, "clickhouse.url": clickhouse}
         _say_findings(load_settings(config, flags).settings, is_confirmed=confirm, as_json=as_json)
         return
@@ -96,8 +97,8 @@ def audit(
 
 
 def _say_findings(settings: Settings, *, is_confirmed: bool, as_json: bool) -> None:
-    """Print what was found, or what of it was confirmed just now."""
-    from collector.app.audit_findings import audit_findings, confirm_findings  # noqa: PLC0415  # as below
+    """Print the findings of scheduled audits, or, if `is_confirmed`, confirm the open ones and print them."""
+    from collector.app.audit_findings import audit_findings, confirm_findings  # noqa: PLC0415  # as in audit
 
     with failures():
         findings = confirm_findings(settings, getpass.getuser()) if is_confirmed else audit_findings(settings)
@@ -120,6 +121,7 @@ def _say_findings(settings: Settings, *, is_confirmed: bool, as_json: bool) -> N
 
 
 def _finding_document(finding: AuditFinding) -> dict[str, Any]:
+    """Return a finding for JSON, with times in RFC 3339."""
     times = {name: moment(getattr(finding, name)) for name in ("start", "end", "at")}
     return {
         "from": times["start"],
@@ -161,7 +163,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def shown(report: Report) -> str:
-    """Return the report as text."""
+    """Return the report as text for people."""
     lines = [f"{report.batches:,} batches from {moment(report.window.start)} to {moment(report.window.end)}"]
     rows = [("TOPIC", "ACCEPTED", "IN THE BROKER", "STORED", "DEAD LETTERS", "DUPLICATES", "DIFFERENCE")]
     for topic, total in report.topics.items():
@@ -207,7 +209,7 @@ def shown(report: Report) -> str:
 
 
 def _verdict(report: Report) -> str:
-    """Return the last line: the difference, and how many messages wait to be stored."""
+    """Return the last line of the report: the difference, and how many messages wait to be stored."""
     if not report.messages_behind:
         return "everything adds up" if report.adds_up else f"IT DOES NOT ADD UP: difference {report.difference:,}"
     one = report.messages_behind == 1
@@ -218,7 +220,7 @@ def _verdict(report: Report) -> str:
 
 
 def _time(name: str, text: str) -> int:
-    """Nanoseconds."""
+    """Return the time of an option in nanoseconds since the Unix epoch. Exit with status 2 if it is not RFC 3339."""
     try:
         return unix_nano_of(name, text)
     except ValueError as error:

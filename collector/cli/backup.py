@@ -1,4 +1,4 @@
-"""backup, restore: the data of the embedded form, while the collector runs or not."""
+"""The commands backup and restore, for a data directory. A backup may be made while a collector runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def backup(
 ) -> None:
     """Back up the log, the store and the keys.
 
-    The collector may run meanwhile. The backup has everything that was acknowledged before it began.
+    The collector may run meanwhile. The backup contains everything that was acknowledged before it began.
     """
     settings = load_settings(config, {"data_dir": data_dir}).settings
     from collector.app import backup as app  # noqa: PLC0415  # the engine: a second that others need not wait
@@ -32,7 +32,7 @@ def restore(
 ) -> None:
     """Restore a backup into an empty data directory.
 
-    Every file is checked first.
+    Every file of the backup is checked first.
     """
     settings = load_settings(config, {"data_dir": data_dir}).settings
     from collector.app import backup as app  # noqa: PLC0415  # as in backup

@@ -1,7 +1,7 @@
-"""What every command shares: its options, its settings, and how it reports an error.
+"""The parts that commands share: options, settings, output, and the reporting of errors.
 
-A user's mistake is one clear line on standard error, never a traceback. The exit status says what happened: 0 done, 1 could
-not be done, 2 wrong usage (flags, settings).
+A user's mistake is reported in one clear line on standard error, never as a traceback. The exit status is 0 if the command was
+done, 1 if it could not be done, and 2 if the usage was wrong (flags, settings).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from collector.runtime.errors import CannotRun
 FAILED: Final = 1
 USAGE: Final = 2
 
-# What moves a terminal's cursor, or the order of its text, except the ends of lines and tabs.
+# Characters that move a terminal's cursor or change the order of its text, except line ends and tabs.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The data directory.", show_default="./data")]
@@ -45,7 +45,9 @@ Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with 
 
 
 def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
-    """Load the settings, where a flag that is None was not given. Exit with every problem."""
+    """Return the settings from a file, the environment and flags. A flag that is None was not given.
+
+    If a setting is wrong, print every problem, and exit with status 2."""
     try:
         return load(file, {key: _as_number(key, value) for key, value in flags.items() if value is not None})
     except ConfigError as error:
@@ -55,14 +57,14 @@ def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
 
 
 def _as_number(key: str, value: object) -> object:
-    """A number that was typed, for a setting that is one; text that is none is reported with the setting."""
+    """Return the value of a flag, as an int if its setting is a whole number. The check of the setting reports wrong text."""
     is_number = isinstance(value, str) and value.isdecimal() and SETTINGS[key].allowed.startswith("a whole number")
     return int(str(value)) if is_number else value
 
 
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
-    """Print what the program could not do, and exit with status 1."""
+    """Print the message of a CannotRun that is raised within, and exit with status 1."""
     try:
         yield
     except CannotRun as error:
@@ -70,35 +72,36 @@ def failures() -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """Report that the command could not be done, and exit."""
+    """Report that the command could not be done, and exit with status 1."""
     say(f"error: {message}")
     raise typer.Exit(FAILED)
 
 
 def refuse(message: str) -> NoReturn:
-    """Report wrong usage, and exit."""
+    """Report wrong usage, and exit with status 2."""
     say(f"error: {message}")
     raise typer.Exit(USAGE)
 
 
 def say(message: str) -> None:
-    """Print on standard error: standard output is for the answer. Where it can't be written, the command goes on."""
+    """Print on standard error, since standard output is for the answer. If that fails, the command continues."""
     with contextlib.suppress(OSError):
         typer.echo(message, err=True)
 
 
 def print_text(text: str, *, ends_line: bool = True) -> bool:
-    """As `print_bytes`. A character that is not in the encoding of standard output becomes a question mark."""
+    """Print a text as `print_bytes` does. Characters that standard output's encoding lacks become question marks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return print_bytes((text + "\n" if ends_line else text).encode(encoding, errors="replace"))
 
 
 def print_bytes(data: bytes) -> bool:
-    """Write to standard output, and return whether somebody reads it: a reader that ends early, as `head` does, is no mistake.
+    """Write to standard output. Return whether it still has a reader: one that ends early, as `head` does, is no error.
 
-    A terminal gets no control characters: rows have what senders wrote. Exit where it can't be written, as on a full disk.
+    A terminal gets no control characters, since rows contain text from senders. If writing fails, as on a full disk, exit with
+    status 1.
     """
-    if sys.stdout is None:  # the process was started without
+    if sys.stdout is None:  # the process was started without standard output
         return False
     if sys.stdout.isatty():
         text = data.decode(sys.stdout.encoding, errors="replace")
@@ -116,24 +119,24 @@ def print_bytes(data: bytes) -> bool:
 
 
 def _write_nowhere() -> None:
-    """What is left in the buffer is written when the process ends, and would fail again."""
+    """Redirect standard output to nowhere. Python flushes the rest of its buffer at the end, which would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:
-    """Replace what would move a terminal's cursor: text of senders, and of whatever answers at an address."""
+    """Return text from senders, or from an answering server, with its unprintable characters replaced."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def endpoint_of(value: str, *, may_have_path: bool) -> str:
-    """Return the value of --endpoint if it is an address, without a slash at its end; else exit.
+    """Return the value of --endpoint without a slash at its end. If it is not an address, exit with status 2.
 
-    `may_have_path`: a proxy may have the collector's pages under a path of its own.
+    `may_have_path` is whether a path may follow, under which a proxy has the collector's pages.
     """
     path = r"(/[^\s?#]*)?" if may_have_path else "/?"
     try:
         is_address = re.fullmatch(rf"https?://[^/\s?#@]+{path}", value) is not None and urlsplit(value).port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # the port is not a number, or too large
         is_address = False
     if not is_address:
         prefix = ", and a path prefix where there is one" if may_have_path else ""
@@ -142,7 +145,7 @@ def endpoint_of(value: str, *, may_have_path: bool) -> str:
 
 
 def key_of(file: Path | None) -> str | None:
-    """Return the key in the file of --key-file; exit if there is none."""
+    """Return the key in the file of --key-file; None if no file is given. If the file has no key, exit with status 2."""
     if file is None:
         return None
     try:
@@ -157,7 +160,7 @@ def key_of(file: Path | None) -> str | None:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return the rows as text, in columns as wide as their widest cell."""
+    """Return rows as lines of text. Each column is as wide as its widest cell."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,6 +1,7 @@
 """The command dlq: list, show, replay and discard dead letters.
 
-Every entry for which nothing was done is reported. The exit status is 0 only if the action succeeded for every entry.
+Every entry for which nothing was done is reported. The exit status of a replay is 1 if an entry was rejected again. An entry
+that was replayed or discarded before is reported as `unchanged`, and does not change the exit status.
 """
 
 import base64
@@ -106,13 +107,13 @@ def show(
 ) -> None:
     """Print dead letters with their payloads, as JSON."""
     if payload and len(ids) != 1:
-        refuse("--payload prints that of one dead letter")
+        refuse("--payload prints the payload of one dead letter: give one id")
     answer = _ask(_settings(data_dir, kafka, clickhouse, config), {"do": "show", "ids": ids})
     for entry in answer["entries"]:
         if not payload:
             print_text(json.dumps(entry, indent=2))
         elif entry["payload"] is None or (entry["payload_encoding"] == "base64" and entry["decoded"] is None):
-            fail("nothing of its payload can be read; without --payload its bytes are shown")
+            fail("the payload of this dead letter can't be read; without --payload its bytes are shown")
         elif entry["payload_encoding"] == "text":
             print_text(entry["payload"])
         else:
@@ -146,12 +147,12 @@ def replay(
 ) -> None:
     """Send dead letters again, by id or by filter.
 
-    A filter selects only open entries. Each is stored once, however often it is replayed.
+    A filter without --state selects only open entries. Each entry is stored once, however often it is replayed.
     """
     request = _request("replay", ids, _filter(reason, service, tenant, since, until, state), limit, note)
     if payload is not None:
         if not ids or len(ids) != 1:
-            refuse("--payload is for one dead letter: name its id")
+            refuse("--payload is for one dead letter: give one id")
         try:
             text = sys.stdin.buffer.read() if payload == Path("-") else payload.read_bytes()
         except OSError as error:
@@ -179,7 +180,7 @@ def discard(
 ) -> None:
     """Abandon dead letters, by id or by filter.
 
-    A filter selects only open entries. They stay readable for dead_letters.retention_days.
+    A filter selects only open entries. Discarded entries can be read for dead_letters.retention_days.
     """
     request = _request("discard", ids, _filter(reason, service, tenant, since, until, None), limit, note)
     _say_outcomes(_ask(_settings(data_dir, kafka, clickhouse, config), request), "discarded", as_json=as_json)
@@ -188,6 +189,7 @@ def discard(
 def _filter(
     reason: str | None, service: str | None, tenant: str | None, since: str | None, until: str | None, state: str | None
 ) -> dict[str, str]:
+    """Return the filters that were given, by the names of Filter.of. If one is wrong, exit with status 2."""
     given = {"reason": reason, "service_id": service, "tenant": tenant, "since": since, "until": until, "state": state}
     try:
         Filter.of(given, tenant)
@@ -197,8 +199,9 @@ def _filter(
 
 
 def _request(do: str, ids: list[str] | None, filter_: dict[str, str], limit: int, note: str) -> dict[str, Any]:
+    """Return the request of an action on entries. If it has both ids and filters, or neither, exit with status 2."""
     if bool(ids) == bool(filter_):
-        refuse(f"{do} takes ids, or what they have in common (--reason, --service, …), one of the two")
+        refuse(f"{do} takes either ids or filters (--reason, --service, …)")
     return {"do": do, "ids": ids or [], "filter": filter_, "limit": limit, "note": note, "actor": getpass.getuser()}
 
 
@@ -207,7 +210,7 @@ def _settings(data_dir: Path | None, kafka: str | None, clickhouse: str | None, 
 
 
 def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
-    """Ask the running collector; with Kafka and ClickHouse, or if none runs, the broker and the store."""
+    """Return the answer of the running collector. With Kafka and ClickHouse, or if none runs, answer from broker and store."""
     with failures():
         if not (settings.kafka.bootstrap and settings.clickhouse.url):
             try:
@@ -221,6 +224,7 @@ def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None:
+    """Print the outcome of each entry, and how many are `wanted`. Exit with status 1 if an entry was rejected again."""
     outcomes = answer["outcomes"]
     if as_json:
         print_text(json.dumps(answer, indent=2))

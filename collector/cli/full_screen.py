@@ -1,9 +1,9 @@
-"""The whole terminal as one screen that is drawn again in place, with keys and signals.
+"""Use the whole terminal as one screen that is redrawn in place, with keys and signals.
 
 Invariants:
-1. However it ends (a key, Ctrl-C, SIGTERM, SIGHUP, an exception), the terminal shows what it showed before, with its modes, its
-   cursor and its line wrapping (test_the_terminal_is_left_as_it_was).
-2. Ctrl-Z gives the terminal back too, and `fg` takes it again (test_it_can_be_suspended).
+1. However the screen ends (a key, Ctrl-C, SIGTERM, SIGHUP, an exception), the terminal has its former contents, modes, cursor
+   and line wrapping again (test_the_terminal_is_left_as_it_was).
+2. Ctrl-Z restores the terminal, too, and `fg` shows the screen again (test_it_can_be_suspended).
 """
 
 import contextlib
@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
-# The alternate screen, no cursor, and no wrapping: a name may be wider in the terminal than we think. And back, in this order.
+# Enter the alternate screen without cursor and wrapping, since a name may be wider in the terminal than computed. _LEAVE undoes
+# this, in the reverse order.
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE: Final = b"\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME: Final = "\x1b[H"
@@ -26,7 +27,7 @@ _TERMINATING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 class FullScreen:
-    """Use `opened`; then `draw` and `wait` in turn, from the main thread."""
+    """A terminal in full-screen mode. Get one by `opened`, then call `draw` and `wait` in turn, from the main thread."""
 
     def __init__(self) -> None:
         self._out: Final = sys.stdout.fileno()
@@ -40,7 +41,7 @@ class FullScreen:
     @classmethod
     @contextlib.contextmanager
     def opened(cls) -> Iterator["FullScreen"]:
-        """Take the terminal, and give it back."""
+        """Take the terminal and its signals, yield the screen, and restore both afterwards."""
         screen = cls()
         handlers: dict[int, Callable[[int, FrameType | None], None]] = {
             signal.SIGINT: screen._end,
@@ -56,25 +57,25 @@ class FullScreen:
             screen._leave()
             for number, handler in before.items():
                 signal.signal(number, handler)
-            # The pipe stays open: a thread may still write to it, and must not meet another file.
+            # The pipe stays open: a thread may still write to it, and its descriptor must not become that of another file.
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines now. At least 1: a terminal that does not know its size says 0."""
+        """Return the current columns and lines. A terminal that does not know its size reports 0, which becomes 80 and 24."""
         size = os.get_terminal_size(self._out)
         return (size.columns or 80, size.lines or 24)
 
     def draw(self, text: str) -> None:
-        """Show a text that has as many lines as the terminal, and fills each."""
+        """Show a text, which must have as many lines as the terminal and fill each of them."""
         sys.stdout.write(_HOME + text)
         sys.stdout.flush()
 
     def wake(self) -> None:
-        """Let `wait` return; from any thread."""
-        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody waits
+        """Let `wait` return. Any thread may call this."""
+        with contextlib.suppress(OSError):  # if the pipe is full, `wait` returns anyway; if it is closed, nobody waits
             os.write(self._wake, b"w")
 
     def wait(self) -> bool:
-        """Return when something has changed; False: the user has ended it."""
+        """Wait for a key, a signal or `wake`. Return False if the user has ended the screen or the terminal is gone."""
         if not self._is_ended:
             ready, _, _ = select.select([self._woken, *([] if self._keys is None else [self._keys])], [], [])
             if self._woken in ready:
@@ -82,7 +83,7 @@ class FullScreen:
                     os.read(self._woken, 4096)
             if self._keys in ready:
                 keys = os.read(self._keys, 4096)
-                # No key at all: the terminal is gone.
+                # An empty read: the terminal is gone.
                 self._is_ended = self._is_ended or not keys or any(key in _ENDING_KEYS for key in keys)
         return not self._is_ended
 
@@ -107,7 +108,7 @@ class FullScreen:
     def _suspend(self, number: int, _frame: FrameType | None) -> None:
         self._leave()
         ours = signal.signal(number, signal.SIG_DFL)
-        # To this thread: so it stops here, and not some lines further.
+        # The signal goes to this thread, so that it stops here, and not some lines further.
         signal.raise_signal(number)
         signal.signal(number, ours)
         self._enter()
@@ -120,15 +121,15 @@ class FullScreen:
 
 
 def _terminal_of_keys() -> int | None:
-    """The terminal that keys come from; None: standard input is something else."""
+    """Return the descriptor of standard input if it is a terminal, which keys come from; else None."""
     try:
         keys = sys.stdin.fileno()
-    except (AttributeError, OSError, ValueError):  # closed
+    except (AttributeError, OSError, ValueError):  # standard input is closed
         return None
     return keys if os.isatty(keys) else None
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Not through a buffer, since a signal may come while that is written."""
+    """Write without a buffer, since a signal may come while a buffer is being written."""
     with contextlib.suppress(OSError):  # the terminal is gone
         os.write(descriptor, data)

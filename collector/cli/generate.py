@@ -1,4 +1,4 @@
-"""generate: send a load, count what is acknowledged, and check it against the store."""
+"""The command generate: send a load, count the acknowledged items, and check them against the store."""
 
 import re
 from enum import StrEnum
@@ -25,7 +25,7 @@ _SHAPE: Final = re.compile(r"([1-9]\d{0,5})x(\d{1,3})")
 
 
 class Signal(StrEnum):
-    """What is sent."""
+    """The signals that can be sent."""
 
     LOGS = "logs"
     METRICS = "metrics"
@@ -50,19 +50,19 @@ def generate(
 ) -> None:
     """Send a load, and check that it is stored.
 
-    Items are numbered. Ctrl-C ends the sending. Exit status 0: everything acknowledged is stored, and nothing twice.
+    Items are numbered. Ctrl-C ends the sending. The exit status is 0 if every acknowledged item is stored, and none twice.
     """
     shaped = _SHAPE.fullmatch(shape)
     if shaped is None:
         refuse(f"--shape: {shape} must be ITEMSxATTRIBUTES, as 100x8: 1 to 999999 items, 0 to 999 attributes")
     endpoint, key = endpoint_of(endpoint, may_have_path=False), key_of(key_file)
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
-    from collector.app import generate as app  # noqa: PLC0415  # the protobuf classes: not needed by other commands
+    from collector.app import generate as app  # noqa: PLC0415  # the protobuf classes, which other commands do not need
 
     items, attributes = int(shaped[1]), int(shaped[2])
     plan = app.LoadPlan(signal.value, rate, items, attributes, duration, connections, endpoint, key)
     with failures():
-        _query(settings, "SELECT 1")  # before a minute of sending, not after it
+        _query(settings, "SELECT 1")  # a store that can't be asked is reported before the load is sent
         sent = app.send(plan)
         stored = app.find(plan, sent, lambda sql: _query(settings, sql))
     refused = ", ".join(f"{count} with {status or 'no connection'}" for status, count in sorted(sent.refused.items()))
@@ -76,7 +76,7 @@ def generate(
 
 
 def _query(settings: Settings, sql: str) -> bytes:
-    """Raises CannotRun."""
+    """Return the answer of the store to a query, as lines of JSON. Raises CannotRun."""
     if settings.clickhouse.url:
         from collector.app import offline_queries  # noqa: PLC0415  # the engine: a second that others need not wait
 
@@ -88,5 +88,5 @@ def _query(settings: Settings, sql: str) -> bytes:
         return query_client.ask(settings.data_dir, sql, "JSONEachRow").body
     except query_client.NotRunning:
         raise CannotRun(
-            f"no collector runs on {settings.data_dir}: --data-dir or --clickhouse says where its store is"
+            f"no collector runs on {settings.data_dir}: --data-dir names another directory, --clickhouse a server"
         ) from None

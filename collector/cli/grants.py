@@ -1,8 +1,8 @@
-"""The command `schema grants`: users of a ClickHouse server, one for each tenant.
+"""The command `schema grants`: create a user of a ClickHouse server for each tenant.
 
 Invariants:
-1. No password is printed; the statements have a salted hash of it (test_no_password_is_printed).
-2. A name that no tenant can have is refused before the server is asked (test_a_name_that_is_none_is_refused).
+1. No password is printed; the statements contain its salted hash (test_no_password_is_printed).
+2. A name that no tenant can have is refused before the server is contacted (test_a_name_that_is_none_is_refused).
 """
 
 import re
@@ -20,7 +20,7 @@ Tenants = Annotated[
     typer.Option(
         "--tenant",
         metavar="TENANT",
-        help="A tenant that is to have a user; may be given several times.",
+        help="Create a user for this tenant; may be given several times.",
         show_default="every tenant in the keys file with a key in force",
     ),
 ]
@@ -29,7 +29,7 @@ Removed = Annotated[
     typer.Option(
         "--remove",
         metavar="TENANT",
-        help="Remove a tenant's user; may be given several times. Without --tenant, nothing else is done.",
+        help="Remove this tenant's user; may be given several times. Without --tenant, nothing else is done.",
         show_default="none",
     ),
 ]
@@ -49,12 +49,12 @@ AllRows = Annotated[
     typer.Option(
         "--all-rows",
         metavar="USER",
-        help="A user, beside clickhouse.user, who goes on reading the rows of all tenants; may be given several times.",
+        help="A user who continues to read the rows of all tenants, as clickhouse.user does; may be given several times.",
         show_default="none",
     ),
 ]
-UserPrefix = Annotated[str, typer.Option("--user-prefix", help="What the names of the users begin with, before the tenant.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Run the statements on the server. Else they are printed.")]
+UserPrefix = Annotated[str, typer.Option("--user-prefix", help="The beginning of the users' names, before the tenant.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Run the statements on the server, instead of printing them.")]
 
 
 def grants(
@@ -72,7 +72,7 @@ def grants(
 ) -> None:
     """Print or apply a ClickHouse user for each tenant.
 
-    A tenant's user reads the tenant's rows only. Run it again after an upgrade that adds tables.
+    A tenant's user reads only the rows of the tenant. Run the command again after an upgrade that adds tables.
     """
     for option, names in (("--tenant", tenant), ("--remove", remove)):
         for name in names or ():
@@ -85,7 +85,7 @@ def grants(
     settings = load_settings(
         config, {"data_dir": data_dir, "tenants.keys_file": keys_file, "clickhouse.url": clickhouse}
     ).settings
-    from collector.app import grants as users  # noqa: PLC0415  # as in serve: the engine is loaded for --apply only
+    from collector.app import grants as users  # noqa: PLC0415  # the engine is loaded for --apply only
 
     wanted = users.WantedGrants(
         tenants=tenant or None,

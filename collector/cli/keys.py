@@ -2,9 +2,9 @@
 
 Invariants:
 1. A new key is alone on standard output, and is written nowhere else (test_a_new_key_is_alone_on_standard_output).
-2. Of any other key, only its public id is ever shown (test_a_list_has_no_secrets).
+2. The text of a key is never shown again, only its public id (test_a_list_has_no_secrets).
 3. A key that could not be shown is not left in force (test_a_key_that_can_not_be_shown_is_not_left_in_force).
-4. A key that is replaced ends only after its successor was shown (test_a_key_is_rotated).
+4. A key that is rotated ends only after the new key was shown (test_a_key_is_rotated).
 """
 
 import json
@@ -28,7 +28,9 @@ app = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_h
 
 Wanted = Annotated[
     str,
-    typer.Argument(metavar="ID", help="The id that `keys list` shows, or the whole key; -: read it from standard input."),
+    typer.Argument(
+        metavar="ID", help="The id that `keys list` shows, or the whole key; -: read one of them from standard input."
+    ),
 ]
 
 
@@ -36,14 +38,19 @@ Wanted = Annotated[
 def create(
     tenant: Annotated[str, typer.Option("--tenant", help="The tenant that records sent with the key belong to.")],
     scope: Annotated[Scope, typer.Option("--scope", help="What the key allows.")],
-    plan: Annotated[str, typer.Option("--plan", help="How much may be sent: Free, Pro, Unlimited, or a plan of the settings.")],
+    plan: Annotated[
+        str,
+        typer.Option(
+            "--plan", help="The plan, which limits how much may be sent: Free, Pro, Unlimited, or a plan of the settings."
+        ),
+    ],
     origin: Annotated[
         list[str] | None,
         typer.Option(
             "--origin",
             metavar="ORIGIN",
-            help="Only pages of this origin may send with it, as https://*.example.com; may be given several times.",
-            show_default="every sender that has it",
+            help="Only pages of this origin may send with the key, as https://*.example.com; may be given several times.",
+            show_default="every sender that has the key",
         ),
     ] = None,
     note: Annotated[
@@ -97,7 +104,7 @@ def list_(
 def revoke(wanted: Wanted, data_dir: DataDir = None, keys_file: KeysFile = None, config: Config = None) -> None:
     """Revoke a key for good.
 
-    Gateways refuse it within tenants.keys_reload_s.
+    Gateways refuse the key within tenants.keys_reload_s.
     """
     _, path = _settings(data_dir, keys_file, config)
     with failures():
@@ -120,9 +127,9 @@ def rotate(
     keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
-    """Replace a key by a new one, and print that.
+    """Replace a key by a new one, and print the new one.
 
-    The new key has the same tenant, scope, plan and note.
+    The new key has the same tenant, scope, plan, note and origins.
     """
     settings, path = _settings(data_dir, keys_file, config)
     with failures():
@@ -143,22 +150,25 @@ def rotate(
 
 
 def _settings(data_dir: Path | None, keys_file: Path | None, config: Path | None) -> tuple[Settings, Path]:
+    """Return the settings, and the path of the keys file."""
     settings = load_settings(config, {"data_dir": data_dir, "tenants.keys_file": keys_file}).settings
     return settings, keys.path_of(settings.data_dir, settings.tenants.keys_file)
 
 
 def _plan_problem(plan: str, settings: Settings) -> str | None:
+    """Return why a key can't have this plan; None if it can."""
     known = settings.plans_by_name()
-    # One that gateways do not know would make them refuse the whole file.
+    # Gateways would refuse the whole keys file for a plan that they do not know.
     return None if plan in known else f"there is no plan {shown(plan)} in the settings; there are {', '.join(known)}"
 
 
 def _wanted(argument: str) -> str:
+    """Return the id or key that an argument names: itself, or for "-" the first line of standard input."""
     return sys.stdin.readline(2 * key_format.LENGTH).strip() if argument == "-" else argument
 
 
 def _hand_out(path: Path, created: Created) -> None:
-    """Print the key; revoke it if that fails."""
+    """Print a new key. If that fails, revoke the key, and exit with status 1."""
     try:
         typer.echo(created.text)
     except OSError as error:
@@ -191,6 +201,7 @@ def _as_json(key: Key, now: datetime) -> dict[str, str | list[str] | None]:
 
 
 def _state(key: Key, now: datetime) -> str:
+    """Return the state of a key for people: active, active until a time, or ended at a time."""
     if key.ends is None:
         return "active"
     return f"{'ended' if key.has_ended(now) else 'active until'} {time_text(key.ends)}"

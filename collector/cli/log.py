@@ -1,4 +1,4 @@
-"""log: what the local log lost or found damaged, and its confirmation.
+"""The commands log: show damage and losses of the local log, and confirm them.
 
 Invariants:
 1. Nothing is deleted: a confirmation only ends the alarm (test_an_operator_confirms).
@@ -21,9 +21,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("show")
 def show(as_json: AsJson = False, data_dir: DataDir = None, config: Config = None) -> None:
-    """List what was damaged, and what was lost."""
+    """List damages of the local log, and lost messages."""
     settings = load_settings(config, {"data_dir": data_dir}).settings
-    from collector.app import log_incidents  # noqa: PLC0415  # not needed by other commands
+    from collector.app import log_incidents  # noqa: PLC0415  # other commands do not need it
 
     with failures():
         found = log_incidents.incidents(settings)
@@ -34,10 +34,10 @@ def show(as_json: AsJson = False, data_dir: DataDir = None, config: Config = Non
 def confirm(data_dir: DataDir = None, config: Config = None) -> None:
     """Confirm all damage, which ends the alarm.
 
-    /healthz and infrasage_log_damages then no longer report it. Nothing is deleted.
+    /healthz and infrasage_log_damages then no longer report the damage. Nothing is deleted.
     """
     settings = load_settings(config, {"data_dir": data_dir}).settings
-    from collector.app import log_incidents  # noqa: PLC0415  # not needed by other commands
+    from collector.app import log_incidents  # noqa: PLC0415  # other commands do not need it
 
     with failures():
         confirmed = log_incidents.confirm_all(settings)
@@ -48,6 +48,7 @@ def confirm(data_dir: DataDir = None, config: Config = None) -> None:
 
 
 def _shown(incidents: "list[Incident]") -> str:
+    """Return incidents as text, with one line for each damage."""
     if not incidents:
         return "nothing was damaged"
     rows: list[tuple[str, ...]] = [("FOLDER", "CONFIRMED", "TOPIC", "OFFSETS", "MESSAGES", "REASON")]
@@ -62,6 +63,7 @@ def _shown(incidents: "list[Incident]") -> str:
 
 
 def _document(incident: "Incident") -> dict[str, Any]:
+    """Return an incident for JSON."""
     return {
         "folder": str(incident.folder),
         "confirmed": incident.is_confirmed,

@@ -1,11 +1,11 @@
-"""All commands: those that are one function are here, the others have modules beside this one.
+"""All commands: short ones are functions here, the others are in modules beside this one.
 
 Invariants:
-1. A user's mistake is one clear line on standard error, never a traceback (test_a_server_that_is_away_is_named,
+1. A user's mistake is reported in one clear line on standard error, never as a traceback (test_a_server_that_is_away_is_named,
    test_a_wrong_host_is_named).
-2. The exit status says what happened: 0 done, 1 could not be done, 2 wrong usage (flags, settings)
+2. The exit status is 0 if the command was done, 1 if it could not be done, and 2 if the usage was wrong (flags, settings)
    (test_what_was_asked_for_wrongly_is_status_2).
-3. A command loads what it runs: a help text does not wait for the servers, the store, or the libraries of either
+3. A command loads only the modules that it runs: a help text does not wait for the servers, the store, or their libraries
    (test_light_commands_load_nothing_heavy).
 """
 
@@ -92,7 +92,7 @@ Kafka = Annotated[
         "--kafka", metavar="HOST:PORT,…", help="Kafka's brokers; without them a local log is used.", show_default="none"
     ),
 ]
-# A gateway and a writer do not run without these.
+# A gateway does not run without Kafka, and a writer does not run without Kafka and ClickHouse.
 NeededKafka = Annotated[
     str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka's brokers: needed.", show_default="the settings'")
 ]
@@ -114,7 +114,7 @@ ShardsCluster = Annotated[
     typer.Option(
         "--cluster",
         metavar="CLUSTER",
-        help="A cluster with every shard: also the tables that read all of them.",
+        help="A cluster with every shard; tables that read all shards are included.",
         show_default="the settings'",
     ),
 ]
@@ -132,7 +132,7 @@ def options(
         bool, typer.Option("--version", callback=_version_option, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Read the options that come before any command."""
+    """Read the options that precede the command."""
 
 
 @app.command()
@@ -150,7 +150,7 @@ def serve(
 ) -> None:
     """Run the whole collector in one process.
 
-    It runs until SIGTERM or SIGINT. The log and the store are embedded, unless Kafka or ClickHouse is given.
+    The command runs until SIGTERM or SIGINT. The log and the store are embedded, unless Kafka or ClickHouse is given.
     """
     loaded = load_settings(
         config,
@@ -181,7 +181,7 @@ def gateway(
         typer.Option(
             "--clickhouse",
             metavar="URL",
-            help="The server that writers store into: the pages that read it need it.",
+            help="The server that writers store into; pages that show stored data need it.",
             show_default="none",
         ),
     ] = None,
@@ -203,9 +203,9 @@ def gateway(
     log_requests: LogRequests = None,
     config: Config = None,
 ) -> None:
-    """Run the receivers: records go to Kafka.
+    """Run the receivers, which send records to Kafka.
 
-    It runs until SIGTERM or SIGINT. Writers store the records.
+    The command runs until SIGTERM or SIGINT. Writers store the records.
     """
     settings = load_settings(
         config,
@@ -257,9 +257,9 @@ def writer(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Run a writer: from Kafka into ClickHouse.
+    """Run a writer, from Kafka into ClickHouse.
 
-    It runs until SIGTERM or SIGINT, and stores every record exactly once.
+    The command runs until SIGTERM or SIGINT. It stores every record exactly once.
     """
     settings = load_settings(
         config,
@@ -281,7 +281,7 @@ def writer(
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="A statement that reads, in ClickHouse's SQL.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A statement in ClickHouse's SQL that only reads.")],
     data_dir: DataDir = None,
     clickhouse: ClickHouse = None,
     format_: Annotated[
@@ -291,7 +291,7 @@ def query(
 ) -> None:
     """Run a SQL statement and print its result.
 
-    The running collector answers it. If none runs, the data directory is read; with --clickhouse the server answers.
+    The running collector answers. If none runs, the data directory is read. With --clickhouse, the server answers.
     """
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     with failures():
@@ -304,7 +304,7 @@ def query(
 
 
 def _answer(settings: Settings, sql: str, format_: str) -> query_client.QueryAnswer:
-    """Raises CannotRun."""
+    """Return the answer of the server, of the running collector, or of the data directory itself. Raises CannotRun."""
     if not settings.clickhouse.url:
         with contextlib.suppress(query_client.NotRunning):
             return query_client.ask(settings.data_dir, sql, format_)
@@ -317,7 +317,7 @@ def _answer(settings: Settings, sql: str, format_: str) -> query_client.QueryAns
 def schema_show(config: Config = None) -> None:
     """Print the statements that create the tables.
 
-    They are in the order of their versions, and for a cluster if one is set.
+    The statements are in the order of their versions, and for a cluster if the settings name one.
     """
     settings = load_settings(config, {}).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
@@ -331,7 +331,7 @@ def schema_apply(
 ) -> None:
     """Create the tables, or bring them up to date.
 
-    `serve` and `writer` do so when they start, but for the tables that read every shard.
+    `serve` and `writer` do this when they start, except for the tables that read every shard.
     """
     flags: dict[str, object] = {"data_dir": data_dir, "clickhouse.url": clickhouse, "clickhouse.shards_cluster": cluster}
     settings = load_settings(config, flags).settings
@@ -345,7 +345,7 @@ def schema_apply(
 def schema_plan(
     data_dir: DataDir = None, clickhouse: ClickHouse = None, cluster: ShardsCluster = None, config: Config = None
 ) -> None:
-    """Print what schema apply would change, and at what cost."""
+    """Print the changes that schema apply would make, and their cost."""
     flags: dict[str, object] = {"data_dir": data_dir, "clickhouse.url": clickhouse, "clickhouse.shards_cluster": cluster}
     settings = load_settings(config, flags).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
@@ -364,13 +364,13 @@ def config_check(config: Config = None) -> None:
 
 @config_app.command("show")
 def config_show(data_dir: DataDir = None, config: Config = None) -> None:
-    """Print all settings in force, and their origins."""
+    """Print all settings in force, and where they come from."""
     print_text(show(load_settings(config, {"data_dir": data_dir})), ends_line=False)
 
 
 @app.command()
 def version() -> None:
-    """Print the version; `(compiled)` if the hot path is."""
+    """Print the version, and whether the hot path is compiled."""
     _print_version()
 
 
@@ -381,12 +381,13 @@ def _print_version() -> None:
 
 
 def _announce(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads standard output: no reason not to serve
+    """Print a text of the collector, which runs on if nobody reads its standard output."""
+    with contextlib.suppress(OSError):
         print_text(text)
 
 
 def _require(command: str, settings: Settings, *keys: str) -> None:
-    """Exit if one of these settings is not given."""
+    """Exit with status 2 if one of these settings is not given."""
     missing = [SETTINGS[key] for key in keys if not value_of(settings, SETTINGS[key])]
     for setting in missing:
         say(f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it")
@@ -395,5 +396,5 @@ def _require(command: str, settings: Settings, *keys: str) -> None:
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command that was typed."""
     app(prog_name=app.info.name)

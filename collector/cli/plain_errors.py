@@ -1,8 +1,8 @@
-"""What a user typed wrongly, as one plain line, and not in the words of the libraries that noticed it.
+"""Report wrong options and values in one plain line, instead of in the words of the libraries that found them.
 
 Invariants:
-1. A wrong option, value or command is one line on standard error: the value, what is allowed, or where to read more. The exit
-   status is 2 (test_what_is_typed_wrongly_is_one_plain_line).
+1. A wrong option, value or command gives one line on standard error: the value, what is allowed, or where to read more. The
+   exit status is 2 (test_what_is_typed_wrongly_is_one_plain_line).
 """
 
 import re
@@ -28,9 +28,10 @@ _KINDS: Final = {
 
 
 class PlainErrors(TyperGroup):
-    """The commands, with errors in our words."""
+    """A group of commands that reports errors in our words."""
 
     def invoke(self, ctx: Any) -> Any:  # typer's context has no public type
+        """Run the command. If its usage is wrong, report that, and exit with status 2."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -43,12 +44,13 @@ class PlainErrors(TyperGroup):
 
 
 def _more(error: TyperException) -> str:
+    """Return the end of an error's line, which names the command's help; empty if the command is not known."""
     context = getattr(error, "ctx", None)
     return f" (see {context.command_path} -h)" if context is not None else ""
 
 
 def _value_problem(error: typer.BadParameter) -> str | None:
-    """Return the line for a value that is not allowed; None: it is another mistake."""
+    """Return the line for a value that is not allowed; None if the error is another one."""
     cause, param = error.__cause__, error.param
     if not isinstance(cause, ValidationError) or param is None:
         return None
@@ -58,6 +60,7 @@ def _value_problem(error: typer.BadParameter) -> str | None:
 
 
 def _allowed(kind: str, context: dict[str, Any], message: str) -> str:
+    """Return what a value must be. The arguments are type, context and message of pydantic's error."""
     if kind in _KINDS:
         return _KINDS[kind]
     for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):

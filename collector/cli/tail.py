@@ -1,4 +1,4 @@
-"""The command tail: records as they are accepted or rejected, a bounded sample."""
+"""The command tail: show a bounded sample of records as they are accepted or rejected."""
 
 import json
 import time
@@ -25,7 +25,7 @@ from collector.cli.common import (
 )
 from collector.runtime.errors import CannotRun
 
-# Raises CannotRun: where asking again may help, Away.
+# Returns the records since the last call. Raises CannotRun; if another call may help, its subclass Away.
 Ask = Callable[[], Mapping[str, Any]]
 
 _INTERVAL_S: Final = 0.5
@@ -33,7 +33,7 @@ _SHOWN_MAX: Final = 200
 
 
 class Away(CannotRun):
-    """The collector does not answer now."""
+    """The collector does not answer now, but may answer later."""
 
 
 def tail(
@@ -45,14 +45,14 @@ def tail(
             "--type", help="Only records of this type: metric, log, trace, event, profile or slo.", show_default="all"
         ),
     ] = None,
-    rejected: Annotated[bool, typer.Option("--rejected", help="Show rejected items, in place of accepted ones.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Show rejected items instead of accepted ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on each line.")] = False,
     endpoint: Annotated[
         str | None,
         typer.Option(
             "--endpoint",
             metavar="URL",
-            help="The collector's address, where it does not run on --data-dir. It needs a key that may read.",
+            help="The collector's address, if it does not run on --data-dir. This needs a key that may read.",
             show_default="none",
         ),
     ] = None,
@@ -64,8 +64,8 @@ def tail(
 ) -> None:
     """Show records as they are accepted, until Ctrl-C.
 
-    It is a sample: of more than a screen can show, the rest is counted. No request waits for it. While the collector is
-    away, it waits.
+    The records are a sample: those that do not fit are counted. No request waits for this command. While the collector is
+    away, the command waits.
     """
     from collector.query.live_records import question_of  # noqa: PLC0415  # protobuf, which other commands do not need
 
@@ -86,7 +86,7 @@ def tail(
 
 
 def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
-    """Ask the collector that runs on that directory."""
+    """Return a function that asks the collector that runs on `data_dir`. `request` is as in query_client.ask_tail."""
 
     def ask() -> Mapping[str, Any]:
         try:
@@ -100,8 +100,8 @@ def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
 
 
 def _by_page(endpoint: str, key: str | None, query: str) -> Ask:
-    """Ask the collector at that address."""
-    from collector.app.page_fetcher import CannotAsk, KeyRefused, PageFetcher  # noqa: PLC0415  # not needed by other commands
+    """Return a function that asks the collector at `endpoint`. `query` is the query of the page."""
+    from collector.app.page_fetcher import CannotAsk, KeyRefused, PageFetcher  # noqa: PLC0415  # other commands do not need it
     from collector.query.live_records import LIVE_PATH  # noqa: PLC0415  # as above
 
     fetcher = PageFetcher(endpoint, key)
@@ -121,7 +121,9 @@ def _by_page(endpoint: str, key: str | None, query: str) -> Ask:
 
 
 def _follow(ask: Ask, *, as_json: bool) -> None:
-    """Until Ctrl-C, or until nobody reads the output. Raises CannotRun."""
+    """Print records until Ctrl-C, or until standard output has no reader.
+
+    Raises CannotRun if the first request fails, or if a later one can't succeed by waiting."""
     try:
         ask()
         say("watching; Ctrl-C ends it")
@@ -148,7 +150,7 @@ def _follow(ask: Ask, *, as_json: bool) -> None:
 
 
 def line_of(record: Mapping[str, Any]) -> str:
-    """A record for people, on one line."""
+    """Return a record as one line for people, of at most _SHOWN_MAX characters."""
     start = f"{record['received']}  {record['tenant']}  {record['service'] or '-'}  {record['type']}"
     if "reason" in record:
         rest = f"rejected: {record['reason']}: {record['message']}"

@@ -1,4 +1,4 @@
-"""top: what a running collector does, in a terminal."""
+"""The command top: show in a terminal what a running collector does."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,15 +20,15 @@ def top(
             show_default="none",
         ),
     ] = None,
-    interval: Annotated[float, typer.Option("--interval", min=1, max=3600, help="Seconds from one look to the next.")] = 2,
+    interval: Annotated[float, typer.Option("--interval", min=1, max=3600, help="Seconds from one reading to the next.")] = 2,
     once: Annotated[bool, typer.Option("--once", help="Print one screen as plain text, after one interval, and exit.")] = False,
 ) -> None:
     """Show in the terminal what a collector does.
 
-    Health, rates, lag, rejections and limits, of serve, gateway or writer. q or Ctrl-C ends it. Where the output is no
-    terminal, it prints once.
+    It shows health, rates, lag, rejections and limits of serve, gateway or writer. q or Ctrl-C ends it. If the output is not
+    a terminal, it prints one screen and exits.
     """
     endpoint, key = endpoint_of(endpoint, may_have_path=True), key_of(key_file)
-    from collector.cli import top_live  # noqa: PLC0415  # the classes of the pages: not needed by other commands
+    from collector.cli import top_live  # noqa: PLC0415  # the classes of the pages, which other commands do not need
 
     top_live.run(endpoint, key, interval, is_once=once)

@@ -1,9 +1,9 @@
-"""The loop of `top`: ask, draw, wait.
+"""The loop of the command top: read, draw, wait.
 
 Invariants:
-1. What cannot be read is one clear line: at the start with status 1, later on the screen, which goes on
+1. A page that cannot be read gives one clear line: at the start with exit status 1, later on the screen, which stays
    (test_what_cannot_be_read_is_one_line, test_it_goes_on_while_the_collector_is_away).
-2. Keys and a changed size are answered at once, also while the collector does not answer
+2. Keys and a changed size take effect at once, also while the collector does not answer
    (test_a_collector_that_hangs_does_not_hold_the_keys).
 """
 
@@ -22,14 +22,16 @@ from collector.cli.common import fail, print_text, printable
 from collector.cli.full_screen import FullScreen
 from collector.cli.top_screen import OnScreen, Problem, full_screen, plain_text
 
-# dlq-stats asks the store: not as often as the pages that cost nothing.
+# The page dlq-stats queries the store, so it is read less often than the others.
 _STATS_INTERVAL_S: Final = 10.0
 
 T = TypeVar("T")
 
 
 def run(endpoint: str, key: str | None, interval_s: float, *, is_once: bool) -> None:
-    """Show the collector at `endpoint`: `is_once`, or without a terminal, as plain text, else until the user ends it."""
+    """Show the collector at `endpoint` until the user ends it; if `is_once`, or without a terminal, once as plain text.
+
+    If a page can't be read at the start, exit with status 1."""
     client = PageClient(endpoint, key)
     is_full_screen = not is_once and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     try:
@@ -42,14 +44,14 @@ def run(endpoint: str, key: str | None, interval_s: float, *, is_once: bool) -> 
     except CannotAsk as error:
         fail(printable(str(error)))
     except KeyboardInterrupt:
-        if is_full_screen:  # before there was a screen
+        if is_full_screen:  # before the screen was shown
             return
         raise
     print_text(plain_text(live.shown), ends_line=False)
 
 
 def _show(client: PageClient, live: "_Live", interval_s: float, *, has_key: bool) -> None:
-    """Draw until the user ends it."""
+    """Draw the screen, and redraw it after each change, until the user ends it."""
     has_colours = not os.environ.get("NO_COLOR")
     with FullScreen.opened() as screen:
         looks = _Poller(client.look, interval_s, screen.wake)
@@ -66,7 +68,7 @@ def _show(client: PageClient, live: "_Live", interval_s: float, *, has_key: bool
 
 
 class _Live:
-    """What is shown, from what the pollers bring."""
+    """The contents of the screen, from the results of the pollers."""
 
     def __init__(self, endpoint: str, first: Look, stats: DeadLetterStats | None) -> None:
         self._endpoint: Final = endpoint
@@ -78,9 +80,11 @@ class _Live:
 
     @property
     def shown(self) -> OnScreen:
+        """Return the contents of the screen."""
         return OnScreen(self._endpoint, self._view, self._problem, self._key_problem)
 
     def take_look(self, result: Look | CannotAsk) -> None:
+        """Show a result of /healthz and /metrics. If it is an error, the values before it stay, with the error."""
         if isinstance(result, CannotAsk):
             self._problem = _since(self._problem, result)
         else:
@@ -88,20 +92,21 @@ class _Live:
             self._view = self._history.add(result, self._stats)
 
     def take_stats(self, result: DeadLetterStats | CannotAsk | None) -> None:
-        """They are shown from the next look on. A collector that is away is reported by `take_look`."""
+        """Show the statistics of dead letters from the next look on; none after an error. Only a refused key is reported."""
         self._stats = None if isinstance(result, CannotAsk) else result
         self._key_problem = _since(self._key_problem, result) if isinstance(result, KeyRefused) else None
 
 
 def _since(before: Problem | None, error: CannotAsk) -> Problem:
+    """Return the problem that an error shows, which began with the problem `before`, or now."""
     return Problem(error.reason, time.time() if before is None else before.since_unix_s)
 
 
 class _Poller(Generic[T]):
-    """Asks once in an interval, in a thread, so that the screen answers keys while the collector does not answer."""
+    """Calls a function once in each interval, in a thread, so that keys take effect while the collector does not answer."""
 
     def __init__(self, ask: Callable[[], T], interval_s: float, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is a result."""
+        """`wake` is called after each result, in the thread."""
         self._ask: Final = ask
         self._interval_s: Final = interval_s
         self._wake: Final = wake
@@ -109,7 +114,7 @@ class _Poller(Generic[T]):
         threading.Thread(target=self._run, daemon=True).start()
 
     def results(self) -> list[T | CannotAsk]:
-        """What has come since the last time. Raises what is not CannotAsk."""
+        """Return the results since the last call. Raises any error of `ask` that is not CannotAsk."""
         found: list[T | CannotAsk] = []
         while not self._results.empty():
             result = self._results.get_nowait()

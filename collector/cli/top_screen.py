@@ -1,10 +1,10 @@
-"""How `top` shows a TopView: blocks of lines, which fit 80 columns and 24 lines and grow with the terminal.
+"""Show a TopView as text: blocks of lines, which fit 80 columns and 24 lines, and grow with the terminal.
 
 Invariants:
-1. It is as many lines as the terminal has, and no line is wider (test_it_fits_every_terminal). What does not fit is left out at
-   the right, never the names at the left (test_a_narrow_terminal_keeps_the_names).
+1. The screen has as many lines as the terminal, and no line is wider (test_it_fits_every_terminal). Columns that do not fit are
+   left out at the right, never the names at the left (test_a_narrow_terminal_keeps_the_names).
 2. Without a terminal there are no escape sequences, and nothing is cut off (test_plain_text_has_everything).
-3. Text from senders and from whatever answers is shown without control characters (test_names_are_printed_safely).
+3. Text from senders and from the answering server is shown without control characters (test_names_are_printed_safely).
 """
 
 import io
@@ -33,12 +33,12 @@ _UNKNOWN: Final = "-"
 _PLAIN_COLUMNS: Final = 1000
 _BAR_CELLS_MAX: Final = 30
 _NAME_CELLS_MIN: Final = 12
-# Tables are no wider unless their names are: a figure far from its name is hard to read.
+# Tables are no wider than this, unless their names need it: a figure far from its name is hard to read.
 _TABLE_COLUMNS: Final = 100
-# What fits side by side: the state and all of the time, two limits.
+# The least columns for the title with its whole time, and for two limits side by side.
 _TITLE_COLUMNS: Final = 60
 _TWO_LIMITS_COLUMNS: Final = 70
-# Shorter names of limits, which are shown side by side.
+# Shorter names of limits, since two are shown side by side.
 _SHORT: Final = {
     "requests in flight": "in flight",
     "HTTP connections": "HTTP conns",
@@ -46,7 +46,7 @@ _SHORT: Final = {
     "file descriptors": "open files",
     "disk of the data directory": "disk",
 }
-# Lines of the blocks that give way where there is little room: a heading, and at least one row.
+# The least lines of a block that shrinks when there is little room: a heading and one row.
 _BLOCK_LINES_MIN: Final = 2
 
 
@@ -58,7 +58,9 @@ class Problem(NamedTuple):
 
 
 class OnScreen(NamedTuple):
-    """All that is shown. `endpoint`: whose it is. `problem` of the collector, `key_problem` of the key."""
+    """The contents of the screen. `endpoint` is the collector's address.
+
+    `problem` is set while the collector can't be asked, `key_problem` while it refuses the key."""
 
     endpoint: str
     view: TopView
@@ -67,7 +69,7 @@ class OnScreen(NamedTuple):
 
 
 class _Bar:
-    """A part of the room that there is."""
+    """A bar whose filled part is `share`, from 0 to 1."""
 
     def __init__(self, share: float, style: str) -> None:
         self._share: Final = share
@@ -83,15 +85,15 @@ class _Bar:
 
 
 class _Block(NamedTuple):
-    """A heading and rows of cells: the first column has names and takes the room that is left."""
+    """A heading and rows of cells. The first column has names, and takes the room that the others leave."""
 
     heading: Sequence[str]
     rows: Sequence[Sequence[Text]]
     widths: Sequence[int]
-    """Of the columns after the first."""
+    """The widths of the columns after the first."""
 
     def table(self, rows_max: int, columns: int | None) -> Table:
-        """`columns`: what it fills; None: as wide as its cells."""
+        """Return a table of at most `rows_max` rows. It fills `columns`; None: it is as wide as its cells."""
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, width=columns, header_style=_HEAD)
         hidden = len(self.rows) - rows_max
         first = f"{self.heading[0]} ({rows_max} of {len(self.rows)})" if hidden > 0 else self.heading[0]
@@ -105,12 +107,12 @@ class _Block(NamedTuple):
         return table
 
     def columns_wanted(self) -> int:
-        """With whole names."""
+        """Return how many columns of the terminal the block needs to show whole names."""
         names = max(row[0].cell_len for row in self.rows)
         return max(names, _NAME_CELLS_MIN) + sum(width + 1 for width in self.widths)
 
     def _figures_within(self, columns: int | None) -> int:
-        """How many columns after the first fit beside a short name."""
+        """Return how many columns after the first fit beside a name of _NAME_CELLS_MIN cells."""
         if columns is None:
             return len(self.widths)
         taken = itertools.accumulate((width + 1 for width in self.widths), initial=_NAME_CELLS_MIN)
@@ -118,7 +120,7 @@ class _Block(NamedTuple):
 
 
 def full_screen(shown: OnScreen, columns: int, lines: int, *, has_colours: bool = True) -> str:
-    """Return the screen of a terminal of that size, with its escape sequences for colours."""
+    """Return the text for a terminal of `columns` and `lines`, with the escape sequences for colours."""
     out = io.StringIO()
     console = Console(
         file=out,
@@ -136,7 +138,7 @@ def full_screen(shown: OnScreen, columns: int, lines: int, *, has_colours: bool 
 
 
 def plain_text(shown: OnScreen) -> str:
-    """Return everything, as lines of plain text."""
+    """Return all contents as lines of plain text."""
     out = io.StringIO()
     console = Console(
         file=out,
@@ -153,7 +155,7 @@ def plain_text(shown: OnScreen) -> str:
 
 
 def _parts(shown: OnScreen, columns: int | None, lines: int | None) -> list[RenderableType]:
-    """`columns` and `lines` of the terminal; None: there is none, so everything is shown."""
+    """Return the blocks from top to bottom. `columns` and `lines` are the terminal's; None: everything is shown."""
     view = shown.view
     parts: list[RenderableType] = [_title(shown, columns), _health(view)]
     parts += [
@@ -179,13 +181,13 @@ def _parts(shown: OnScreen, columns: int | None, lines: int | None) -> list[Rend
 
 
 def _shares(wanted: Sequence[int], lines: int | None) -> list[int]:
-    """How many rows each block has, if so many lines are left for all; 0: it is left out."""
+    """Return how many rows each block gets, of those `wanted`, if `lines` are left for all. With 0 it is left out."""
     if lines is None:
         return list(wanted)
     given = []
     for index, rows in enumerate(wanted):
         later = wanted[index + 1 :]
-        # Half of the lines, and what the others do not need.
+        # An equal share of the lines, or all that the later blocks do not need.
         needed = sum(rows + 1 for rows in later)
         room = max(lines - needed, lines // (1 + len(later)))
         got = min(rows, room - 1) if room >= _BLOCK_LINES_MIN else 0
@@ -241,7 +243,7 @@ def _problem(what: str, problem: Problem) -> Text:
 
 
 def _per_s(value: float | None, style: str = "") -> Text:
-    """`style`: where it is more than 0."""
+    """Return a rate, in `style` if it is not 0."""
     return Text(_UNKNOWN) if value is None else Text(rate(value), style if value else "")
 
 
@@ -332,7 +334,7 @@ def _reasons(rows: Sequence[ReasonRates]) -> _Block:
 
 
 def _delivery(view: TopView) -> Text:
-    """Dead letters, what waits behind all gateways, and the audit."""
+    """Return the line about open dead letters, messages of all gateways that are not stored yet, and the audit."""
     if view.dead_letters is None:
         letters = Text("dead letters: not known here")
     else:
@@ -361,7 +363,7 @@ def _audit(found: Overview) -> Text:
 
 
 def _limits(used: Sequence[Used], columns: int | None) -> Table:
-    """Two in a row of a terminal, one where it is narrow and in a line of plain text."""
+    """Return the limits: two in a row of a terminal, or one if it is narrow, and in plain text."""
     beside = 2 if columns is not None and columns >= _TWO_LIMITS_COLUMNS else 1
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.width = columns
@@ -377,7 +379,7 @@ def _limits(used: Sequence[Used], columns: int | None) -> Table:
 
 
 def _used(limit: Used) -> tuple[RenderableType, ...]:
-    share = limit.share if 0 <= limit.share <= 1 else 0.0  # not a number
+    share = limit.share if 0 <= limit.share <= 1 else 0.0  # the share is not a number
     style = _BAD if share >= BAD_SHARE else _WARN if share >= WARN_SHARE else ""
     written = size if limit.unit == "bytes" else count
     return (

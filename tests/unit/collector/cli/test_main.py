@@ -123,7 +123,10 @@ def test_no_summary_is_cut(group: list[str]) -> None:
             "error: gateway needs kafka.bootstrap: --kafka, INFRASAGE_KAFKA__BOOTSTRAP or a file with --config gives it",
         ),
         (["gateway", "--kafka", "k:1", "--workers", "0"], "error: --workers: gateway.workers = 0 is not allowed"),
-        (["writer", "--kafka", "k:1"], "error: writer needs clickhouse.url: --clickhouse, INFRASAGE_CLICKHOUSE__URL or"),
+        (
+            ["writer", "--kafka", "k:1"],
+            "error: writer needs clickhouse.url: --clickhouse, INFRASAGE_CLICKHOUSE__URL or",
+        ),
         (["writer", "--clickhouse", "http://c"], "error: writer needs kafka.bootstrap"),
         (["serve", "--kafka", "localhost"], 'error: --kafka: kafka.bootstrap = "localhost" is not allowed: must be HOST:PORT'),
     ],
