@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
 
-TOLD_MAX: Final = 5
+FIELDS_REPORTED_MAX: Final = 5
 # The most fields that are examined: a request has one unknown field in the place of each item, or no other field at all.
 _FIELDS_MAX: Final = 1_000
 # Messages that hold items, and are not items themselves.
@@ -26,26 +26,26 @@ def unknown_fields(body: bytes, descriptor: Any) -> list[str]:
 
     `descriptor` is protobuf's descriptor of the message.
     """
-    told: list[str] = []
+    found: list[str] = []
     with suppress(NonCanonical):  # as far as it is plainly written
-        _tell(Cursor(body), len(body), descriptor, told, _FIELDS_MAX)
-    return told
+        _collect(Cursor(body), len(body), descriptor, found, _FIELDS_MAX)
+    return found
 
 
-def _tell(cursor: Cursor, end: i64, descriptor: Any, told: list[str], fields_left: i64) -> i64:
-    """Add the unknown fields up to `end` to `told`. Return how many fields may still be examined. Raises NonCanonical."""
+def _collect(cursor: Cursor, end: i64, descriptor: Any, found: list[str], fields_left: i64) -> i64:
+    """Add the unknown fields up to `end` to `found`. Return how many fields may still be examined. Raises NonCanonical."""
     fields = descriptor.fields_by_number
-    while cursor.position < end and fields_left > 0 and len(told) < TOLD_MAX:
+    while cursor.position < end and fields_left > 0 and len(found) < FIELDS_REPORTED_MAX:
         fields_left -= 1
         number = int(cursor.field(end) >> 3)
         after: i64 = cursor.position
         field = fields.get(number)
         if field is None:
             words = f"{descriptor.name} has no field {number}"
-            if words not in told:
-                told.append(words)
+            if words not in found:
+                found.append(words)
         elif field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.name in _ENVELOPES:
             cursor.position = cursor.start
-            fields_left = _tell(cursor, after, field.message_type, told, fields_left)
+            fields_left = _collect(cursor, after, field.message_type, found, fields_left)
         cursor.position = after
     return fields_left

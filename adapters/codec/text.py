@@ -87,10 +87,11 @@ def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) ->
     return end
 
 
-def find_outside_strings(text: bytes, position: i64, wanted: bytes, rules: Rules) -> i64:
-    """Return the position of the next wanted byte outside of the strings of a JSON text, or the text's size if there is none.
+def find_outside_strings(text: bytes, position: i64, byte_set: bytes, rules: Rules) -> i64:
+    """Return the position of the next byte of `byte_set` outside of the strings of a JSON text; the text's size if there is
+    none.
 
-    `wanted` is a table from `byte_table`. Rest as `rules` say.
+    `byte_set` is a table from `byte_table`. Rest as `rules` say.
     """
     size: i64 = len(text)
     start: i64 = position
@@ -99,7 +100,7 @@ def find_outside_strings(text: bytes, position: i64, wanted: bytes, rules: Rules
         byte: i64 = text[position]
         if byte == _QUOTE:
             position = end_of_string(text, position + 1, size, rules)
-        elif wanted[byte]:
+        elif byte_set[byte]:
             break
         else:
             position += 1
@@ -110,9 +111,9 @@ def find_outside_strings(text: bytes, position: i64, wanted: bytes, rules: Rules
     return position
 
 
-def byte_table(wanted: bytes) -> bytes:
-    """Return a table of 256 bytes that is not 0 at each wanted byte."""
-    return bytes([byte in wanted for byte in range(256)])
+def byte_table(byte_set: bytes) -> bytes:
+    """Return a table of 256 bytes that is not 0 at each byte of `byte_set`."""
+    return bytes([byte in byte_set for byte in range(256)])
 
 
 def hex_id(text: str, size: int) -> bytes:

@@ -235,7 +235,7 @@ class RecordAdapter:
     def finish(self) -> Adapted:
         """Pack all groups of one signal before those of the other, so that a message is only cut when it is full."""
         builder = self.builder
-        told = len(builder.out.rejections)
+        rejected_before = len(builder.out.rejections)
         for group in self.metric_groups:
             builder.open_record(METRICS, group.type, group.service_id, group.resource())
             builder.open_group(b"")
@@ -252,7 +252,7 @@ class RecordAdapter:
         for repairs in self.repairs.values():
             self.rules.count_repairs(repairs)
         adapted = builder.finish()
-        if len(adapted.rejections) > told:
+        if len(adapted.rejections) > rejected_before:
             adapted.rejections.sort(key=_index_of)  # the last ones were found while packing, so out of order
         return adapted
 

@@ -116,9 +116,9 @@ def _json_of(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
 
 def _json_text(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
     """Return the text at start:end in quotes, or a beginning that is longer than `room` even without the last quote."""
-    wanted: i64 = room + 4
-    if end - start > wanted:
-        return encode_basestring(text_within(cursor.buffer[start : start + wanted + 1], wanted).decode())
+    text_bytes: i64 = room + 4
+    if end - start > text_bytes:
+        return encode_basestring(text_within(cursor.buffer[start : start + text_bytes + 1], text_bytes).decode())
     return encode_basestring(cursor.buffer[start:end].decode())
 
 

@@ -84,7 +84,7 @@ class Envelope:
         self.resource_end: i64 = 0
         self.scope_start: i64 = 0
         self.scope_end: i64 = 0
-        self.alone: SingleItemExport | None = None
+        self.single_item: SingleItemExport | None = None
 
     def take(self, start: i64, end: i64) -> None:
         """Accept or reject one item (or metric) at start:end."""
@@ -132,18 +132,18 @@ class Envelope:
         builder = self.builder
         payload = b""
         if builder.keeps(end - start):
-            alone = self.standing()
-            if builder.keeps(alone.size(end - start)):
-                payload = alone.request(self.buffer[start:end])
+            single = self.single_item_export()
+            if builder.keeps(single.size(end - start)):
+                payload = single.request(self.buffer[start:end])
         builder.reject(reason, self.scanner.fault_of(reason), self.service_id, payload)
 
-    def standing(self) -> SingleItemExport:
+    def single_item_export(self) -> SingleItemExport:
         """Return the object that makes requests of single items, set to the current scope."""
-        alone = self.alone
-        if alone is None:
-            alone = self.alone = SingleItemExport(self.buffer, self.rules)
-        alone.stand(self.resource_start, self.resource_end, self.scope_start, self.scope_end)
-        return alone
+        single = self.single_item
+        if single is None:
+            single = self.single_item = SingleItemExport(self.buffer, self.rules)
+        single.set_scope(self.resource_start, self.resource_end, self.scope_start, self.scope_end)
+        return single
 
     def run(self) -> Adapted:
         """Adapt the request. Raises NonCanonical, and RequestRefused if the request exceeds a limit."""

@@ -15,7 +15,7 @@ from adapters.record import REJECTIONS_KEPT_MAX
 from adapters.rows import check_row_count
 from adapters.rules import Rules
 
-_UNKNOWN_TOLD_MAX: Final = 5
+_UNKNOWN_REPORTED_MAX: Final = 5
 # An unknown field of these messages is a lost value: the item is stored without it. An unknown field of a message that holds
 # items may mean lost items.
 _OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
@@ -56,7 +56,7 @@ class Notes:
         self.misplaced: Final[dict[str, str]] = {}  # unknown fields that hold items elsewhere, or a value
         # When a `put_` function has returned False: the field, what its value must be, and the value that came instead.
         self.field: Field | None = None
-        self.wanted: str = ""
+        self.expected: str = ""
         self.value: object = None
 
     def count_item(self) -> None:
@@ -66,18 +66,18 @@ class Notes:
 
     def skip(self, fields: Fields, name: str) -> None:
         """Note an unknown field."""
-        if len(self.unknown) < _UNKNOWN_TOLD_MAX:
+        if len(self.unknown) < _UNKNOWN_REPORTED_MAX:
             hint = ", which is for /api/v1/telemetry" if fields.is_request and name == NATIVE_NAME else HINTS.get(name, "")
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{hint}")
         is_content = fields.name in _OF_VALUES or fields.holds_items
-        is_told = name in HINTS or (is_content and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
-        if is_told and name not in self.misplaced:
+        is_reported = name in HINTS or (is_content and len(self.misplaced) < _UNKNOWN_REPORTED_MAX)
+        if is_reported and name not in self.misplaced:
             self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}"
 
-    def refuse(self, field: Field, wanted: str, value: object) -> bool:
+    def refuse(self, field: Field, expected: str, value: object) -> bool:
         """Note that a value does not fit its field. Return False."""
         self.field = field
-        self.wanted = wanted
+        self.expected = expected
         self.value = value
         return False
 
@@ -89,7 +89,7 @@ class Notes:
         except orjson.JSONEncodeError:  # orjson reads values that are nested 1,024 deep, and writes 254 deep
             shown = "a value that is nested too deep"
         shown = shown if len(shown) <= _SHOWN_CHARACTERS_MAX else f"{shown[:_SHOWN_CHARACTERS_MAX]}…"
-        return Unfit(f"{self.field.name} must be {self.wanted}; got {shown}", self.field.reason)
+        return Unfit(f"{self.field.name} must be {self.expected}; got {shown}", self.field.reason)
 
     def rejection(self, unfit: "Unfit | None" = None) -> bytes:
         """Return the field that marks an item as rejected for `unfit`, or for the misfit that was noted last.

@@ -213,11 +213,11 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
             notes.ids += 1
             notes.rules.read(0)
             return True
-        wanted = "hex" if kind == HEX else "base64"
+        expected = "hex" if kind == HEX else "base64"
         if isinstance(value, (list, dict)):
-            wanted += f", or {field.id_bytes} numbers" if kind == HEX else ", or numbers"
-            wanted += f" from 0 to {BYTE_MAX}"
-        return notes.refuse(field, wanted, value)
+            expected += f", or {field.id_bytes} numbers" if kind == HEX else ", or numbers"
+            expected += f" from 0 to {BYTE_MAX}"
+        return notes.refuse(field, expected, value)
     if field.is_attribute_integer:
         return _put_attribute_integer(writer, field, value, notes)
     start: i64 = len(writer)

@@ -158,8 +158,8 @@ class MetricsEnvelope(Envelope):
             head = self.data_head = self._data_without_points()
         data_bytes: i64 = len(head) + field_size(refused.end - refused.start)
         fields_bytes: i64 = self.data_at - self.start + self.end - self.data_end
-        alone = self.standing()
-        if not builder.keeps(alone.size(fields_bytes + field_size(data_bytes))):
+        single = self.single_item_export()
+        if not builder.keeps(single.size(fields_bytes + field_size(data_bytes))):
             return b""
         buffer = self.buffer
         rules = self.rules
@@ -175,7 +175,7 @@ class MetricsEnvelope(Envelope):
         rules.read(len(point))
         metric.write(buffer[self.data_end : self.end])
         rules.read(self.end - self.data_end)
-        return alone.request(metric.getvalue())
+        return single.request(metric.getvalue())
 
     def _normal_fields(self, state: i64, start: i64, end: i64) -> bytes:
         """Return the metric's own fields at start:end, with its metadata in normal form."""

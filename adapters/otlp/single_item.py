@@ -33,7 +33,7 @@ class SingleItemExport:
         self.resource: bytes = b""
         self.scope: bytes = b""
 
-    def stand(self, resource_start: i64, resource_end: i64, scope_start: i64, scope_end: i64) -> None:
+    def set_scope(self, resource_start: i64, resource_end: i64, scope_start: i64, scope_end: i64) -> None:
         """Set the entry of the resource, and in it the entry of the scope, of the next items."""
         if resource_start != self.resource_at:
             self.resource_at = resource_start

@@ -135,14 +135,14 @@ def share_out(exemplars: list[Exemplar], firsts: dict[int, int], rules: Rules) -
     moments = sorted(firsts)
     for exemplar in exemplars:
         rules.read(0)
-        wanted: int = exemplar.time_ms
-        at = bisect_left(moments, wanted)
+        time_ms: int = exemplar.time_ms
+        at = bisect_left(moments, time_ms)
         later = moments[min(at, len(moments) - 1)]
         earlier = moments[max(at - 1, 0)]
         nearest = firsts[later]
-        if abs(earlier - wanted) < abs(later - wanted):
+        if abs(earlier - time_ms) < abs(later - time_ms):
             nearest = firsts[earlier]
-        elif abs(earlier - wanted) == abs(later - wanted):
+        elif abs(earlier - time_ms) == abs(later - time_ms):
             nearest = min(nearest, firsts[earlier])
         shares.setdefault(nearest, []).append(exemplar)
     return shares

@@ -30,7 +30,7 @@ _LOW_32_BITS: Final = 0xFFFFFFFF
 class SingleItemWrite:
     """A `SingleItemWrite` makes requests of one item each. The items are in `buffer`, and have been read before.
 
-    Use: `stand` for the series, `add` for the item's exemplars, `size`, and, if there is room for it, `request`.
+    Use: `set_series` for the series, `add` for the item's exemplars, `size`, and, if there is room for it, `request`.
     """
 
     def __init__(self, buffer: bytes, symbols: list[bytes], rules: Rules) -> None:
@@ -51,7 +51,7 @@ class SingleItemWrite:
         # The exemplars of the current item, encoded.
         self.exemplars: Final = BytesWriter()
 
-    def stand(
+    def set_series(
         self, series_at: i64, labels_start: i64, labels_end: i64, metadata_start: i64, metadata_end: i64, created_ms: i64
     ) -> None:
         """Set the next item's series: where it begins, its packed references, its Metadata, its created timestamp."""

@@ -110,7 +110,7 @@ class _Request(WriteRequestScan):
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
         # Makes requests of rejected items; created when the first is to be kept.
-        self.alone: SingleItemWrite | None = None
+        self.single_item: SingleItemWrite | None = None
 
     def run(self) -> Adapted:
         rules = self.rules
@@ -436,11 +436,11 @@ class _Request(WriteRequestScan):
         builder = self.builder
         if not builder.keeps(end - start):
             return b""
-        alone = self.alone
-        if alone is None:
-            alone = self.alone = SingleItemWrite(self.buffer, self.symbols, self.rules)
-        description = self.description
-        alone.stand(self.series_start, self.labels_start, self.labels_end, description.start, description.end, self.created_ms)
+        single = self.single_item
+        if single is None:
+            single = self.single_item = SingleItemWrite(self.buffer, self.symbols, self.rules)
+        at = self.description
+        single.set_series(self.series_start, self.labels_start, self.labels_end, at.start, at.end, self.created_ms)
         for exemplar in exemplars:
-            alone.add(exemplar.start, exemplar.end)
-        return alone.request(tag, start, end) if builder.keeps(alone.size(tag, end - start)) else b""
+            single.add(exemplar.start, exemplar.end)
+        return single.request(tag, start, end) if builder.keeps(single.size(tag, end - start)) else b""
