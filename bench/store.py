@@ -39,7 +39,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from bench import measuring
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.insert import SETTINGS
-from collector.store.options import EXPORTERS_ATTRIBUTES, StoreOptions, WantedTables
+from collector.store.options import EXPORTERS_ATTRIBUTES, RequestedTables, StoreOptions
 
 SUITE: Final = "store"
 # What else was tried of our tables (docs/adr/0053): settings of tables, and another type.
@@ -239,7 +239,7 @@ def exporter_table(signal: StoredSignal, *, text: bool) -> str:
 
 
 def open_store(path: Path, form: str = "") -> ClickHouseStore:
-    wanted = WantedTables(fsync=False)
+    wanted = RequestedTables(fsync=False)
     if form == "ours, no columns":
         wanted = wanted._replace(materialized_attributes=())
     if form == "ours, text":

@@ -192,8 +192,8 @@ def pages(
 
     def refusal(error: RequestRefused, **headers: str) -> Response:
         answer = NATIVE.refused(explain(error))
-        told = {name.decode(): value.decode() for name, value in answer.headers} | headers
-        return Response(answer.body, answer.status, told, "application/json")
+        response_headers = {name.decode(): value.decode() for name, value in answer.headers} | headers
+        return Response(answer.body, answer.status, response_headers, "application/json")
 
     _answer_errors(app, metrics, refusal)
 
@@ -302,27 +302,27 @@ def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:
     one = {"$ref": "#/components/schemas/TelemetryRecord"}
     many = {"type": "array", "items": one, "maxItems": 10_000}
     document["paths"][endpoints.NATIVE] = {
-        "post": _operation("send_one", "Send one record", one, "Queued", {"status": "ok", "queued": 1}, alone=True)
+        "post": _operation("send_one", "Send one record", one, "Queued", {"status": "ok", "queued": 1}, is_single=True)
     }
     failures = [{"index": 45, "error": "timestamp_too_old", "message": "Timestamp is more than 24h in the past"}]
     batch_answer = {"status": "ok", "queued": 1000, "failed": 1, "failures": failures}
     document["paths"][endpoints.NATIVE_BATCH] = {
-        "post": _operation("send_batch", "Send up to 10,000 records", many, "BatchQueued", batch_answer, alone=False)
+        "post": _operation("send_batch", "Send up to 10,000 records", many, "BatchQueued", batch_answer, is_single=False)
     }
     return document
 
 
 def _operation(
-    operation_id: str, summary: str, schema: dict[str, Any], answer: str, example: dict[str, Any], *, alone: bool
+    operation_id: str, summary: str, schema: dict[str, Any], answer: str, example: dict[str, Any], *, is_single: bool
 ) -> dict[str, Any]:
-    """One POST route. `alone`: a record's own reasons refuse the request; in a batch they are among its `failures`."""
+    """One POST route. `is_single`: a record's own reasons refuse the request; in a batch they are among its `failures`."""
     by_status: dict[int, list[Reason]] = {}
     for reason in REASONS:
         if reason.code not in _OF_OTHER_PROTOCOLS and reason.code not in _OF_OTHER_ROUTES:
             by_status.setdefault(codes_of(reason.code).http, []).append(reason)
     responses: dict[str, Any] = {
         "200": {
-            "description": "Durable." if alone else "What is queued is durable; the rest is named, under the codes of 400.",
+            "description": "Durable." if is_single else "What is queued is durable; the rest is named, under the codes of 400.",
             "headers": {
                 "X-InfraSage-Batch-Id": {"description": "The receipt: a UUID.", "schema": {"type": "string", "format": "uuid"}}
             },

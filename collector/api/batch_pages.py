@@ -68,15 +68,15 @@ def batch_pages(reader: Callable[[Request], Caller], reports: BatchReports) -> A
         caller: Annotated[Caller, Depends(reader)],
         batch_id: Annotated[str, Path(description="X-InfraSage-Batch-Id of its answer; over gRPC, trailing metadata.")],
     ) -> Response:
-        wanted = _uuid(batch_id)
+        requested_id = _uuid(batch_id)
         try:
-            found = await reports.find(wanted, None if caller.scope.is_admin else caller.tenant)
+            found = await reports.find(requested_id, None if caller.scope.is_admin else caller.tenant)
         except NotKnown as error:
-            raise RequestRefused(STORE_UNAVAILABLE, f"batch {wanted} is not stored: {error}") from error
+            raise RequestRefused(STORE_UNAVAILABLE, f"batch {requested_id} is not stored: {error}") from error
         except StoreError as error:
             raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
         if found is None:
-            raise RequestRefused(NOT_FOUND, f"there is no batch {wanted}")
+            raise RequestRefused(NOT_FOUND, f"there is no batch {requested_id}")
         return JSONResponse(found)
 
     return router

@@ -1,10 +1,10 @@
-"""The command `schema adopt`: tables of the OpenTelemetry Collector's exporter, taken over."""
+"""The command `schema adopt`: takes over the tables of the OpenTelemetry Collector's ClickHouse exporter."""
 
 import contextlib
 from collections.abc import Callable
 
 from collector.app.data_dir import is_embedded
-from collector.app.storage import open_server, wanted_tables
+from collector.app.storage import open_server, requested_tables
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.store.adoption import Adoption
@@ -14,7 +14,10 @@ from collector.telemetry import logs
 
 
 def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, say: Callable[[str], None]) -> None:
-    """Take over the exporter's tables in the database `source`, and say what is done as it is. Raises CannotRun."""
+    """Take over the exporter's tables in the database `source`. The rows in them get the tenant `tenant`.
+
+    With `copies`, also copy the rows into the collector's tables. `say` gets a line of text after each step. Raises CannotRun.
+    """
     logs.set_up_quietly(settings.logging)
     database, cluster = settings.clickhouse.database, settings.clickhouse.cluster
     if is_embedded(settings):
@@ -53,7 +56,7 @@ def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, say: Ca
                     source=source,
                     database=database,
                     tenant=tenant,
-                    retention=wanted_tables(settings).as_of_now().retention,
+                    retention=requested_tables(settings).as_of_now().retention,
                 )
                 for table in done:
                     for day in copy.copy(table):

@@ -1,17 +1,19 @@
-"""Back up the embedded form, whether the collector runs or not, check the backup, and restore it.
+"""Backs up and restores the embedded form: the local log, the embedded store and the keys file.
 
-The process that holds the data directory makes a snapshot in it: the writer pauses between two ranges, the log is copied, and
-the parts of the store are linked. That takes moments, and senders do not notice. The command then copies the snapshot to its
-target, with a checksum of each file.
+The process that has locked the data directory makes a snapshot in it: the writer pauses between two ranges, the log is copied,
+and the parts of the store are hard-linked. Requests are accepted during this short time. The command then copies the snapshot
+to its target, with a checksum of each file.
 
-A message leaves the log only after it is stored, by the writer. So while the writer pauses, everything acknowledged is in the
-log or in the store. It is in both only where a range failed in the middle: the log holds its intent, so it is looked up before
-it is repeated.
+The writer removes a message from the log only after the message is stored. So while the writer pauses, everything acknowledged
+is in the log or in the store. A range is in both only if its insert was interrupted. Then the log has the range's intent, so
+the range is looked up in the store before it is inserted again.
 
 Invariants (tests in tests/system/test_backup.py):
-1. What was acknowledged before the command began is in the backup, and stored once after a restore. test_a_backup_under_load
-2. A backup that was broken off has no manifest and another name. test_a_backup_that_breaks_off_is_none
-3. A restore writes only where no data is, and only what the manifest names. test_a_damaged_backup_is_not_restored
+1. Everything acknowledged before the command began is in the backup, and is stored once after a restore.
+   test_a_backup_under_load
+2. A backup that was interrupted has no manifest, and its directory has another name. test_a_backup_that_breaks_off_is_none
+3. A restore writes only into a directory without data, and only the files that the manifest names.
+   test_a_damaged_backup_is_not_restored
 """
 
 import asyncio
@@ -52,12 +54,12 @@ from collector.tenancy import keys
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
-# How long the current range may take. Its insert has ended by then, or fails again and again.
+# How long the snapshot waits for the current range. By then its insert has succeeded, or it fails repeatedly.
 PAUSE_MAX_S: Final = 60.0
 _STORE: Final = "store"
 _LOG: Final = "log"
 _KEYS: Final = "keys.json"
-# In this order they are put in their place: a collector that starts on half of them is refused (data_dir.RESTORING).
+# Files are moved to their places in this order. Until all are moved, no collector starts on them (data_dir.RESTORING).
 _RESTORED: Final = (_STORE, _KEYS, "log.acknowledged", _LOG)
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -65,14 +67,15 @@ Pause = Callable[[float], AbstractAsyncContextManager[None]]
 
 
 class Taken(TypedDict):
-    """What there is to know of a snapshot: the identity of its log, and how long the writer waited for it."""
+    """A snapshot: the identity of its log, and for how long the writer was paused."""
 
     log: str
     paused_s: float
 
 
 class Done(NamedTuple):
-    """What was copied."""
+    """The result of a backup or a restore: the number of copied files, and their size. `paused_s` is for how long the writer
+    was paused; 0 for a restore."""
 
     files: int
     size_bytes: int
@@ -80,7 +83,7 @@ class Done(NamedTuple):
 
 
 class Snapshots:
-    """Of the data directory that this process holds."""
+    """Makes and removes snapshots of the data directory that this process has locked."""
 
     def __init__(self, settings: Settings, storage: Storage, pause: Pause) -> None:
         self._data_dir: Final = settings.data_dir
@@ -89,7 +92,7 @@ class Snapshots:
         self._pause: Final = pause
 
     async def take(self) -> Taken:
-        """Replaces an earlier one. Raises CannotRun."""
+        """Make a snapshot in place of an earlier one, and return its description. Raises CannotRun."""
         log, store = self._storage.broker, self._storage.store
         if not isinstance(log, LocalLog):
             raise CannotRun("only the embedded form is backed up by this command: Kafka and ClickHouse have their own means")
@@ -114,7 +117,7 @@ class Snapshots:
         return Taken(log=log.identity, paused_s=paused_s)
 
     async def remove(self) -> None:
-        """Raises CannotRun."""
+        """Remove the snapshot, if there is one. Raises CannotRun."""
         try:
             await asyncio.to_thread(_remove, self._data_dir / SNAPSHOT)
             await asyncio.to_thread(snapshot.remove_frozen, store_dir(self._data_dir), SNAPSHOT)
@@ -123,7 +126,8 @@ class Snapshots:
 
 
 def backup(settings: Settings, target: Path) -> Done:
-    """Back up the data directory into a new directory `target`, whether a collector runs or not. Raises CannotRun."""
+    """Back up the data directory into a new directory `target`. Works with and without a running collector. Raises
+    CannotRun."""
     if settings.kafka.bootstrap or not is_embedded(settings):
         raise CannotRun("only the embedded form is backed up by this command: Kafka and ClickHouse have their own means")
     logs.set_up_quietly(settings.logging)
@@ -131,7 +135,7 @@ def backup(settings: Settings, target: Path) -> Done:
     if target.exists():
         raise CannotRun(f"cannot back up to {target}: it exists already; name a new directory")
     try:
-        with _alone(settings.data_dir):
+        with _exclusive_backup(settings.data_dir):
             return offline_or_running(
                 settings,
                 lambda: asyncio.run(_backup_offline(settings, target)),
@@ -149,10 +153,10 @@ def restore(settings: Settings, source: Path) -> Done:
 
 def _restored(settings: Settings, source: Path, manifest: dict[str, Any]) -> Done:
     data_dir = settings.data_dir
-    with locked_data_dir(settings, wanted=True, command="restore", restoring=True):
+    with locked_data_dir(settings, is_needed=True, command="restore", restoring=True):
         place = data_dir / RESTORING
         try:
-            if place.exists():  # an earlier restore was broken off, and left half of a backup
+            if place.exists():  # an earlier restore was interrupted, and left a part of its backup
                 for name in _RESTORED:
                     _remove(data_dir / name)
                 _remove(place)
@@ -181,7 +185,8 @@ def _restored(settings: Settings, source: Path, manifest: dict[str, Any]) -> Don
 
 async def _backup_offline(settings: Settings, target: Path) -> Done:
     async with open_storage(settings, Metrics(), "backup") as storage:
-        # No writer runs here. What one that was killed left in the middle is looked up after a restore, as after any start.
+        # No writer runs here. If a writer was killed during a range, the range is looked up after a restore, as after any
+        # start.
         snapshots = Snapshots(settings, storage, lambda _: contextlib.nullcontext())
         try:
             return _copy(settings.data_dir / SNAPSHOT, await snapshots.take(), target)
@@ -198,8 +203,9 @@ def _backup_running(settings: Settings, target: Path) -> Done:
 
 
 @contextlib.contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
-    """One backup of a data directory at a time: the kernel ends this with the process. Raises CannotRun, OSError."""
+def _exclusive_backup(data_dir: Path) -> Iterator[None]:
+    """Hold a lock, so that only one backup of the data directory runs at a time. The kernel releases the lock when the process
+    ends. Raises CannotRun if another backup runs, OSError."""
     directory = os.open(data_dir, os.O_RDONLY)
     try:
         try:
@@ -212,7 +218,7 @@ def _alone(data_dir: Path) -> Iterator[None]:
 
 
 def _copy(place: Path, taken: Taken, target: Path) -> Done:
-    """Raises OSError."""
+    """Copy a snapshot from `place` into the new directory `target`, with a manifest. Raises OSError."""
     partial = target.with_name(f"{target.name}.partial")
     _remove(partial)
     partial.mkdir(mode=0o700, parents=True)
@@ -239,7 +245,7 @@ def _copy(place: Path, taken: Taken, target: Path) -> Done:
         "directories": directories,
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    os.sync()  # thousands of small files: one by one takes far longer
+    os.sync()  # fsync of thousands of small files, one after another, would take far longer
     partial.rename(target)
     os.sync()
     return Done(len(files), sum(it["bytes"] for it in files.values()), taken["paused_s"])
@@ -261,7 +267,7 @@ def _read_manifest(source: Path) -> dict[str, Any]:
 
 
 def _copy_checked(source: Path, place: Path, manifest: dict[str, Any]) -> Done:
-    """Raises CannotRun, OSError."""
+    """Copy the files of a backup from `source` to `place`, and check them against the manifest. Raises CannotRun, OSError."""
     for name in (*manifest["directories"], *manifest["links"], *manifest["files"]):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CannotRun(f"the backup {source} is damaged: its manifest names {name}; nothing was restored")
@@ -283,7 +289,7 @@ def _copy_checked(source: Path, place: Path, manifest: dict[str, Any]) -> Done:
 
 
 def _copy_file(source: Path, target: Path) -> tuple[str, int]:
-    """Return the checksum and the size. The file is its owner's only. Raises OSError."""
+    """Copy a file, and return its checksum and its size. Only the owner may read and write the copy. Raises OSError."""
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with source.open("rb") as read, os.fdopen(descriptor, "wb") as written:

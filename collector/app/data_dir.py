@@ -44,10 +44,10 @@ def check_there(directory: Path, what: str) -> None:
 
 
 @contextmanager
-def locked_data_dir(settings: Settings, *, wanted: bool, command: str, restoring: bool = False) -> Iterator[None]:
+def locked_data_dir(settings: Settings, *, is_needed: bool, command: str, restoring: bool = False) -> Iterator[None]:
     """Make the data directory, lock it, and close it to other users. `command` is as in Locked. Raises CannotRun, Locked.
     Unless `restoring`, raises CannotRun also if a restore was broken off."""
-    if not wanted:
+    if not is_needed:
         yield
         return
     data_dir = settings.data_dir
@@ -76,7 +76,7 @@ class DataDirWait:
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
         self._began: Final = time.monotonic()
-        self._is_said = False
+        self._is_logged = False
 
     def look(self, locked: Locked) -> None:
         """Note that the directory is in use, and log that once. Call this every LOOK_S. Raises CannotRun after
@@ -87,8 +87,8 @@ class DataDirWait:
             raise CannotRun(
                 f"{locked}{does_not_listen}, still after {wait_s:g} s (data_dir_wait_s): wait until it has ended, or end it"
             )
-        if not self._is_said:
-            self._is_said = True
+        if not self._is_logged:
+            self._is_logged = True
             log.warning("the data directory is in use, and waited for", reason=str(locked), wait_s=wait_s)
 
 

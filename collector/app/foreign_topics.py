@@ -30,9 +30,9 @@ def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) 
     named = topics_of_others(settings.kafka.topics)
     if not named:
         return None
-    from collector.ingest.foreign_topics import ForeignTopic, ForeignTopics, TopicLimits  # noqa: PLC0415  # as said above
-    from collector.ingest.large_bodies import resting  # noqa: PLC0415  # as said above
-    from collector.ingest.produce import SIGNALS  # noqa: PLC0415  # as said above
+    from collector.ingest.foreign_topics import ForeignTopic, ForeignTopics, TopicLimits  # noqa: PLC0415  # as above
+    from collector.ingest.large_bodies import resting  # noqa: PLC0415  # as above
+    from collector.ingest.produce import SIGNALS  # noqa: PLC0415  # as above
 
     days = keys_file_days(settings)
     return ForeignTopics(

@@ -1,4 +1,4 @@
-"""The command `schema grants`: users of a ClickHouse server, one for each tenant."""
+"""The command `schema grants`: makes users of a ClickHouse server, one for each tenant, with their grants."""
 
 import contextlib
 import json
@@ -19,14 +19,16 @@ from collector.tenancy import keys
 from collector.tenancy.keys_file import shown
 
 if TYPE_CHECKING:
-    # It loads the engine's library.
+    # Imported where it is used, since it loads the engine's library.
     from collector.store.clickhouse import ClickHouseStore
 
 _PASSWORDS_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
-class WantedGrants(NamedTuple):
-    """What a call asks for. `tenants`: None: those of the keys file. `passwords`: a JSON object, by tenant."""
+class RequestedGrants(NamedTuple):
+    """The users and grants that a call asks for. `tenants` is None for the tenants of the keys file. `removed` are the tenants
+    whose users are removed. `passwords` is a file with a JSON object of passwords by tenant. `all_rows` are further users that
+    read the rows of all tenants. `user_prefix` begins the name of each tenant's user."""
 
     tenants: Sequence[str] | None
     removed: Sequence[str]
@@ -36,40 +38,41 @@ class WantedGrants(NamedTuple):
     user_prefix: str
 
 
-def text(settings: Settings, wanted: WantedGrants) -> str:
-    """Return the statements. The server is not asked. Raises CannotRun."""
-    grants, passwords = _grants(settings, wanted), _passwords(wanted.passwords)
-    tenants = _tenants(settings, wanted)
+def text(settings: Settings, requested: RequestedGrants) -> str:
+    """Return the SQL statements as text, without a request to the server. Raises CannotRun."""
+    grants, passwords = _grants(settings, requested), _passwords(requested.passwords)
+    tenants = _tenants(settings, requested)
     lines = [f"{statement};" for statement in grants.shared()] if tenants else []
     for tenant in tenants:
         lines.append(f"-- tenant {shown(tenant)}")
         if tenant not in passwords:
             lines.append(f"-- put the SHA-256 of a password in the place of {NO_PASSWORD}, or give it with --passwords")
         lines += [f"{statement};" for statement in grants.of_tenant(tenant, passwords.get(tenant))]
-    for tenant in wanted.removed:
+    for tenant in requested.removed:
         lines.append(f"-- without tenant {shown(tenant)}")
         lines += [f"{statement};" for statement in grants.without_tenant(tenant)]
     return "\n".join(lines)
 
 
-def apply(settings: Settings, wanted: WantedGrants) -> str:
-    """Run the statements on the server, and return whose user was made, changed or removed. Raises CannotRun."""
+def apply(settings: Settings, requested: RequestedGrants) -> str:
+    """Run the statements on the server. Return a line for each user that was made, changed or removed. If neither tenants nor
+    users to remove are named, also return a line for each user whose tenant has no key. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     if is_embedded(settings):
         raise CannotRun(
             "--apply needs a ClickHouse server (--clickhouse, clickhouse.url): the embedded engine has no users, and its"
             " tenants ask with their keys on store.http_port"
         )
-    grants, passwords = _grants(settings, wanted), _passwords(wanted.passwords)
-    tenants = _tenants(settings, wanted)
+    grants, passwords = _grants(settings, requested), _passwords(requested.passwords)
+    tenants = _tenants(settings, requested)
     try:
         with contextlib.closing(open_server(settings)) as store:
-            users = _users(store, settings.clickhouse.user, wanted.user_prefix)
+            users = _users(store, settings.clickhouse.user, requested.user_prefix)
             _check_passwords([tenant for tenant in tenants if grants.user(tenant) not in users], passwords)
-            lines = list(_applied(store, grants, tenants, wanted.removed, passwords, users))
+            lines = list(_applied(store, grants, tenants, requested.removed, passwords, users))
     except StoreError as error:
         raise CannotRun(f"{error}; what was done until then stays, and `schema grants` may be run again") from error
-    if wanted.tenants is None and not wanted.removed:
+    if requested.tenants is None and not requested.removed:
         strays = sorted(users - set(map(grants.user, tenants)))
         lines += [f"user {shown(user)} has no tenant in the keys file; --remove TENANT removes one" for user in strays]
     return "\n".join(lines)
@@ -96,29 +99,30 @@ def _applied(
         yield f"removed user {shown(grants.user(tenant))}"
 
 
-def _grants(settings: Settings, wanted: WantedGrants) -> TenantGrants:
-    all_rows = tuple(dict.fromkeys((settings.clickhouse.user, *wanted.all_rows)))
+def _grants(settings: Settings, requested: RequestedGrants) -> TenantGrants:
+    all_rows = tuple(dict.fromkeys((settings.clickhouse.user, *requested.all_rows)))
     for user in all_rows:
-        if user.startswith(wanted.user_prefix):
+        if user.startswith(requested.user_prefix):
             raise CannotRun(
                 f"user {shown(user)} is to read every row, and has the name of a tenant's: --user-prefix, which is"
-                f" {wanted.user_prefix}, must be another"
+                f" {requested.user_prefix}, must be another"
             )
     return TenantGrants(
         database=settings.clickhouse.database,
         cluster=settings.clickhouse.cluster,
         limits=query_limits(settings),
         all_rows=all_rows,
-        has_delivery=wanted.has_delivery,
-        user_prefix=wanted.user_prefix,
+        has_delivery=requested.has_delivery,
+        user_prefix=requested.user_prefix,
     )
 
 
-def _tenants(settings: Settings, wanted: WantedGrants) -> list[str]:
-    """Return the tenants whose users are wanted: by name, or with a key in force that is no administrator's."""
-    if wanted.tenants is not None:
-        return sorted(set(wanted.tenants))
-    if wanted.removed:
+def _tenants(settings: Settings, requested: RequestedGrants) -> list[str]:
+    """Return the named tenants or, if none are named, those with a valid key that is not an administrator's. Return no tenant
+    if only users to remove are named. Raises CannotRun if the keys file has no such key."""
+    if requested.tenants is not None:
+        return sorted(set(requested.tenants))
+    if requested.removed:
         return []
     path = keys.path_of(settings.data_dir, settings.tenants.keys_file)
     now = datetime.now(UTC)
@@ -152,7 +156,7 @@ def _check_passwords(made: Sequence[str], passwords: Mapping[str, str]) -> None:
 
 
 def _passwords(file: Path | None) -> dict[str, str]:
-    """Return the passwords in a file, by tenant. A message about it repeats none of them. Raises CannotRun."""
+    """Return the passwords in a file, by tenant. No error message contains a password. Raises CannotRun."""
     if file is None:
         return {}
     try:

@@ -69,7 +69,7 @@ class Receiving:
     producer: Producer
     metrics: Metrics
     tenancy: Tenancy
-    standing: HealthMonitor
+    health_monitor: HealthMonitor
     certificates: Certificates | None
     reports: DeadLetterReports | None
     began_s: float
@@ -86,7 +86,7 @@ class Receiving:
 
     async def shown(self) -> Snapshot:
         """Return the metrics of all processes in the form that everyone may see."""
-        await self.standing.look_for_scrape()
+        await self.health_monitor.look_for_scrape()
         return self.metrics.shown() if self.link is None else await self.link.gather_shown()
 
 
@@ -144,7 +144,7 @@ async def receiving(made_of: Receiving, stopping: GracefulShutdown) -> AsyncIter
             grpc.tell_http_places(f"port {otlp_port} or {http_port}")
             yield Listening(http_port, otlp_port, grpc.port)
         finally:
-            await lame_duck(stopping, made_of.standing, http, grpc)
+            await lame_duck(stopping, made_of.health_monitor, http, grpc)
             grace_s = stopping.left_s(RECEIVERS_SHARE)
             await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
             unix_sockets.close()
@@ -175,11 +175,11 @@ def _application(made_of: Receiving, pipeline: Pipeline, in_flight: InFlight, re
     """Return the application that answers over HTTP: telemetry, and the pages."""
     settings, access, reports, link = made_of.settings, made_of.tenancy.access, made_of.reports, made_of.link
     refuse = refusals(settings)
-    shown_metrics = metrics_page(settings, made_of.metrics, access, made_of.shown, made_of.standing.newest_dead_letters)
+    shown_metrics = metrics_page(settings, made_of.metrics, access, made_of.shown, made_of.health_monitor.newest_dead_letters)
     web = WebUi(
         Sources(
             version=VERSION,
-            health=made_of.standing.health,
+            health=made_of.health_monitor.health,
             uptime_s=made_of.uptime_s,
             snapshot=shown_metrics.snapshot,
             gather=made_of.gather,
@@ -204,7 +204,7 @@ def _application(made_of: Receiving, pipeline: Pipeline, in_flight: InFlight, re
         routes=http_routes(settings.http.batch_items_max),
         pages=pages(
             version=VERSION,
-            health=made_of.standing.health,
+            health=made_of.health_monitor.health,
             metrics=made_of.metrics,
             metrics_page=shown_metrics,
             uptime_s=made_of.uptime_s,
@@ -237,10 +237,10 @@ def _tcp(places: tuple[Place, ...]) -> list[tuple[str, int]]:
     return [(place.host, place.port) for place in places if isinstance(place, TcpPlace)]
 
 
-async def lame_duck(stopping: GracefulShutdown, standing: HealthMonitor, *servers: HttpServer | GrpcServer) -> None:
+async def lame_duck(stopping: GracefulShutdown, health_monitor: HealthMonitor, *servers: HttpServer | GrpcServer) -> None:
     """Announce the end to balancers and clients, and give clients the time to go elsewhere. Requests are answered
     meanwhile."""
-    standing.stopping()
+    health_monitor.stopping()
     for server in servers:
         server.leave()
     if stopping.lame_duck_s and any(server.is_used for server in servers):

@@ -114,11 +114,11 @@ async def _serve(settings: Settings, say: Say) -> int:
             await stack.enter_async_context(
                 open_query_socket(settings, storage, caught_up, writing.writer.paused, metrics, live.answer)
             )
-        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
-        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        health_monitor = _health_monitor(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
+        watching = await stack.enter_async_context(running(health_monitor.run(), "observer"))
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
         reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
-        made_of = Receiving(settings, storage.broker, metrics, tenancy, standing, certificates, reports, began_s, live)
+        made_of = Receiving(settings, storage.broker, metrics, tenancy, health_monitor, certificates, reports, began_s, live)
         listening = await stack.enter_async_context(receiving(made_of, stopping))
         clickhouse_port = await stack.enter_async_context(
             answering_clickhouse(settings, storage, metrics, tenancy, caught_up, certificates)
@@ -149,11 +149,11 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1))
         opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
-        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
-        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        health_monitor = _health_monitor(settings, opened.broker, metrics, tenancy=tenancy)
+        watching = await stack.enter_async_context(running(health_monitor.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
         live = LiveRecords(time.monotonic)
-        made_of = Receiving(settings, opened.broker, metrics, tenancy, standing, certificates, reports, began_s, live)
+        made_of = Receiving(settings, opened.broker, metrics, tenancy, health_monitor, certificates, reports, began_s, live)
         listening = await stack.enter_async_context(receiving(made_of, stopping))
         freeze()
 
@@ -191,15 +191,15 @@ async def _receive(job: Job, metrics: Metrics, live: LiveRecords, link: Link, st
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=settings.gateway.workers))
         opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
-        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
-        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        health_monitor = _health_monitor(settings, opened.broker, metrics, tenancy=tenancy)
+        watching = await stack.enter_async_context(running(health_monitor.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
         made_of = Receiving(
             settings,
             opened.broker,
             metrics,
             tenancy,
-            standing,
+            health_monitor,
             certificates,
             reports,
             job.began_s,
@@ -223,19 +223,19 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
             return 0
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         await stack.enter_async_context(following_plans(settings, storage.store.apply_schema))
-        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
-        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        health_monitor = _health_monitor(settings, storage.broker, metrics, storage.store, writing.writer)
+        watching = await stack.enter_async_context(running(health_monitor.run(), "observer"))
         caught_up = caught_up_with(storage, writing.writer)
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
 
         async def shown() -> Snapshot:
-            await standing.look_for_scrape()
+            await health_monitor.look_for_scrape()
             return await link.gather_shown()
 
         app = writer_pages(
             version=VERSION,
-            health=standing.health,
-            metrics_page=metrics_page(settings, metrics, None, shown, standing.newest_dead_letters),
+            health=health_monitor.health,
+            metrics_page=metrics_page(settings, metrics, None, shown, health_monitor.newest_dead_letters),
             uptime_s=lambda: time.monotonic() - job.began_s,
         )
         gate = PageGate(app, settings.http, metrics, refusals(settings))
@@ -254,7 +254,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
             descriptors=descriptors,
         )
         stack.push_async_callback(server.stop, 1.0)
-        stack.push_async_callback(lame_duck, stopping, standing, server)
+        stack.push_async_callback(lame_duck, stopping, health_monitor, server)
         await listen(settings, server)
         freeze()
         await stack.enter_async_context(_announced(storage.broker, link.started, link.started))
@@ -302,7 +302,7 @@ def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:
     return data_disk(settings, warning="the disk is low: each insert is looked up until there is room")
 
 
-def _standing(
+def _health_monitor(
     settings: Settings,
     broker: Broker,
     metrics: Metrics,

@@ -1,4 +1,4 @@
-"""The commands `schema`: the store's tables."""
+"""The commands `schema`: print, plan and apply changes of the store's tables."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from collector.api.query_client import QueryFailed, ask
 from collector.app.data_dir import is_embedded, locked_data_dir, offline_only, offline_or_running, store_dir
-from collector.app.storage import open_store, wanted_tables
+from collector.app.storage import open_store, requested_tables
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.store.contract import StoreError
@@ -16,19 +16,20 @@ from collector.store.table_plan import SchemaPlan, TableChange, schema_plan
 from collector.telemetry import logs
 
 if TYPE_CHECKING:
-    # It loads the engine's library.
+    # Imported where it is used, since it loads the engine's library.
     from collector.store.clickhouse import ClickHouseStore
 
 _UP_TO_DATE = "the tables are up to date"
 
 
 def text(settings: Settings) -> str:
-    """The statements of every migration, in order."""
+    """Return the SQL statements of all migrations, in order."""
     return schema_sql(settings.clickhouse.cluster)
 
 
 def apply(settings: Settings) -> str:
-    """Bring the store's tables up to date, and return what was done. Raises CannotRun."""
+    """Bring the store's tables up to date. Return the names of the applied migrations and the statements that were run. Raises
+    CannotRun."""
     logs.set_up_quietly(settings.logging)
     try:
         done, shards = offline_only(
@@ -42,7 +43,7 @@ def apply(settings: Settings) -> str:
 
 
 def plan(settings: Settings) -> str:
-    """Return the statements that `apply` would run, each below its cost. Change nothing. Raises CannotRun."""
+    """Return the statements that `apply` would run, each with its cost on the line above. Change nothing. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     cluster = settings.clickhouse.cluster
     try:
@@ -60,7 +61,7 @@ def plan(settings: Settings) -> str:
 @contextlib.contextmanager
 def _opened(settings: Settings) -> Iterator["ClickHouseStore"]:
     with (
-        locked_data_dir(settings, wanted=is_embedded(settings), command="schema"),
+        locked_data_dir(settings, is_needed=is_embedded(settings), command="schema"),
         contextlib.closing(open_store(settings)) as store,
     ):
         yield store
@@ -76,7 +77,7 @@ def _applied(settings: Settings) -> tuple[SchemaPlan, tuple[TableChange, ...]]:
 
 
 def _shards_plan(store: "ClickHouseStore", settings: Settings) -> tuple[TableChange, ...]:
-    """Return what the tables that read every shard lack, where there are to be any."""
+    """Return the changes that the tables over all shards need; none without clickhouse.shards_cluster."""
     clickhouse = settings.clickhouse
     if not clickhouse.shards_cluster:
         return ()
@@ -95,9 +96,9 @@ def _planned_of_server(settings: Settings) -> tuple[SchemaPlan, tuple[TableChang
 
 
 def _planned_of_running(settings: Settings) -> SchemaPlan:
-    """Ask the collector that has the data directory: to read what the tables are is all that a plan needs."""
+    """Return the plan by queries to the collector that has the data directory. A plan only reads the state of the tables."""
     return schema_plan(
-        lambda sql: ask(settings.data_dir, sql, "TabSeparated").body.decode(), wanted_tables(settings).as_of_now()
+        lambda sql: ask(settings.data_dir, sql, "TabSeparated").body.decode(), requested_tables(settings).as_of_now()
     )
 
 

@@ -1,4 +1,4 @@
-"""Open the broker and the store: Kafka or the local log, a ClickHouse server or the embedded engine, by the settings."""
+"""Opens the broker (Kafka or the local log) and the store (a ClickHouse server or the embedded engine), by the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -30,14 +30,14 @@ from collector.runtime.lockfile import Locked
 from collector.runtime.shutdown import GracefulShutdown, running
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew
-from collector.store.options import QueryLimits, StoreOptions, WantedTables
+from collector.store.options import QueryLimits, RequestedTables, StoreOptions
 from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # Imported where it is used, which most gateways don't: a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore
 
-# How long the start waits for Kafka. Then it goes on, and waits for Kafka in the background.
+# How long the start waits for Kafka. After that the process continues without Kafka, and connects in the background.
 KAFKA_WAIT_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
@@ -47,18 +47,18 @@ class Broker(Producer, Consumer, Protocol):
 
     @property
     def failure(self) -> str | None:
-        """Return why it does not take messages; None if it does, as far as is known."""
+        """Return why the broker does not accept messages; None if no failure is known."""
 
     @property
     def unproven(self) -> str | None:
-        """Return why appends failed, as long as none has succeeded since; else None."""
+        """Return why the last appends failed; None if an append has succeeded since."""
 
     async def ping(self) -> None:
-        """Find out whether a broker that failed works again. Raises BrokerError if not."""
+        """Check whether a broker that failed works again. Raises BrokerError if it does not."""
 
 
 class Opened(NamedTuple):
-    """A broker, and the task that it needs, if any."""
+    """A broker, and the task that has to run beside it; None if it needs no task."""
 
     broker: Broker
     task: asyncio.Task[None] | None = None
@@ -80,21 +80,21 @@ class Storage(NamedTuple):
 
 
 class StoppedWaiting(Exception):
-    """The process was asked to stop while it waited for the data directory."""
+    """Raised if the process is asked to stop while it waits for the data directory."""
 
 
 @asynccontextmanager
 async def open_storage(settings: Settings, metrics: Metrics, command: str) -> AsyncIterator[Storage]:
     """Do the same as open_storage_when_free for a command that ends by itself, but raise Locked if the directory is in use."""
-    with locked_data_dir(settings, wanted=has_data_dir(settings), command=command):
+    with locked_data_dir(settings, is_needed=has_data_dir(settings), command=command):
         async with _open_in_data_dir(settings, metrics) as storage:
             yield storage
 
 
 @asynccontextmanager
 async def open_storage_when_free(settings: Settings, metrics: Metrics, stopping: GracefulShutdown) -> AsyncIterator[Storage]:
-    """Open broker and store, with its tables up to date, and lock the data directory if either is in it. Wait for a process
-    that has the directory (DataDirWait). Raises CannotRun, StoppedWaiting."""
+    """Open the broker and the store inside this context, and bring the store's tables up to date. If either is in the data
+    directory, lock the directory, and wait for a process that has locked it (DataDirWait). Raises CannotRun, StoppedWaiting."""
     with ExitStack() as stack:
         await _enter_when_free(stack, settings, stopping)
         async with _open_in_data_dir(settings, metrics) as storage:
@@ -105,7 +105,7 @@ async def _enter_when_free(stack: ExitStack, settings: Settings, stopping: Grace
     wait = DataDirWait(settings)
     while True:
         try:
-            stack.enter_context(locked_data_dir(settings, wanted=has_data_dir(settings), command=""))
+            stack.enter_context(locked_data_dir(settings, is_needed=has_data_dir(settings), command=""))
         except Locked as locked:
             if is_listening(settings.data_dir):
                 raise
@@ -142,8 +142,8 @@ def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:
         return
     if store.read("SELECT 1 FROM telemetry_batches LIMIT 1", "TSV"):
         log.warning(
-            "the local log began anew beside a store that has data: what the former log still held is not stored; what is"
-            " accepted from now on is",
+            "the local log is new, but the store beside it has data: messages that the former log still held are not stored;"
+            " records that are accepted from now on are",
             log=broker.identity,
         )
 
@@ -153,21 +153,22 @@ async def _report_new_store(broker: LocalLog) -> None:
     stored = sum(position.committed for position in (await broker.positions()).values())
     if stored:
         log.error(
-            "the store began anew beside a log that had stored messages: what was stored before is gone, unless this log came"
-            " from elsewhere",
+            "the store is new, but the local log beside it has stored messages: the rows of the former store are gone, unless"
+            " this log came from elsewhere",
             messages=stored,
             log=broker.identity,
         )
 
 
 def _report_old_store(broker: LocalLog, directory: Path) -> None:
-    """Report messages that the log had stored into another store, until an operator confirms them. Note this start."""
+    """Report messages that the log has stored into another store, until an operator confirms them. Then note this start in the
+    store."""
     try:
         history = StoreHistory(directory, broker.starts)
         broker.stored_beside(history.has)
         missed = broker.lacking_in_store(history.lacks())
         history.note()
-    except OSError as error:  # a full disk: the next start knows of this one by the log
+    except OSError as error:  # such as a full disk: the log has noted this start, so the next start knows of it
         log.warning("cannot note in the store that the local log was started beside it", error=str(error))
         return
     if missed:
@@ -181,7 +182,8 @@ def _report_old_store(broker: LocalLog, directory: Path) -> None:
 
 
 async def _opened_store(settings: Settings) -> "ClickHouseStore":
-    """Open the store with its tables up to date. The first insert waits for a server that is unavailable. Raises CannotRun."""
+    """Open the store, and bring its tables up to date. If a server is unavailable, this is done before the first insert. Raises
+    CannotRun."""
     try:
         store = await asyncio.to_thread(open_store, settings)
         try:
@@ -211,7 +213,8 @@ async def _open_local(settings: Settings) -> AsyncIterator[Opened]:
 
 @asynccontextmanager
 async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> AsyncIterator[Opened]:
-    """Open Kafka. If it can't be reached for a while, go on, and open it in the background. Raises CannotRun."""
+    """Open Kafka inside this context. If it cannot be reached within KAFKA_WAIT_S, continue, and open it in the background.
+    `reads` is whether a consumer is opened too. Raises CannotRun."""
     options = kafka_options(settings)
 
     async def producer() -> KafkaProducer:
@@ -229,14 +232,14 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
             await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
             tried.cancel()
             if opening.done():
-                opening.result()  # raises the reason why waiting is useless
+                opening.result()  # raises an error that waiting cannot change
             yield Opened(broker, opening)
     finally:
         await broker.close()
 
 
 def data_disk(settings: Settings, *, warning: str | None) -> Disk:
-    """Return the disk of the data directory, and of the store in it, with its reserve. `warning`: see Disk."""
+    """Return the disk of the data directory and of the store in it, with its reserve. `warning` is as in Disk."""
     limits = settings.local_log
     return Disk(
         settings.data_dir,
@@ -280,14 +283,15 @@ def kafka_options(settings: Settings) -> KafkaOptions:
         request_timeout_s=kafka.request_timeout_s,
         answer_timeout_s=kafka.answer_timeout_s,
         metadata_refresh_s=kafka.metadata_refresh_s,
-        start_timeout_s=1,  # LateBroker tries again, and meanwhile says why
+        start_timeout_s=1,  # LazyBroker tries again, and meanwhile its `failure` is the reason
         session_timeout_s=kafka.session_timeout_s,
     )
 
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
-    """Raise CannotRun, or BrokerDown where a new start may help, for what Kafka's clients raise."""
+    """Convert errors of Kafka's clients: KafkaAway to BrokerDown, since another attempt may succeed, and KafkaUnusable to
+    CannotRun."""
     try:
         yield
     except KafkaAway as error:
@@ -297,8 +301,8 @@ def kafka_errors() -> Iterator[None]:
 
 
 def open_store(settings: Settings) -> "ClickHouseStore":
-    """Raises StoreError."""
-    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
+    """Return the store of the settings: the embedded engine, or a server. Raises StoreError."""
+    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as above
 
     if is_embedded(settings):
         return ClickHouseStore.embedded(store_dir(settings.data_dir), _store_options(settings))
@@ -307,7 +311,7 @@ def open_store(settings: Settings) -> "ClickHouseStore":
 
 def open_server(settings: Settings) -> "ClickHouseStore":
     """Return the store of the ClickHouse server, without a request to it."""
-    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
+    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as above
 
     clickhouse = settings.clickhouse
     return ClickHouseStore.server(
@@ -325,10 +329,10 @@ def open_server(settings: Settings) -> "ClickHouseStore":
     )
 
 
-def wanted_tables(settings: Settings) -> WantedTables:
-    """Return the tables that the settings ask for. The keys file is read when the tables are planned."""
+def requested_tables(settings: Settings) -> RequestedTables:
+    """Return the properties of tables that the settings request. The keys file is read when the tables are planned."""
     days = keys_file_days(settings)
-    return WantedTables(
+    return RequestedTables(
         retention=retention_of(settings),
         fsync=settings.store.fsync,
         storage_policy=settings.store.storage_policy,
@@ -343,7 +347,7 @@ def wanted_tables(settings: Settings) -> WantedTables:
 def _store_options(settings: Settings) -> StoreOptions:
     limits = settings.store
     return StoreOptions(
-        tables=wanted_tables(settings),
+        tables=requested_tables(settings),
         insert_memory_bytes_max=limits.insert_memory_bytes_max,
         engine_idle_threads_max=limits.engine_idle_threads_max,
         queries=query_limits(settings),

@@ -92,7 +92,7 @@ def run_writer(settings: Settings, say: Callable[[str], None]) -> int:
 def _run(
     command: Command,
     settings: Settings,
-    wanted: dict[str, int],
+    requested: dict[str, int],
     count: int,
     started: Callable[[Settings, str | None], None],
     reached: Callable[[], None],
@@ -102,7 +102,7 @@ def _run(
     logs.set_up(settings.logging)
     if command == "gateway":
         warn_of_anonymous(settings, anonymous_by_default=False)
-    with contextlib.closing(SharedPorts(settings, wanted, listens(settings) if command == "gateway" else {})) as shared:
+    with contextlib.closing(SharedPorts(settings, requested, listens(settings) if command == "gateway" else {})) as shared:
         held = shared.settings(settings)
 
         async def main() -> int:

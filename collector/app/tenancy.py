@@ -80,7 +80,7 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
 
 @asynccontextmanager
 async def _redis(settings: Settings, processes: int) -> AsyncIterator["RedisLimiter"]:
-    from collector.rate_limit.redis import RedisLimiter  # noqa: PLC0415  # as said above
+    from collector.rate_limit.redis import RedisLimiter  # noqa: PLC0415  # as above
 
     limits = settings.limits
     limiter = RedisLimiter(

@@ -77,9 +77,9 @@ def _judge_batches(ask: Ask, report: Report, broker: AuditedBroker | None, fault
     if broker is not None:
         arrived = {UUID(row["BatchId"]): whole_number(row["At"]) for row in orphans}
         held = broker.held(report.window, arrived)
-        anew = _began_anew(held, items)
-        if anew > held.begins:
-            held = held._replace(begins=anew)
+        replaced_at = _log_replaced_at(held, items)
+        if replaced_at > held.begins:
+            held = held._replace(begins=replaced_at)
         unacknowledged = {batch_id for batch_id in held.without_receipt if arrived[batch_id] >= held.begins}
         _judge_broker(ask, report, broker, held, items, receipts, faults_max)
     for row in orphans:
@@ -137,28 +137,28 @@ def _items(row: Mapping[str, Any], short: str) -> int:
 
 
 def _fault(row: Mapping[str, Any]) -> Fault:
-    said: list[str] = []
+    problems: list[str] = []
     receipts = whole_number(row["receipts"])
     if receipts != 1:
-        said.append(f"{receipts} receipts" if receipts else "no receipt")
+        problems.append(f"{receipts} receipts" if receipts else "no receipt")
     elif not whole_number(row["sums"]):
-        said.append("its receipt does not add up")
+        problems.append("its receipt does not add up")
     for short in NAMES.values():
         accepted, stored, refused, repeated = (
             whole_number(row[f"{what}_{short}"]) for what in ("accepted", "stored", "refused", "repeated")
         )
         if accepted != stored + refused + repeated:
             duplicates = f", duplicates {repeated}" if repeated else ""
-            said.append(f"{short}: accepted {accepted}, stored {stored}, dead letters {refused}{duplicates}")
+            problems.append(f"{short}: accepted {accepted}, stored {stored}, dead letters {refused}{duplicates}")
     if whole_number(row["kept"]) != whole_number(row["letters"]):
-        said.append(f"dead letters: kept {row['kept']}, there are {row['letters']}")
-    return Fault(row["BatchId"], row["Tenant"], moment(whole_number(row["At"])), "; ".join(said))
+        problems.append(f"dead letters: kept {row['kept']}, there are {row['letters']}")
+    return Fault(row["BatchId"], row["Tenant"], moment(whole_number(row["At"])), "; ".join(problems))
 
 
 # The broker.
 
 
-def _began_anew(held: Held, items: Mapping[tuple[int, str], int]) -> int:
+def _log_replaced_at(held: Held, items: Mapping[tuple[int, str], int]) -> int:
     """Return when the last log began that is not the log from which the store was filled, nanoseconds; 0: none. If the store
     has more items than the broker, no later than a topic's first message, they came from a log that is gone: its topic was
     recreated, Kafka was replaced, or retention has deleted all of it."""
@@ -183,7 +183,8 @@ def _judge_broker(
     first = -(-held.begins // MINUTE_NS)
     if held.begins > report.window.start:
         report.notes.append(
-            f"before {moment(first * MINUTE_NS)} the broker has lost or deleted messages, or begun anew: not compared with it"
+            f"before {moment(first * MINUTE_NS)} the broker has lost or deleted messages, or its log was replaced: that time is"
+            " not compared with it"
         )
     wrong: set[int] = set()
     for topic, total in report.topics.items():

@@ -36,8 +36,8 @@ _COLUMNS: Final = (
 def _source(table: str, columns: Mapping[str, str], *, grouped: bool = True, condition: str = "") -> str:
     """Of one table, the columns that it can speak of. `condition`: of the rows, beside the window."""
     head = "any(TenantId) AS Tenant, any(ReceivedAt) AS At" if grouped else "TenantId AS Tenant, ReceivedAt AS At"
-    told = ", ".join(f"toUInt64({columns.get(name, '0')}) AS {name}" for name in _COLUMNS)
-    return f"SELECT BatchId, {head}, {told} FROM {table} WHERE {_WINDOW}{condition}" + (  # noqa: S608
+    values = ", ".join(f"toUInt64({columns.get(name, '0')}) AS {name}" for name in _COLUMNS)
+    return f"SELECT BatchId, {head}, {values} FROM {table} WHERE {_WINDOW}{condition}" + (  # noqa: S608
         " GROUP BY BatchId" if grouped else ""
     )
 
@@ -74,8 +74,8 @@ def _all_sources() -> str:
 
 def _per_batch() -> str:
     # A receipt that is there twice says nothing new; a row that is there twice is one too many.
-    told = ("sums", "rejected", "kept", *(f"accepted_{short}" for short in NAMES.values()))
-    summed = ", ".join(f"{'max' if name in told else 'sum'}(each.{name}) AS {name}" for name in _COLUMNS)
+    of_receipt = ("sums", "rejected", "kept", *(f"accepted_{short}" for short in NAMES.values()))
+    summed = ", ".join(f"{'max' if name in of_receipt else 'sum'}(each.{name}) AS {name}" for name in _COLUMNS)
     differences = ", ".join(
         f"abs(toInt64(accepted_{short}) - toInt64(stored_{short}) - toInt64(refused_{short})"
         f" - toInt64(repeated_{short})) AS difference_{short}"

@@ -223,8 +223,8 @@ def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
     raise typer.Exit(FAILED)
 
 
-def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None:
-    """Print the outcome of each entry, and how many are `wanted`. Exit with status 1 if an entry was rejected again."""
+def _say_outcomes(answer: dict[str, Any], expected: str, *, as_json: bool) -> None:
+    """Print the outcome of each entry, and how many are `expected`. Exit with status 1 if an entry was rejected again."""
     outcomes = answer["outcomes"]
     if as_json:
         print_text(json.dumps(answer, indent=2))
@@ -232,7 +232,7 @@ def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None
         for outcome in outcomes:
             why = ": ".join(printable(outcome[name]) for name in ("reason", "message") if name in outcome)
             print_text(f"{outcome['id']}  {outcome['outcome']}{f'  {why}' if why else ''}")
-        count = sum(outcome["outcome"] == wanted for outcome in outcomes)
-        say(f"{count} of {len(outcomes)} {wanted}{'; there are more that match' if answer['more'] else ''}")
+        count = sum(outcome["outcome"] == expected for outcome in outcomes)
+        say(f"{count} of {len(outcomes)} {expected}{'; there are more that match' if answer['more'] else ''}")
     if any(outcome["outcome"] == "rejected_again" for outcome in outcomes):
         raise typer.Exit(FAILED)

@@ -87,7 +87,7 @@ def grants(
     ).settings
     from collector.app import grants as users  # noqa: PLC0415  # the engine is loaded for --apply only
 
-    wanted = users.WantedGrants(
+    requested = users.RequestedGrants(
         tenants=tenant or None,
         removed=remove or (),
         passwords=passwords,
@@ -96,4 +96,4 @@ def grants(
         user_prefix=user_prefix,
     )
     with failures():
-        typer.echo((users.apply if apply else users.text)(settings, wanted))
+        typer.echo((users.apply if apply else users.text)(settings, requested))

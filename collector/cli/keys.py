@@ -26,7 +26,7 @@ _KEEP_OLD_S_MAX: Final = 366 * 86_400
 
 app = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
 
-Wanted = Annotated[
+IdOrKey = Annotated[
     str,
     typer.Argument(
         metavar="ID", help="The id that `keys list` shows, or the whole key; -: read one of them from standard input."
@@ -101,14 +101,14 @@ def list_(
 
 
 @app.command()
-def revoke(wanted: Wanted, data_dir: DataDir = None, keys_file: KeysFile = None, config: Config = None) -> None:
+def revoke(id_or_key: IdOrKey, data_dir: DataDir = None, keys_file: KeysFile = None, config: Config = None) -> None:
     """Revoke a key for good.
 
     Gateways refuse the key within tenants.keys_reload_s.
     """
     _, path = _settings(data_dir, keys_file, config)
     with failures():
-        key = keys.find(path, _wanted(wanted))
+        key = keys.find(path, _argument_text(id_or_key))
         now = _now()
         if key.has_ended(now):
             say(f"key {key.id} of tenant {key.tenant} had {_state(key, now)} already")
@@ -119,7 +119,7 @@ def revoke(wanted: Wanted, data_dir: DataDir = None, keys_file: KeysFile = None,
 
 @app.command()
 def rotate(
-    wanted: Wanted,
+    id_or_key: IdOrKey,
     keep_old_s: Annotated[
         int, typer.Option("--keep-old-s", min=0, max=_KEEP_OLD_S_MAX, help="For how many seconds the old key stays valid.")
     ] = 0,
@@ -133,7 +133,7 @@ def rotate(
     """
     settings, path = _settings(data_dir, keys_file, config)
     with failures():
-        old = keys.find(path, _wanted(wanted))
+        old = keys.find(path, _argument_text(id_or_key))
         now = _now()
         if old.has_ended(now):
             fail(f"key {old.id} of tenant {old.tenant} {_state(old, now)}: `keys create` makes another")
@@ -162,7 +162,7 @@ def _plan_problem(plan: str, settings: Settings) -> str | None:
     return None if plan in known else f"there is no plan {shown(plan)} in the settings; there are {', '.join(known)}"
 
 
-def _wanted(argument: str) -> str:
+def _argument_text(argument: str) -> str:
     """Return the id or key that an argument names: itself, or for "-" the first line of standard input."""
     return sys.stdin.readline(2 * key_format.LENGTH).strip() if argument == "-" else argument
 

@@ -155,14 +155,14 @@ def line_of(record: Mapping[str, Any]) -> str:
     if "reason" in record:
         rest = f"rejected: {record['reason']}: {record['message']}"
     else:
-        said = [record[name] for name in ("severity", "name", "body", "trace_id") if record.get(name)]
+        parts = [record[name] for name in ("severity", "name", "body", "trace_id") if record.get(name)]
         if "value" in record:
-            said.append(f"= {record['value']}")
+            parts.append(f"= {record['value']}")
         if "count" in record:
-            said.append(f"count {record['count']} sum {record['sum']}")
+            parts.append(f"count {record['count']} sum {record['sum']}")
         if "duration_ns" in record:
-            said.append(f"{record['duration_ns'] / 1e6:.3f} ms")
-        said += [f"{key}={value}" for key, value in record["attributes"].items()]
-        rest = "  ".join(map(str, said))
+            parts.append(f"{record['duration_ns'] / 1e6:.3f} ms")
+        parts += [f"{key}={value}" for key, value in record["attributes"].items()]
+        rest = "  ".join(map(str, parts))
     text = printable(f"{start}  {rest}")
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"

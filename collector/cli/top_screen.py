@@ -106,7 +106,7 @@ class _Block(NamedTuple):
             table.add_row(*row[: 1 + figures])
         return table
 
-    def columns_wanted(self) -> int:
+    def columns_needed(self) -> int:
         """Return how many columns of the terminal the block needs to show whole names."""
         names = max(row[0].cell_len for row in self.rows)
         return max(names, _NAME_CELLS_MIN) + sum(width + 1 for width in self.widths)
@@ -166,8 +166,8 @@ def _parts(shown: OnScreen, columns: int | None, lines: int | None) -> list[Rend
     parts.append(_delivery(view))
     fixed = [block for block in (_signals(view.signals), _topics(view)) if block.rows]
     growing = [block for block in (_tenants(view), _reasons(view.reasons)) if block.rows]
-    wanted = max((block.columns_wanted() for block in (*fixed, *growing)), default=0)
-    width = None if columns is None else min(columns, max(wanted, _TABLE_COLUMNS))
+    needed = max((block.columns_needed() for block in (*fixed, *growing)), default=0)
+    width = None if columns is None else min(columns, max(needed, _TABLE_COLUMNS))
     used = _limits(view.overview.used, width)
     taken = len(parts) + sum(len(block.rows) + 1 for block in fixed) + used.row_count
     parts += [block.table(len(block.rows), width) for block in fixed]
@@ -180,13 +180,13 @@ def _parts(shown: OnScreen, columns: int | None, lines: int | None) -> list[Rend
     return parts
 
 
-def _shares(wanted: Sequence[int], lines: int | None) -> list[int]:
-    """Return how many rows each block gets, of those `wanted`, if `lines` are left for all. With 0 it is left out."""
+def _shares(rows_needed: Sequence[int], lines: int | None) -> list[int]:
+    """Return how many rows of those in `rows_needed` each block gets if `lines` are left for all; with 0 it is left out."""
     if lines is None:
-        return list(wanted)
+        return list(rows_needed)
     given = []
-    for index, rows in enumerate(wanted):
-        later = wanted[index + 1 :]
+    for index, rows in enumerate(rows_needed):
+        later = rows_needed[index + 1 :]
         # An equal share of the lines, or all that the later blocks do not need.
         needed = sum(rows + 1 for rows in later)
         room = max(lines - needed, lines // (1 + len(later)))

@@ -73,7 +73,7 @@ class Settings(Section):
     gateway: Gateway = Field(default_factory=Gateway)
     writer: WriterSection = Field(default_factory=WriterSection)
     store: StoreSection = Field(default_factory=StoreSection)
-    schema: SchemaSection = Field(default_factory=SchemaSection)  # type: ignore[assignment]  # as said above
+    schema: SchemaSection = Field(default_factory=SchemaSection)  # type: ignore[assignment]  # as above
     query: Query = Field(default_factory=Query)
     logging: Logging = Field(default_factory=Logging)
     repetitions: RepetitionsSection = Field(default_factory=RepetitionsSection)

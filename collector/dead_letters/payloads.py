@@ -72,7 +72,7 @@ def shown(form: str, payload: bytes, topic: str = "") -> Shown:
     return Shown("base64", base64.b64encode(payload).decode(), _decoded(form, payload, topic))
 
 
-def mended(form: str, text: bytes, topic: str = "") -> bytes:
+def edited_payload(form: str, text: bytes, topic: str = "") -> bytes:
     """Return the payload for a text in the form of `shown` (its `payload` or `decoded`). Raises ValueError."""
     if form == NATIVE_JSON:
         return text.strip()
@@ -81,7 +81,7 @@ def mended(form: str, text: bytes, topic: str = "") -> bytes:
     if form == TELEMETRY_BATCH:
         return _batch_of(text, topic)
     if form not in _MESSAGES:
-        raise ValueError(f"a payload of form {form} can't be mended")
+        raise ValueError(f"a payload of form {form} cannot be edited")
     try:
         return Parse(text, _MESSAGES[form]()).SerializeToString()
     except ParseError as error:

@@ -120,7 +120,7 @@ class DeadLetterReports:
         of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"
         recent = "TRUE" if self._retention_days is None else "ReceivedAt >= now64(9) - toIntervalDay({days})"
         values: dict[str, Value] = {"tenant": tenant or "", "days": self._retention_days or 0}
-        (told,) = await self.reader.rows_now(
+        (receipts,) = await self.reader.rows_now(
             f"""SELECT sumMap(Rejected) AS by_reason, sum(DeadLetters) AS kept,
                 minOrNull(toUnixTimestamp64Nano(ReceivedAt)) AS oldest, maxOrNull(toUnixTimestamp64Nano(ReceivedAt)) AS newest
             FROM telemetry_batches WHERE notEmpty(Rejected) AND {of_tenant} AND {recent}""",  # noqa: S608  # our own words
@@ -135,17 +135,17 @@ class DeadLetterReports:
             FROM dead_letters WHERE {of_tenant} GROUP BY Reason""",  # noqa: S608  # our own words
             values,
         )
-        by_reason = Counter({reason: int(items) for reason, items in told["by_reason"].items()})
+        by_reason = Counter({reason: int(items) for reason, items in receipts["by_reason"].items()})
         rejected = by_reason.total()
         by_reason.update({row["reason"]: int(row["items"]) for row in entries if int(row["items"])})
-        rows = [told, *entries]
+        rows = [receipts, *entries]
         oldest = [int(row["oldest"]) for row in rows if row["oldest"] is not None]
         newest = [int(row["newest"]) for row in rows if row["newest"] is not None]
         return Stats(
             dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
             min(oldest, default=None),
             max(newest, default=None),
-            rejected - int(told["kept"]),
+            rejected - int(receipts["kept"]),
             sum(int(row["open"]) for row in entries),
         )
 

@@ -31,7 +31,7 @@ from adapters.record_tags import RECORD_VERSION
 from adapters.record_upgrade import current
 from adapters.rows import row_bytes
 from collector.broker.contract import Message
-from collector.dead_letters.payloads import mended
+from collector.dead_letters.payloads import edited_payload
 from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.ingest.produce import SIGNALS, TOPICS
 from collector.ingest.reading import Adapt
@@ -151,17 +151,17 @@ class DeadLetterReplayer:
         batch_id = replay_batch_id(entry.id.bytes)
         form = row["payload_form"]
         try:
-            item = mended(form, payload, row["topic"]) if payload is not None else entry.payload or b""
+            item = edited_payload(form, payload, row["topic"]) if payload is not None else entry.payload or b""
         except (ValueError, RequestRefused) as error:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
         if payload is None and 0 < len(item) < int(row["payload_size_bytes"]):
             raise _Rejected(
                 REASON[RECORD_TOO_LARGE].name,
                 f"only the first {len(item)} of {row['payload_size_bytes']} bytes of its payload were kept;"
-                " give one that is mended",
+                " pass an edited payload",
             )
         if not item:
-            raise _Rejected(REASON[RECORD_TOO_LARGE].name, "its payload was not kept; give one that is mended")
+            raise _Rejected(REASON[RECORD_TOO_LARGE].name, "its payload was not kept; pass an edited payload")
         header = Header(row["tenant"], Source.Value(f"SOURCE_{row['source'].upper()}"), received, batch_id)
         adapted = self._adapted(row, item, header, received, batch_id)
         if adapted.rejections:

@@ -25,9 +25,9 @@ class InvalidRequest(Exception):
 class DeadLetterService:
     """Answers the requests of the dlq commands."""
 
-    def __init__(self, reports: DeadLetterReports, mending: DeadLetterReplayer) -> None:
+    def __init__(self, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> None:
         self._reports: Final = reports
-        self._mending: Final = mending
+        self._replayer: Final = replayer
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do the action `do` of a request (list, show, replay, discard). Raises InvalidRequest, StoreError, BrokerError."""
@@ -77,24 +77,24 @@ class DeadLetterService:
             return []
         actor, note = str(request["actor"]), str(request.get("note") or "")
         if request["do"] == "discard":
-            return await self._mending.discard(entries, actor=actor, note=note)
+            return await self._replayer.discard(entries, actor=actor, note=note)
         payload = request.get("payload")
         if payload is not None and len(entries) != 1:
-            raise InvalidRequest("a mended payload is for one entry")
-        mended = None if payload is None else base64.b64decode(payload)
+            raise InvalidRequest("an edited payload is for one entry")
+        edited = None if payload is None else base64.b64decode(payload)
         as_of: AsOf = "received" if request.get("as_of") == "received" else "now"
-        return await self._mending.replay(entries, as_of=as_of, actor=actor, note=note, payload=mended)
+        return await self._replayer.replay(entries, as_of=as_of, actor=actor, note=note, payload=edited)
 
     async def _named(self, ids: Sequence[str]) -> list[Entry]:
         """Return the entries with these ids. Raises InvalidRequest if one does not exist."""
-        wanted: dict[UUID, None] = {}
+        requested: dict[UUID, None] = {}
         for id_ in ids:
             try:
-                wanted[UUID(id_)] = None
+                requested[UUID(id_)] = None
             except ValueError:
                 raise InvalidRequest(f"{id_[:100]!r} is no id of a dead letter: `dlq list` shows them") from None
-        entries = await self._reports.entries(list(wanted))
-        if missing := wanted.keys() - {entry.id for entry in entries}:
+        entries = await self._reports.entries(list(requested))
+        if missing := requested.keys() - {entry.id for entry in entries}:
             raise InvalidRequest(f"there is no dead letter {', '.join(map(str, sorted(missing)))}")
         return entries
 

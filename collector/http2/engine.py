@@ -706,7 +706,7 @@ def _only_of_connection(stream_id: i64) -> None:
         raise Http2Error(PROTOCOL_ERROR)
 
 
-def _exactly(length: i64, wanted: i64) -> None:
+def _exactly(length: i64, expected: i64) -> None:
     """Raise Http2Error if a frame has another length."""
-    if length != wanted:
+    if length != expected:
         raise Http2Error(FRAME_SIZE_ERROR)

@@ -25,7 +25,7 @@ from adapters.repairs import REPAIRS
 from adapters.rows import row_bytes
 
 # The most ranges of failed requests in one receipt. More ranges wait for the next receipt.
-FAILED_TOLD_MAX: Final = 100
+FAILED_REPORTED_MAX: Final = 100
 
 _NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
 _REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
@@ -39,9 +39,9 @@ SequenceRange = tuple[int, int]
 class Receipt:
     """The receipt of one request. `record` is a serialized TelemetryBatch, to be appended to the request's last message."""
 
-    def __init__(self, sequence: int, told: Sequence[SequenceRange], record: bytes, content: bytes) -> None:
+    def __init__(self, sequence: int, reported: Sequence[SequenceRange], record: bytes, content: bytes) -> None:
         self.sequence: Final = sequence
-        self.told: Final = told  # the failures that it reports
+        self.reported: Final = reported  # the failures that it reports
         self.record: Final = record
         self.content: Final = content  # infrasage.v1.Receipt alone
 
@@ -68,12 +68,12 @@ class Receipts:
         sequence = self._next
         self._next += 1
         settled = self._settled
-        told: Sequence[SequenceRange] = ()
+        reported: Sequence[SequenceRange] = ()
         if self._failed:
-            told = self._failed[:FAILED_TOLD_MAX]
-            if len(self._failed) > FAILED_TOLD_MAX:
+            reported = self._failed[:FAILED_REPORTED_MAX]
+            if len(self._failed) > FAILED_REPORTED_MAX:
                 # A failure that is not reported yet must not look lost.
-                settled = min(settled, self._failed[FAILED_TOLD_MAX][0])
+                settled = min(settled, self._failed[FAILED_REPORTED_MAX][0])
         writer = BytesWriter()
         _put_outcome(writer, route, adapted, dead_letters)
         writer.write(self._process)
@@ -81,7 +81,7 @@ class Receipts:
         put_varint(writer, sequence)
         writer.append(0x48)
         put_varint(writer, settled)
-        for first, last in told:
+        for first, last in reported:
             range_ = BytesWriter()
             range_.append(0x08)
             put_varint(range_, first)
@@ -90,13 +90,13 @@ class Receipts:
             put_bytes(writer, 0x52, range_.getvalue())
         part = len(adapted.parts) - 1 if fingerprint else 0
         content = writer.getvalue()
-        return Receipt(sequence, told, _record(header, content, part, fingerprint), content)
+        return Receipt(sequence, reported, _record(header, content, part, fingerprint), content)
 
     def kept(self, receipt: Receipt) -> None:
         """Note that the receipt is durable, and with it the failures that it reports."""
         self._settle(receipt.sequence)
-        if receipt.told:
-            self._failed = _without(self._failed, receipt.told)
+        if receipt.reported:
+            self._failed = _without(self._failed, receipt.reported)
 
     def failed(self, receipt: Receipt) -> None:
         """Note that the request failed. Its sender, if still connected, gets the answer that nothing was kept."""

@@ -149,17 +149,17 @@ class _Watch:
     def _note_rejected(self, sampled: _Sampled, adapted: Adapted) -> None:
         if not adapted.rejected:
             return
-        wanted = (
-            [rejection for rejection in adapted.rejections if self._is_wanted(rejection)]
+        selected = (
+            [rejection for rejection in adapted.rejections if self._is_selected(rejection)]
             if self._selects
             else adapted.rejections
         )
-        shown = wanted[: _RECORDS_MAX - self._items]
+        shown = selected[: _RECORDS_MAX - self._items]
         self._items += len(shown)
         if self._service is None:
             counted = sum(count for (type_, _), count in adapted.rejected.items() if self._type in (0, type_))
         else:
-            counted = len(wanted)  # the service of rejected items that were not kept is not known
+            counted = len(selected)  # the service of rejected items that were not kept is not known
         self.left_out += counted - len(shown)
         for rejection in shown:
             sampled.rejected.append(
@@ -172,7 +172,7 @@ class _Watch:
                 }
             )
 
-    def _is_wanted(self, rejection: Rejection) -> bool:
+    def _is_selected(self, rejection: Rejection) -> bool:
         return self._type in (0, rejection.type) and self._service in (None, rejection.service_id)
 
     def take(self) -> tuple[list[_Sampled], int]:

@@ -83,7 +83,7 @@ class RedisLimiter:
         self._timeout_s: Final = timeout_s
         self._processes: Final = processes
         self._now: Final = Steady(now_nano)
-        self._alone: Final = LocalLimiter(now_nano, processes)
+        self._local_limiter: Final = LocalLimiter(now_nano, processes)
         # The usage of each bucket that Redis last reported, which is the least that is used now: others only take more. Usage
         # that another process gives back is seen with the next answer.
         self._known: Final = Buckets()
@@ -111,7 +111,7 @@ class RedisLimiter:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._failure = "it is closed here"
-        self._go_on_alone()
+        self._continue_locally()
         await self._redis.aclose()
 
     def check(self, caller: Caller, size_bytes: int) -> None:
@@ -119,7 +119,7 @@ class RedisLimiter:
         if self._failure is None:
             self._known.check(caller, size_bytes, now)
         else:
-            self._alone.check(caller, size_bytes)
+            self._local_limiter.check(caller, size_bytes)
         self._refused.check(caller, size_bytes, now)
 
     async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
@@ -128,11 +128,11 @@ class RedisLimiter:
             return
         costs = (1, items, size_bytes)
         require_possible(plan, costs)
-        said = await self._ask(caller, take_arguments(plan, costs))
-        if said is None:
-            await self._alone.take(caller, items, size_bytes)
+        reply = await self._ask(caller, take_arguments(plan, costs))
+        if reply is None:
+            await self._local_limiter.take(caller, items, size_bytes)
             return
-        fits, used = said
+        fits, used = reply
         if not fits:
             raise limited(plan, used, costs)
 
@@ -142,7 +142,7 @@ class RedisLimiter:
     async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
         plan = caller.plan
         if plan.is_limited and await self._ask(caller, give_back_arguments(plan, (1, items, size_bytes))) is None:
-            await self._alone.give_back(caller, items, size_bytes)
+            await self._local_limiter.give_back(caller, items, size_bytes)
 
     async def _ask(self, caller: Caller, arguments: bytes) -> tuple[bool, Three] | None:
         """Return the answer of Redis, and remember its usage; None if Redis is unavailable."""
@@ -155,9 +155,9 @@ class RedisLimiter:
         packed = await question.answer
         if packed is None:
             return None
-        said = answer(packed)
-        self._known.learn(caller, said[1], asked_at)
-        return said
+        reply = answer(packed)
+        self._known.learn(caller, reply[1], asked_at)
+        return reply
 
     async def _run(self) -> None:
         while True:
@@ -179,14 +179,14 @@ class RedisLimiter:
         try:
             answers = await self._run_script([(question.key, question.arguments) for question in questions])
         except Exception as error:  # noqa: BLE001  # whatever fails in Redis, requests go on without it
-            self._failure = _said(error, self._timeout_s)
+            self._failure = _reason_of(error, self._timeout_s)
             if self._reminder.due():
                 self._say_away()
-            self._go_on_alone()
+            self._continue_locally()
         finally:
-            for question, said in zip(questions, answers, strict=True):
+            for question, reply in zip(questions, answers, strict=True):
                 if not question.answer.done():
-                    question.answer.set_result(said)
+                    question.answer.set_result(reply)
         if self._failure is not None:
             await self._hang_up()
 
@@ -199,7 +199,7 @@ class RedisLimiter:
             timeout_s = self._timeout_s
             await self._run_script([(key(_PROBE), take_arguments(_PROBE.plan, (1, 0, 0)))])
         except Exception as error:  # noqa: BLE001  # as above
-            self._failure = _said(error, timeout_s)
+            self._failure = _reason_of(error, timeout_s)
             if self._reminder.due():
                 self._say_away()
             await self._hang_up()
@@ -213,14 +213,14 @@ class RedisLimiter:
         async with asyncio.timeout(self._timeout_s):
             answers = await self._send(calls)
             # A Redis that was restarted does not have the script. It has not counted the calls that it did not run.
-            unseen = [number for number, said in enumerate(answers) if isinstance(said, NoScriptError)]
+            unseen = [number for number, reply in enumerate(answers) if isinstance(reply, NoScriptError)]
             if unseen:
                 await self._redis.script_load(SCRIPT)
-                for number, said in zip(unseen, await self._send([calls[number] for number in unseen]), strict=True):
-                    answers[number] = said
-        for said in answers:
-            if isinstance(said, Exception):
-                raise said
+                for number, reply in zip(unseen, await self._send([calls[number] for number in unseen]), strict=True):
+                    answers[number] = reply
+        for reply in answers:
+            if isinstance(reply, Exception):
+                raise reply
         return answers
 
     async def _send(self, calls: Sequence[tuple[str, bytes]]) -> list[Any]:
@@ -241,7 +241,7 @@ class RedisLimiter:
             share=f"1/{self._processes}",
         )
 
-    def _go_on_alone(self) -> None:
+    def _continue_locally(self) -> None:
         """Answer all waiting questions with None."""
         for question in self._waiting:
             if not question.answer.done():
@@ -249,7 +249,7 @@ class RedisLimiter:
         self._waiting.clear()
 
 
-def _said(error: Exception, timeout_s: float) -> str:
+def _reason_of(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s * 1000:g} ms"
     return str(error) or type(error).__name__

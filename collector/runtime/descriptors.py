@@ -94,13 +94,13 @@ def prepare(connections_max: int, reserve: int, refused: Callable[[], None]) -> 
     return Descriptors(limit, reserve, refused)
 
 
-def _raised(wanted: int, soft: int, hard: int) -> int:
-    """Raise the soft limit to `wanted`, if that is higher and allowed. Return the soft limit that is then in force."""
-    if wanted <= soft:
+def _raised(requested: int, soft: int, hard: int) -> int:
+    """Raise the soft limit to `requested`, if that is higher and allowed. Return the soft limit that is then in force."""
+    if requested <= soft:
         return soft
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (requested, hard))
     except (OSError, ValueError) as error:  # a system-wide bound
-        log.warning("cannot raise the limit of open files", wanted=wanted, open_files_max=soft, error=str(error))
+        log.warning("cannot raise the limit of open files", wanted=requested, open_files_max=soft, error=str(error))
         return soft
-    return wanted
+    return requested

@@ -71,7 +71,7 @@ class Adoption:
         self._on_cluster: Final = f" ON CLUSTER {literal(cluster)}" if cluster else ""
 
     def adopt(self) -> Iterator[OldTable]:
-        """Rename what is not renamed yet, make the unions anew, and yield each table once done. Raises StoreMisconfigured."""
+        """Rename what is not renamed yet, make the unions again, and yield each table once done. Raises StoreMisconfigured."""
         engines = self._engines()
         every = [OldTable(name, ours) for name, ours in EXPORTER_TABLES.items()]
         for table in every:

@@ -60,7 +60,7 @@ class Made(NamedTuple):
 
 
 def changes(select: Callable[[str], str], storage: Callable[[str], str], *, rollups: bool, sessions: bool) -> Iterator[Made]:
-    """Yield statements that make missing tables and views, and remove those that are not wanted. Raises StoreMisconfigured.
+    """Yield statements that make missing tables and views, and remove those that are not requested. Raises StoreMisconfigured.
 
     `select` answers a query as TabSeparated text. `storage` returns the end of a table's definition, from its TTL on.
     """

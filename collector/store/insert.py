@@ -136,10 +136,10 @@ def _begun(landing: Landing, settings: Settings) -> str:
     """Return the statement up to the last of its settings."""
     text = format_text(landing.format)
     schema = {"format_schema_source": "string", "format_schema": text, "format_schema_message_name": "Record"}
-    told = ", ".join(
+    assignments = ", ".join(
         f"{name} = {literal(value) if isinstance(value, str) else value}" for name, value in {**settings, **schema}.items()
     )
-    return f"INSERT INTO {landing.table} SETTINGS {told}"
+    return f"INSERT INTO {landing.table} SETTINGS {assignments}"
 
 
 def format_text(path: Path) -> str:

@@ -31,7 +31,7 @@ EXPORTERS_ATTRIBUTES: Final = (
 TextIndexes = Literal["none", "body", "all"]
 
 
-class WantedTables(NamedTuple):
+class RequestedTables(NamedTuple):
     """The tables that the settings ask for.
 
     `fsync`: an insert returns only once its rows would survive a power cut.
@@ -51,7 +51,7 @@ class WantedTables(NamedTuple):
     sessions: bool = False
     days_of_plans: Callable[[], Mapping[str, int]] | None = None
 
-    def as_of_now(self) -> "WantedTables":
+    def as_of_now(self) -> "RequestedTables":
         """Return the same with the days that tenants have by their plans now. Those of the settings come before them."""
         if self.days_of_plans is None:
             return self
@@ -66,7 +66,7 @@ class StoreOptions(NamedTuple):
     `engine_idle_threads_max`: the threads that a pool of the embedded engine keeps, or uses to load and remove parts.
     """
 
-    tables: WantedTables = WantedTables()
+    tables: RequestedTables = RequestedTables()
     insert_memory_bytes_max: int = 2 * 1024**3
     engine_idle_threads_max: int = 8
     queries: QueryLimits = QueryLimits()

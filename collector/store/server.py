@@ -185,10 +185,10 @@ def describe(error: BaseException) -> str:
     """Return an error's message on one line, without the request. For network errors that is the reason in the cause: the
     driver's own message has less, and the cause's repeats the whole URL."""
     cause = error.__cause__
-    told: object = error
+    source: object = error
     if cause is not None and not getattr(error, "code", None):
-        told = getattr(cause, "reason", None) or cause
-    text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", " ".join(str(told).split()))
+        source = getattr(cause, "reason", None) or cause
+    text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", " ".join(str(source).split()))
     return text if len(text) <= _MESSAGE_CHARACTERS_MAX else text[:_MESSAGE_CHARACTERS_MAX] + "…"
 
 

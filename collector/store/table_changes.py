@@ -8,7 +8,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from collector.store.adoption import check_own_tables
 from collector.store.contract import StoreMisconfigured
 from collector.store.migrations import migrate, migrations, on_cluster
-from collector.store.options import WantedTables
+from collector.store.options import RequestedTables
 from collector.store.server import describe
 from collector.store.table_plan import SchemaPlan, TableChange, changes, schema_plan
 
@@ -33,39 +33,39 @@ class TableChanges:
     """Plans and makes the changes of one store's tables."""
 
     def __init__(
-        self, command: Callable[[str], object], text: Callable[[str], str], wanted: WantedTables, where: str, cluster: str
+        self, command: Callable[[str], object], text: Callable[[str], str], requested: RequestedTables, where: str, cluster: str
     ) -> None:
         """`command` runs a statement; `text` answers one, tab-separated. `where` is the engine's name in messages."""
         self._command: Final = command
         self._text: Final = text
-        self._wanted: Final = wanted
+        self._requested: Final = requested
         self._where: Final = where
         self._cluster: Final = cluster
 
     def plan(self) -> SchemaPlan:
         """Return the plan that `apply` would execute. Changes of tables that a migration has yet to make are not in it."""
         check_own_tables(self._text, self._where)
-        return schema_plan(self._text, self._wanted.as_of_now())
+        return schema_plan(self._text, self._requested.as_of_now())
 
     def apply(self) -> SchemaPlan:
         """Make the missing changes, and return them. May be killed at any point and run again, also while others insert."""
         check_own_tables(self._text, self._where)
-        wanted = self._wanted.as_of_now()
+        requested = self._requested.as_of_now()
         applied = migrate(self._command, self._text, migrations(), self._cluster)
-        changed = self._changes(wanted)
+        changed = self._changes(requested)
         for change in changed:
-            self._make(change, wanted)
+            self._make(change, requested)
         return SchemaPlan(tuple(applied), changed)
 
-    def _changes(self, wanted: WantedTables) -> tuple[TableChange, ...]:
-        return tuple(changes(self._text, wanted))
+    def _changes(self, requested: RequestedTables) -> tuple[TableChange, ...]:
+        return tuple(changes(self._text, requested))
 
-    def _make(self, change: TableChange, wanted: WantedTables) -> None:
+    def _make(self, change: TableChange, requested: RequestedTables) -> None:
         statement = on_cluster(change.statement, self._cluster)
         try:
             self._command(statement)
         except DatabaseError as error:
-            if change not in self._changes(wanted):
+            if change not in self._changes(requested):
                 return  # another process has made it since the plan
             if error.name not in _IMPOSSIBLE:
                 raise

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, get_args
 from collector.store import clickstack
 from collector.store.contract import ROLLUPS
 from collector.store.migrations import identifier, literal, migrations, pending
-from collector.store.options import TextIndexes, WantedTables
+from collector.store.options import RequestedTables, TextIndexes
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS, tenants_that_differ
 
 MATERIALIZED_PREFIX: Final = "__otel_materialized_"
@@ -65,32 +65,32 @@ class _LiveTable(NamedTuple):
     indexes: Mapping[str, int]
 
 
-def schema_plan(select: Callable[[str], str], wanted: WantedTables) -> SchemaPlan:
+def schema_plan(select: Callable[[str], str], requested: RequestedTables) -> SchemaPlan:
     """Return the missing parts of the schema. Changes of tables that a migration has yet to make are not in it.
 
     `select` answers a query as TabSeparated text.
     """
-    return SchemaPlan(pending(select, migrations()), tuple(changes(select, wanted)))
+    return SchemaPlan(pending(select, migrations()), tuple(changes(select, requested)))
 
 
-def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[TableChange]:
+def changes(select: Callable[[str], str], requested: RequestedTables) -> Iterator[TableChange]:
     """Yield the missing changes, in the order in which to run them. A table that does not exist yet is left out.
 
     `select` answers a query as TabSeparated text.
     """
     for made in clickstack.changes(
-        select, lambda table: _storage(table, wanted), rollups=wanted.rollups, sessions=wanted.sessions
+        select, lambda table: _storage(table, requested), rollups=requested.rollups, sessions=requested.sessions
     ):
         yield TableChange(*made, "schema.clickstack_rollups, schema.clickstack_sessions")
     for table, live in _tables(select).items():
-        if table in ROLLUPS and not wanted.rollups:
+        if table in ROLLUPS and not requested.rollups:
             continue
-        yield from _settings_changes(table, live, wanted)
-        yield from _retention_changes(select, table, live, wanted)
+        yield from _settings_changes(table, live, requested)
+        yield from _retention_changes(select, table, live, requested)
         if table == _MATERIALIZED_TABLE:
-            yield from _column_changes(table, live, wanted.materialized_attributes)
+            yield from _column_changes(table, live, requested.materialized_attributes)
         if table in _MAPS:
-            yield from _index_changes(table, live, wanted.text_indexes)
+            yield from _index_changes(table, live, requested.text_indexes)
 
 
 def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
@@ -128,32 +128,32 @@ def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
     }
 
 
-def _storage(table: str, wanted: WantedTables) -> str:
+def _storage(table: str, requested: RequestedTables) -> str:
     """Return the TTL and the settings for a new table, so that nothing is left to change."""
-    ttl = wanted.retention.ttl(table)
+    ttl = requested.retention.ttl(table)
     settings = {"index_granularity": "8192", "non_replicated_deduplication_window": "10000"}
-    settings |= {name: value for name, (value, _) in _table_settings(table, wanted).items()}
+    settings |= {name: value for name, (value, _) in _table_settings(table, requested).items()}
     return (f"TTL {ttl}\n" if ttl else "") + f"SETTINGS {', '.join(f'{name} = {value}' for name, value in settings.items())}"
 
 
-def _table_settings(table: str, wanted: WantedTables) -> dict[str, tuple[str, str]]:
+def _table_settings(table: str, requested: RequestedTables) -> dict[str, tuple[str, str]]:
     """Return the settings that a table should have, each with its value and the collector's setting that asks for it."""
-    settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{wanted.fsync:d}", "store.fsync"))
+    settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{requested.fsync:d}", "store.fsync"))
     if table in TIME_COLUMNS:
         # A part is dropped as a whole once all of its rows are too old. If tenants have days of their own, merges remove rows.
         settings["ttl_only_drop_parts"] = (
-            f"{not wanted.retention.tenants:d}",
+            f"{not requested.retention.tenants:d}",
             "store.tenant_retention_days, retention_days of [plans]",
         )
-        if wanted.storage_policy:
-            settings["storage_policy"] = literal(wanted.storage_policy), "store.storage_policy"
+        if requested.storage_policy:
+            settings["storage_policy"] = literal(requested.storage_policy), "store.storage_policy"
     return settings
 
 
-def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Iterator[TableChange]:
+def _settings_changes(table: str, live: _LiveTable, requested: RequestedTables) -> Iterator[TableChange]:
     lacking = {
         f"{name} = {value}": asked_by
-        for name, (value, asked_by) in _table_settings(table, wanted).items()
+        for name, (value, asked_by) in _table_settings(table, requested).items()
         if not re.search(rf"\b{name} = {re.escape(value)}(?:,|$)", live.engine)
     }
     if lacking:
@@ -162,7 +162,7 @@ def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Ite
 
 
 def _retention_changes(
-    select: Callable[[str], str], table: str, live: _LiveTable, wanted: WantedTables
+    select: Callable[[str], str], table: str, live: _LiveTable, requested: RequestedTables
 ) -> Iterator[TableChange]:
     """Yield the changes of a table's TTL. A part records until when its rows stay. If the TTL changes, a mutation updates the
     parts.
@@ -173,7 +173,7 @@ def _retention_changes(
     """
     found = re.search(r" TTL (.+?) SETTINGS ", live.engine)
     live_ttl = found[1] if found else ""
-    ttl = wanted.retention.ttl(table)
+    ttl = requested.retention.ttl(table)
     is_pending = live.comment.endswith(TTL_PENDING)
     comment = live.comment.removesuffix(TTL_PENDING)
     asked_by = "the retention in [store], [plans] and [dead_letters], store.cold_volume and store.cold_after_days"
@@ -192,7 +192,7 @@ def _retention_changes(
     if not is_pending:
         return
     if ttl:
-        if table in TIME_COLUMNS and wanted.retention.tenants:
+        if table in TIME_COLUMNS and requested.retention.tenants:
             cost = f"a mutation that rewrites {live.size_bytes:,} bytes without the rows that are too old, in the background"
         else:
             read = sum(size for name, size in live.columns.items() if name in TIME_COLUMNS.values())
@@ -214,17 +214,17 @@ def _concerns_rows(select: Callable[[str], str], table: str, live_ttl: str, ttl:
 
 
 def _column_changes(table: str, live: _LiveTable, attributes: Sequence[str]) -> Iterator[TableChange]:
-    wanted = {MATERIALIZED_PREFIX + key: f"ResourceAttributes[{literal(key)}]" for key in attributes}
+    requested = {MATERIALIZED_PREFIX + key: f"ResourceAttributes[{literal(key)}]" for key in attributes}
     asked_by = "schema.materialized_attributes"
     made = [
         f"ADD COLUMN IF NOT EXISTS {identifier(name)} LowCardinality(String) MATERIALIZED {expression} CODEC(ZSTD(1))"
-        for name, expression in wanted.items()
+        for name, expression in requested.items()
         if name not in live.columns
     ]
     if made:
         cost = f"{METADATA_ONLY}; parts that exist get the columns when they are merged, until then they are computed"
         yield TableChange(table, f"ALTER TABLE {table} {', '.join(made)}", cost, asked_by)
-    dropped = [name for name in live.columns if name.startswith(MATERIALIZED_PREFIX) and name not in wanted]
+    dropped = [name for name in live.columns if name.startswith(MATERIALIZED_PREFIX) and name not in requested]
     if dropped:
         what = ", ".join(f"DROP COLUMN IF EXISTS {identifier(name)}" for name in dropped)
         cost = _removal(sum(live.columns[name] for name in dropped))
@@ -232,10 +232,10 @@ def _column_changes(table: str, live: _LiveTable, attributes: Sequence[str]) -> 
 
 
 def _index_changes(table: str, live: _LiveTable, mode: TextIndexes) -> Iterator[TableChange]:
-    wanted = _indexes(table, mode)
-    others = {name for every in get_args(TextIndexes) for name in _indexes(table, every)} - wanted.keys()
+    requested = _indexes(table, mode)
+    others = {name for every in get_args(TextIndexes) for name in _indexes(table, every)} - requested.keys()
     asked_by = "schema.text_indexes"
-    made = [f"ADD INDEX IF NOT EXISTS {name} {index}" for name, index in wanted.items() if name not in live.indexes]
+    made = [f"ADD INDEX IF NOT EXISTS {name} {index}" for name, index in requested.items() if name not in live.indexes]
     if made:
         cost = f"{METADATA_ONLY}; parts that exist ({live.size_bytes:,} bytes) get the indexes when they are merged"
         yield TableChange(table, f"ALTER TABLE {table} {', '.join(made)}", cost, asked_by)

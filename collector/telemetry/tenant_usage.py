@@ -35,8 +35,8 @@ def usage_by_tenant(snapshot: Snapshot) -> dict[str, Usage]:
     return _used(snapshot, None)
 
 
-def _used(snapshot: Snapshot, wanted: str | None) -> dict[str, Usage]:
-    """Return the usage by tenant: only of `wanted`, or of all if that is None."""
+def _used(snapshot: Snapshot, only_tenant: str | None) -> dict[str, Usage]:
+    """Return the usage by tenant: only of `only_tenant`, or of all if that is None."""
     found: dict[str, Usage] = {}
     for family in snapshot:
         if not family.name.startswith("infrasage_tenant_"):
@@ -44,7 +44,7 @@ def _used(snapshot: Snapshot, wanted: str | None) -> dict[str, Usage]:
         for key, value in family.samples.items():
             name, labels = key
             tenant = tenant_of(key)
-            if wanted is not None and tenant != wanted:
+            if only_tenant is not None and tenant != only_tenant:
                 continue
             usage = found.get(tenant)
             if usage is None:

@@ -119,9 +119,9 @@ def list_keys(path: Path) -> list[Key]:
     return parse(path, document.data)
 
 
-def find(path: Path, wanted: str) -> Key:
+def find(path: Path, key_or_id: str) -> Key:
     """Return a key by its id or by its whole text. Raises KeyNotFound, KeysUnusable."""
-    return _find(path, list_keys(path), wanted)
+    return _find(path, list_keys(path), key_or_id)
 
 
 # Changing.
@@ -291,17 +291,17 @@ def _new(ids: set[str], tenant: str, scope: Scope, plan: str, note: str, now: da
     return Created(text, key)
 
 
-def _find(path: Path, keys: Sequence[Key], wanted: str) -> Key:
-    if wanted.startswith(key_format.PREFIX):
+def _find(path: Path, keys: Sequence[Key], key_or_id: str) -> Key:
+    if key_or_id.startswith(key_format.PREFIX):
         try:
-            key_id = key_format.id_of(wanted)
+            key_id = key_format.id_of(key_or_id)
         except NotAKey as error:
             raise KeyNotFound(f"this is not a key as it was made, perhaps mistyped or cut: {error}") from None
-        sha256 = key_format.sha256_of(wanted)
+        sha256 = key_format.sha256_of(key_or_id)
         found = next((key for key in keys if key.sha256 == sha256), None)
     else:
-        key_id = wanted
-        found = next((key for key in keys if key.id == wanted), None)
+        key_id = key_or_id
+        found = next((key for key in keys if key.id == key_or_id), None)
     if found is None:
         raise KeyNotFound(f"there is no key {shown(key_id)} in {path}; `keys list` shows those that there are")
     return found

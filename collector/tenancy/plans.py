@@ -102,7 +102,9 @@ def _plan(name: str, given: Mapping[str, int | str | None]) -> Plan:
     if unknown := sorted(given.keys() - known):
         raise ValueError(f"plan {name}: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if not name or " " in name or not name.isprintable():
-        raise ValueError(f"a plan is named {name!r}: tenants are told that name, so it has letters, and no whitespace")
+        raise ValueError(
+            f"a plan is named {name!r}: answers to tenants contain the name, so it must have letters, and no whitespace"
+        )
     recognized = given.get("repetitions") or "by_route"
     if recognized not in RECOGNIZED_BY:
         known_names = ", ".join(RECOGNIZED_BY)

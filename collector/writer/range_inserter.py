@@ -170,7 +170,7 @@ class RangeInserter:
         inserts of this one have ended: `insert_outlives_s` after it found the range, and so after our intent.
         """
         if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
-            raise RowsMissing("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
+            raise RowsMissing("rows of an interrupted insert are missing: the range gets a new intent before they are inserted")
         self._memory.completes(piece.partition)
         done = await self._completed(piece, attempt)
         if done is None:

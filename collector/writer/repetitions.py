@@ -110,7 +110,7 @@ class Repetitions:
             return messages
         left_out = set(indexes(messages.left_out))
         here: set[CopyKey] = set()
-        alone: dict[int, CopyKey] = {}
+        not_stored: dict[int, CopyKey] = {}
         asked: dict[CopyKey, int] = {}
         received: list[int] = []
         besides: set[MessageKey] = set()
@@ -123,15 +123,15 @@ class Repetitions:
                 continue
             here.add(pair)
             if content is not None:
-                alone[index] = pair
+                not_stored[index] = pair
                 asked[pair] = sum(content.items.values())
                 received.append(print_.received_time_unix_nano)
-        if not alone:
+        if not not_stored:
             return messages
         window_ns = self._window_ns + _SECOND_NS
         since, until = max(0, min(received) - window_ns), min(_TIME_MAX, max(received) + window_ns)
         stored = self._store.copies(messages.stored_as, asked, besides, since, until)
-        lost = {index for index, pair in alone.items() if pair not in stored}
+        lost = {index for index, pair in not_stored.items() if pair not in stored}
         return messages._replace(left_out=bitmap(left_out - lost))
 
     def committed(self, messages: Range) -> None:

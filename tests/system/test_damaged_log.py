@@ -125,12 +125,12 @@ def test_a_store_that_was_removed_is_missed(make_program: MakeProgram) -> None:
     assert program.stop() == 0
     shutil.rmtree(program.data_dir / "store")
     program.start()
-    assert "the store began anew beside a log that had stored messages" in program.log()
+    assert "the store is new, but the local log beside it has stored messages" in program.log()
     assert 200 == httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
     program.wait_for("SELECT count() FROM otel_logs", 1)
     assert program.stop() == 0
     program.start()
-    assert 1 == program.log().count("the store began anew")
+    assert 1 == program.log().count("the store is new")
 
 
 def test_an_older_copy_of_the_store_is_missed(make_program: MakeProgram, tmp_path: Path) -> None:

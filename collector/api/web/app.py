@@ -232,15 +232,15 @@ class WebUi:
 
     async def _logs(self, asked: Asked) -> View:
         recent = self._known_recent()
-        wanted = search.search_of(asked)
-        found = await self._kept.get(("logs", wanted), lambda: recent.logs(wanted))
-        return View("logs.html", search.listed(wanted, found))
+        selection = search.search_of(asked)
+        found = await self._kept.get(("logs", selection), lambda: recent.logs(selection))
+        return View("logs.html", search.listed(selection, found))
 
     async def _traces(self, asked: Asked) -> View:
         recent = self._known_recent()
-        wanted = search.search_of(asked)
-        found = await self._kept.get(("spans", wanted), lambda: recent.spans(wanted))
-        return View("traces.html", search.listed(wanted, found))
+        selection = search.search_of(asked)
+        found = await self._kept.get(("spans", selection), lambda: recent.spans(selection))
+        return View("traces.html", search.listed(selection, found))
 
     async def _trace(self, asked: Asked) -> View:
         recent = self._known_recent()

@@ -54,7 +54,7 @@ class AnswerCache:
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, make, is_kept=is_kept))
-            # What fails when nobody waits any more is asked for anew by the next.
+            # If this fails when nobody waits any more, the next request asks again.
             making.add_done_callback(lambda task: task.cancelled() or task.exception())
         done, _ = await asyncio.wait({making}, timeout=self._wait_s)
         if done:

@@ -135,11 +135,11 @@ def _characters(text: str) -> int:
 
 async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
     """Raises RequestRefused where there is none that the key may see."""
-    wanted = id_in(asked.path)
-    assert wanted is not None
-    found = await reports.entries([wanted], asked.tenant_allowed)
+    requested_id = id_in(asked.path)
+    assert requested_id is not None
+    found = await reports.entries([requested_id], asked.tenant_allowed)
     if not found:
-        raise RequestRefused(NOT_FOUND, f"there is no dead letter {wanted}")
+        raise RequestRefused(NOT_FOUND, f"there is no dead letter {requested_id}")
     return found[0]
 
 

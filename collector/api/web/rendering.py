@@ -42,7 +42,7 @@ def render(template: str, context: dict[str, Any]) -> bytes:
 
 @functools.cache
 def _environment() -> "Environment":
-    from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415  # as said above
+    from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415  # as above
 
     sources = {path.name: path.read_text() for path in sorted((_HERE / "templates").glob("*.html"))}
     environment = Environment(

@@ -19,7 +19,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, Kaf
 
 from collector.broker.kafka.options import KafkaOptions, text
 from collector.broker.kafka.protocol.fetch import FETCH_API
-from collector.broker.kafka.transport import Came, Frames
+from collector.broker.kafka.transport import Frames, ReceiveCallback
 
 # A connection that was not used for so long may be gone: a firewall or NAT between forgets it, and informs neither side.
 _UNUSED_MAX_S: Final = 60.0
@@ -48,11 +48,11 @@ class Brokers:
         self._closed: Final = asyncio.Event()
 
     async def ask(
-        self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes], came: Came | None = None
+        self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes], on_received: ReceiveCallback | None = None
     ) -> memoryview:
-        """Return the answer of a broker, whose address is in the metadata of `client` (Client). `came` is as in Frames.ask.
-        Messages may take `request_timeout_s`, other answers `answer_timeout_s`. Raises NotAsked, KafkaError, OSError, and
-        IncompatibleBrokerVersion if the broker does not know this version of the request."""
+        """Return the answer of a broker, whose address is in the metadata of `client` (Client). `on_received` is as in
+        Frames.ask. Messages may take `request_timeout_s`, other answers `answer_timeout_s`. Raises NotAsked, KafkaError,
+        OSError, and IncompatibleBrokerVersion if the broker does not know this version of the request."""
         broker = client.cluster.broker_metadata(node)
         if broker is None:
             client.force_metadata_update()
@@ -72,7 +72,7 @@ class Brokers:
                         f"{broker.host}:{broker.port} knows versions {first} to {last} of request {api[0]}, not {api[1]}"
                     )
                 is_asked = True
-                return await frames.ask(api, request, came)
+                return await frames.ask(api, request, on_received)
         except IncompatibleBrokerVersion:
             raise
         except (KafkaError, OSError) as error:  # TimeoutError is an OSError

@@ -292,7 +292,7 @@ class KafkaConsumer:
     def _anew(self, partition: Partition, head: GroupHead, end: int) -> str:
         return (
             f"it ends at {end}, and {head.committed} is committed."
-            " It was made anew, or Kafka has lost messages. Stop every writer, and then run:\n"
+            " It was created again, or Kafka has lost messages. Stop every writer, and then run:\n"
             f"  kafka-consumer-groups.sh --bootstrap-server {self._options.bootstrap[0]}"
             f" --group {self._options.group_id} --reset-offsets --to-earliest --execute"
             f" --topic {partition.topic}:{partition.index}"

@@ -162,18 +162,18 @@ class GroupPartitions:
         heads: dict[Partition, GroupHead] = {}
         committed = await self._member.committed(ownership)
         for partition, (offset, metadata) in committed.items():
-            said = Committed.read(metadata)
-            if said is None:
+            commit = Committed.read(metadata)
+            if commit is None:
                 log.warning(
                     "not our commit: its metadata is ignored",
                     topic=partition.topic,
                     partition=partition.index,
                     metadata=metadata[:100],
                 )
-                said = Committed("", None, 0)
-            identity, left_out = parse_log(said.log)
-            if said.intent is not None and said.intent > offset:
-                heads[partition] = GroupHead(offset, said.intent, identity, said.depth, left_out)
+                commit = Committed("", None, 0)
+            identity, left_out = parse_log(commit.log)
+            if commit.intent is not None and commit.intent > offset:
+                heads[partition] = GroupHead(offset, commit.intent, identity, commit.depth, left_out)
             else:
                 heads[partition] = GroupHead(offset, None, identity)
         return heads

@@ -60,8 +60,8 @@ class Committed(NamedTuple):
     def metadata(self) -> str:
         if not self.log and not self.depth:
             return "" if self.intent is None else str(self.intent)
-        said = [_METADATA_VERSION, self.log or "-"]
-        return " ".join(said if self.intent is None else [*said, str(self.intent), str(self.depth)])
+        fields = [_METADATA_VERSION, self.log or "-"]
+        return " ".join(fields if self.intent is None else [*fields, str(self.intent), str(self.depth)])
 
 
 class TopicLog(NamedTuple):

@@ -114,6 +114,6 @@ class KafkaProgress:
 
 def _is_of(committed: Any, identity: str | None) -> bool:
     """Return whether an offset is committed, and belongs to this log as far as its metadata has an identity."""
-    said = Committed.read(committed.metadata or "")
-    is_other = said is not None and said.log and identity is not None and identity_of(said.log) != identity
+    metadata = Committed.read(committed.metadata or "")
+    is_other = metadata is not None and metadata.log and identity is not None and identity_of(metadata.log) != identity
     return committed.offset >= 0 and not is_other

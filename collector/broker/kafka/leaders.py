@@ -14,7 +14,7 @@ from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection_pool import Brokers
 from collector.broker.kafka.identity import TopicLog, topic_logs
 from collector.broker.kafka.protocol.fetch import FETCH_API, Arriving, Batch, batches, fetch_answer, fetch_request
-from collector.broker.kafka.protocol.foreign_records import Wanted
+from collector.broker.kafka.protocol.foreign_records import ForeignRecordLimits
 from collector.broker.kafka.protocol.offsets import (
     EARLIEST,
     EPOCH_END_API,
@@ -122,15 +122,15 @@ class Leaders:
         KafkaError, OSError, ValueError, BrokerDown."""
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)
         arriving = Arriving()
-        answer = await self._brokers.ask(self._client(), self.of(partition), FETCH_API, [request], arriving.came)
+        answer = await self._brokers.ask(self._client(), self.of(partition), FETCH_API, [request], arriving.received)
         code, records = fetch_answer(answer)
         error = for_code(code)
         if error is OffsetOutOfRangeError:
             return None
         if error is not NoError:
             raise error
-        wanted = None if value_bytes_max is None else Wanted(offset, bytes_max, value_bytes_max)
-        return batches(records, arriving.checksums, wanted)
+        limits = None if value_bytes_max is None else ForeignRecordLimits(offset, bytes_max, value_bytes_max)
+        return batches(records, arriving.checksums, limits)
 
     def arrivals(self, ends: Mapping[Partition, int], wait_s: float, without: Collection[int]) -> set[asyncio.Future[Any]]:
         """Ask each leader to answer when it has messages beyond `ends`, or when the time is up. Do not ask the brokers

@@ -115,7 +115,7 @@ class LogChanges:
         topic_log = await self._leaders.log(partition)
         if messages.log and topic_log.identity != identity_of(messages.log):
             self._identities_read.clear()  # look at all of them soon
-            return "the topic was made anew"
+            return "the topic was created again"
         if topic_log.leader_epochs.get(partition.index) != self._read_under.get(partition):
             return "its leader has changed"
         return None
@@ -134,8 +134,8 @@ class LogChanges:
         former = self._seen.get(partition.topic) or identity_of(head.log)
         if former not in ("", identity):
             log.warning(
-                "a topic was made anew, or Kafka was replaced: its committed offsets are of another log, so it is read from its"
-                " first message on; what the former log still held is not stored",
+                "a topic was created again, or Kafka was replaced: its committed offsets are of another log, so it is read from"
+                " its first message on; what the former log still held is not stored",
                 topic=partition.topic,
                 log=identity,
                 former_log=former,

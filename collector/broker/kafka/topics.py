@@ -51,17 +51,19 @@ class TopicsMissing(BrokerDown):
     """Kafka no longer has these topics."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"Kafka has no topic {', '.join(sorted(names))} any more: create what is missing, or start this anew")
+        super().__init__(
+            f"Kafka has no topic {', '.join(sorted(names))} any more: create what is missing, or restart this process"
+        )
         self.names: Final = names
 
 
 class BrokersMissing(Exception):
-    """Missing topics are not created yet, since only `brokers` brokers are alive, of `wanted`."""
+    """Missing topics are not created yet, since only `brokers` brokers are alive of the `required` ones."""
 
-    def __init__(self, brokers: int, wanted: int) -> None:
-        super().__init__(f"{brokers} of {wanted} brokers are there")
+    def __init__(self, brokers: int, required: int) -> None:
+        super().__init__(f"{brokers} of {required} brokers are alive")
         self.brokers: Final = brokers
-        self.wanted: Final = wanted
+        self.required: Final = required
 
 
 def _replicas(options: KafkaOptions, brokers: int) -> int:
@@ -80,10 +82,12 @@ async def _cluster(options: KafkaOptions, names: Sequence[str], *, waits: bool) 
         partitions = await _partitions(admin, names)
         missing = [name for name in names if name not in partitions]
         if missing:
-            wanted = _replicas(options, len(brokers))
-            if waits and options.create_topics and len(brokers) < wanted:
-                raise BrokersMissing(len(brokers), wanted)
-            await _create(admin, options, missing, min(wanted, len(brokers)) if options.create_topics else wanted)
+            required_replicas = _replicas(options, len(brokers))
+            if waits and options.create_topics and len(brokers) < required_replicas:
+                raise BrokersMissing(len(brokers), required_replicas)
+            await _create(
+                admin, options, missing, min(required_replicas, len(brokers)) if options.create_topics else required_replicas
+            )
             while not partitions.keys() >= set(names):  # it takes a moment until every broker knows the new topics
                 await asyncio.sleep(0.05)
                 partitions = await _partitions(admin, names)
@@ -144,16 +148,16 @@ async def _configured(admin: Any, names: Sequence[str]) -> dict[str, dict[str, s
     return configured
 
 
-def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequence[int], wanted: int) -> str:
-    """Return the commands that give topics `wanted` replicas. NEW is written in place of a broker that is missing."""
+def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequence[int], required_replicas: int) -> str:
+    """Return the commands that give topics `required_replicas` replicas. NEW is in the place of a missing broker."""
     known = [str(broker) for broker in brokers]
-    known += ["NEW"] * (wanted - len(known))
+    known += ["NEW"] * (required_replicas - len(known))
     partitions = [
         {
             "topic": name,
             "partition": index,
             # Its present replicas, the leader first, and then the next brokers in a ring, so that all get their share.
-            "replicas": [*had, *[each for each in (known * 2)[index % len(known) :] if each not in had]][:wanted],
+            "replicas": [*had, *[each for each in (known * 2)[index % len(known) :] if each not in had]][:required_replicas],
         }
         for name, topic in topics.items()
         for index, replicas in topic.assignment.items()
@@ -167,7 +171,7 @@ def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequen
         f"echo '{plan}' > replicas.json",
         f"kafka-reassign-partitions.sh --bootstrap-server {server} --reassignment-json-file replicas.json --execute",
     ]
-    if wanted >= _REPLICAS_MAX:
+    if required_replicas >= _REPLICAS_MAX:
         commands += [
             f"kafka-configs.sh --bootstrap-server {server} --alter --entity-type topics --entity-name {name}"
             " --add-config min.insync.replicas=2"
@@ -178,16 +182,16 @@ def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequen
 
 
 def _warn_of_few_replicas(options: KafkaOptions, cluster: Cluster) -> None:
-    wanted = _replicas(options, len(cluster.brokers))
-    few = {name: topic for name, topic in cluster.topics.items() if topic.replicas < wanted}
+    required_replicas = _replicas(options, len(cluster.brokers))
+    few = {name: topic for name, topic in cluster.topics.items() if topic.replicas < required_replicas}
     if few:
         structlog.get_logger(__name__).warning(
             "topics have fewer replicas than kafka.topic_replication, or the brokers in kafka.bootstrap, ask for; once all"
             " brokers are there (write the number of a broker that was missing for NEW), run:\n"
-            + _raising(options, few, cluster.brokers, wanted),
+            + _raising(options, few, cluster.brokers, required_replicas),
             topics=sorted(few),
             replicas=min(topic.replicas for topic in few.values()),
-            wanted=wanted,
+            wanted=required_replicas,
         )
 
 
@@ -226,19 +230,19 @@ async def ready_topics(options: KafkaOptions, names: Collection[str], of_others:
     Topics `of_others` are created as well, but neither checked nor returned. Raises KafkaUnusable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + options.topic_brokers_wait_s
-    told = 0
+    reported_brokers = 0
     while True:
         try:
             cluster = await until_started(options, lambda: _cluster(options, (*names, *of_others), waits=loop.time() < until))
             break
         except BrokersMissing as missing:
-            if told != missing.brokers:
-                told = missing.brokers
+            if reported_brokers != missing.brokers:
+                reported_brokers = missing.brokers
                 structlog.get_logger(__name__).warning(
                     "topics are not created before all brokers are there: kafka.topic_replication, or the number of servers in"
                     " kafka.bootstrap, says how many; kafka.topic_brokers_wait_s says for how long",
                     brokers=missing.brokers,
-                    wanted=missing.wanted,
+                    wanted=missing.required,
                     seconds=round(max(0.0, until - loop.time())),
                 )
             await asyncio.sleep(_BROKERS_RETRY_S)

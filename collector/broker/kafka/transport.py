@@ -27,7 +27,7 @@ _LENGTH: Final = struct.Struct(">i")
 _HEAD: Final = struct.Struct(">hhi")  # the request's key, its version, its id
 
 # Called with an answer, without its id, and how many of its bytes have arrived.
-Came = Callable[[memoryview, int], None]
+ReceiveCallback = Callable[[memoryview, int], None]
 
 
 class Frames(asyncio.BufferedProtocol):
@@ -45,7 +45,7 @@ class Frames(asyncio.BufferedProtocol):
         self._have = 0  # how many bytes of the answer, or of its length, have come
         self._id = 0
         self._waiting: asyncio.Future[memoryview] | None = None
-        self._came: Came | None = None
+        self._on_received: ReceiveCallback | None = None
         self.versions: dict[int, tuple[int, int]] = {}
         """The first and the last version of each request that the broker knows."""
         self._lost: Exception | None = None
@@ -76,10 +76,10 @@ class Frames(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self._lost is None
 
-    async def ask(self, api: tuple[int, int], body: Sequence[bytes], came: Came | None = None) -> memoryview:
+    async def ask(self, api: tuple[int, int], body: Sequence[bytes], on_received: ReceiveCallback | None = None) -> memoryview:
         """Send a request, and return its answer without the id. The answer, and every slice of it, stay unchanged. `api` is the
-        request's key and version; `body` is in pieces. `came` is called whenever a part of the answer has arrived. Raises
-        KafkaConnectionError."""
+        request's key and version; `body` is in pieces. `on_received` is called whenever a part of the answer has arrived.
+        Raises KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
         assert self._waiting is None, "one request at a time"
@@ -88,14 +88,14 @@ class Frames(asyncio.BufferedProtocol):
         size = len(head) + sum([len(piece) for piece in body])
         self._transport.writelines([_LENGTH.pack(size) + head, *body])
         self._waiting = asyncio.get_running_loop().create_future()
-        self._came = came
+        self._on_received = on_received
         try:
             answer = await self._waiting
         except BaseException:
             self.close()  # the answer may still come, and would be taken for that to another request
             raise
         finally:
-            self._waiting = self._came = None
+            self._waiting = self._on_received = None
         if _LENGTH.unpack_from(answer)[0] != self._id:
             self.close()
             raise KafkaConnectionError("the broker answers another request than the one that was asked")
@@ -124,8 +124,8 @@ class Frames(asyncio.BufferedProtocol):
             self._make_room()
             return
         answer = memoryview(self._buffer)[: self._size].toreadonly()
-        if self._came is not None and self._have > _LENGTH.size:
-            self._came(answer[_LENGTH.size :], self._have - _LENGTH.size)
+        if self._on_received is not None and self._have > _LENGTH.size:
+            self._on_received(answer[_LENGTH.size :], self._have - _LENGTH.size)
         if self._have == self._size:
             self._size, self._have = -1, 0
             if self._waiting is not None and not self._waiting.done():

@@ -87,10 +87,10 @@ def _progress(head: PartitionHead) -> tuple[int, bool, int, int]:
 def _salts(wal: int, frames: Sequence[int]) -> bytes:
     """Return the salts of the last turn of a write-ahead log. Its header and each frame of that turn have them, and any of
     these may be damaged. `frames` are the offsets of the frames."""
-    told = os.pread(wal, 8, 16) if os.pread(wal, 3, 0) == _WAL_MAGIC else b""
+    header_salts = os.pread(wal, 8, 16) if os.pread(wal, 3, 0) == _WAL_MAGIC else b""
     found = [os.pread(wal, 8, at + 8) for at in frames[:_FRAMES_ASKED]]
-    if told in found:
-        return told
+    if header_salts in found:
+        return header_salts
     repeated = (salts for salts, following in pairwise(found) if salts == following and any(salts))
     return next(repeated, found[0] if found else b"")
 

@@ -292,7 +292,7 @@ class LogFiles:
                 try:
                     self._reopen(str(error))
                 except (OSError, sqlite3.Error) as another:
-                    error = sqlite3.DatabaseError(f"{error}; it can't be made anew: {another}")
+                    error = sqlite3.DatabaseError(f"{error}; it cannot be rebuilt: {another}")
                 else:
                     return None
             raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self.file}: {error}") from error
@@ -332,7 +332,7 @@ class LogFiles:
                 if (gone := self._open_files.fault_of_written()) is not None:
                     self.gone = gone
                     self._write_witness()
-                    raise OSError(f"the local log is damaged ({reason}), and can't be made anew: {gone}")
+                    raise OSError(f"the local log is damaged ({reason}), and cannot be rebuilt: {gone}")
                 self._known = self._witnessed()
                 with self._reading:
                     self._reader.close()

@@ -174,7 +174,7 @@ def _read(report: Path) -> tuple[list[Damage], int]:
             # A power cut ended the write of a line without a line feed: the log had not gone on, and finds the damage again.
             is_damaged = is_damaged or line.endswith("\n")
     if is_damaged:
-        damages.append(Damage(topic="", start=0, end=0, reason="a part of this report is damaged: what it said is not known"))
+        damages.append(Damage(topic="", start=0, end=0, reason="a part of this report is damaged: its content is not known"))
     return damages, found
 
 

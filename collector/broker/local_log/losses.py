@@ -68,15 +68,15 @@ class LossReports:
     def report_no_witness(self, file: Path) -> None:
         """Log that the witness is lost, so that it can't show a loss before now."""
         self._logger.warning(
-            "the file that says how far the local log had come is damaged or missing: it begins anew, and a loss before now"
-            " can't be noticed by it",
+            "the file with the last known state of the local log is damaged or missing: it is created again, and cannot show a"
+            " loss before now",
             file=str(file),
         )
 
     def report_witness_in_store(self, file: Path) -> None:
         """Log that the witness is lost, and is made again from the witness in the store."""
         self._logger.warning(
-            "the file that says how far the local log had come is damaged or missing: it is made again from the one in the"
+            "the file with the last known state of the local log is damaged or missing: it is restored from the copy in the"
             " store",
             file=str(file),
         )

@@ -142,7 +142,7 @@ class LogOpening:
         log had come."""
         old = [file for file in (self._file, self._wal_before, self._wal) if file.exists()]
         kept = str(self._incidents.folder()) if old else "nothing was left"
-        self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
+        self._logger.error("the local log is damaged, and rebuilt from its readable messages", reason=reason, kept=kept)
         known = merged(heads_of(self._file), witnessed.heads)
         for suffix in ("", "-wal", "-shm"):
             self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)

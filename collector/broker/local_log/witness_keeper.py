@@ -65,7 +65,7 @@ class WitnessKeeper:
             return
         made = Witness.open(self._file)
         self._logger.warning(
-            "the file that says how far the local log had come was removed or cut, and is made again", file=str(self._file)
+            "the file with the last known state of the local log was removed or cut, and is made again", file=str(self._file)
         )
         self._witness.close()
         self._witness = made

@@ -257,12 +257,12 @@ class GrpcConnection(ServerConnection):
 
     # Other calls.
 
-    def _full_of_stream_calls(self, wanted: OtherCall) -> RefusedHead | None:
+    def _full_of_stream_calls(self, call: OtherCall) -> RefusedHead | None:
         """Return the refusal if the allowed number of stream calls is open, else None."""
         settings = self._shared.settings
         if self._stream_calls >= settings.connection_stream_calls_max:
             limit = f"{settings.connection_stream_calls_max} on a connection (grpc.connection_stream_calls_max)"
-        elif not wanted.is_check and self._shared.stream_calls >= settings.stream_calls_max:
+        elif not call.is_check and self._shared.stream_calls >= settings.stream_calls_max:
             limit = f"{settings.stream_calls_max} (grpc.stream_calls_max)"
         else:
             return None

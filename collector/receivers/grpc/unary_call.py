@@ -188,8 +188,8 @@ class Call(TelemetryRequest):
             calls.running += 1
             return True
         if not self._has_prefix:
-            came = len(self._prefix)
-            self.refuse(RequestRefused(INVALID_PROTOBUF, f"cannot decode the call: {came} bytes came, and no message"))
+            received = len(self._prefix)
+            self.refuse(RequestRefused(INVALID_PROTOBUF, f"cannot decode the call: {received} bytes came, and no message"))
         elif self._missing_bytes:
             size = self._missing_bytes + self.body_bytes
             self.refuse(

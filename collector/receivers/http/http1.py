@@ -212,7 +212,7 @@ class Http1Connection:
             self._feed(data)
         turn = self._incoming
         if turn is not None and turn.exchange is not None:
-            self._body.came(turn.exchange, self._body_left, self._mind_reading)
+            self._body.received(turn.exchange, self._body_left, self._mind_reading)
         if self._waiting or self._unfed or self._body.is_held_back:
             self._mind_reading()
 

@@ -26,7 +26,7 @@ class IncomingBody:
     def is_held_back(self) -> bool:
         return self._body is not None and self._body.is_held_back
 
-    def came(self, request: HttpRequest, left_bytes: int, resume: Callable[[], None]) -> None:
+    def received(self, request: HttpRequest, left_bytes: int, resume: Callable[[], None]) -> None:
         """Hold the body back if no more of it may come. `left_bytes` are still to come; below 1 if the length is not known.
         `resume` is called when the body is not held back any more."""
         body, room = self._body, self._room

@@ -51,7 +51,7 @@ class Server(ABC):
         TLS. With `reuse_port`, other processes may listen on the same ports, and share the connections."""
         self._connections: Final = connections
         self._host: Final = host
-        self._ports_wanted: Final = tuple(ports)
+        self._ports_requested: Final = tuple(ports)
         self._places: Final = tuple(places)
         self._unix_sockets: Final = tuple(unix_sockets)
         self._backlog: Final = backlog
@@ -70,7 +70,7 @@ class Server(ABC):
         """Listen and accept. If it raises OSError, it listens on nothing."""
         self._connections.tick(asyncio.get_running_loop().time())
         try:
-            self.ports = tuple([await self._listen(self._host, port) for port in self._ports_wanted])
+            self.ports = tuple([await self._listen(self._host, port) for port in self._ports_requested])
             for host, port in self._places:
                 await self._listen(host, port)
             for unix_socket in self._unix_sockets:

@@ -22,7 +22,7 @@ from collector.audit.reconcile import audit
 from collector.audit.report import MINUTE_NS, Report, Window
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 from collector.store.retention import Retention
 
 WINDOW = Window(NOW - MINUTE_NS, NOW + MINUTE_NS)
@@ -32,7 +32,7 @@ PROCESS = b"p" * 16
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     made = store_with_tables(
-        tmp_path_factory.mktemp("store") / "store", StoreOptions(WantedTables(Retention(dead_letters=None)))
+        tmp_path_factory.mktemp("store") / "store", StoreOptions(RequestedTables(Retention(dead_letters=None)))
     )
     yield made
     made.close()
@@ -188,7 +188,7 @@ def test_what_a_log_that_is_gone_had_is_not_compared(stored: Stored, first: int 
     stored.receipt(1, 3)
     found = stored.audit(broker=Held(first=first))
     assert (0, 0, True) == (found.difference, found.topics[METRICS_TOPIC].broker_difference, found.adds_up)
-    assert "begun anew" in " ".join(found.notes)
+    assert "its log was replaced" in " ".join(found.notes)
     stored.rows(2, 2)
     found = stored.audit(broker=Held(first=first))
     assert (0, 1) == (found.unacknowledged, found.receipts_at_fault)

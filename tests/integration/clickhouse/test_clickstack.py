@@ -13,14 +13,14 @@ from collector.broker.contract import LOGS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.clickstack import VALUE_BYTES_MAX
 from collector.store.contract import ROLLUPS, SESSIONS, StoreMisconfigured
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 from collector.store.retention import Retention
 from collector.store.table_plan import changes
 from collector.store.tenant_grants import NEVER_READ, TENANT_COLUMNS
 from collector.store.tenant_view import filters
 
-Open = Callable[[WantedTables], ClickHouseStore]
-PLAIN = WantedTables(fsync=False)
+Open = Callable[[RequestedTables], ClickHouseStore]
+PLAIN = RequestedTables(fsync=False)
 BOTH = PLAIN._replace(rollups=True, sessions=True)
 LOGS = [encoded(batches.logs(number, f"tenant-{'ab'[number % 2]}")) for number in range(3)]
 TRACES = [encoded(batches.traces(number, f"tenant-{'ab'[number % 2]}")) for number in range(3)]

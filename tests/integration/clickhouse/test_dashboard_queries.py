@@ -14,7 +14,7 @@ from support.reopened_store import store_with_tables
 
 from collector.broker.contract import TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 
 _POINT: Final = "TimeUnix ServiceName MetricName Attributes ResourceAttributes"
 # A source is taken for one of its kind if its table has these.
@@ -55,7 +55,7 @@ WINDOW: Final = f"TimeUnix >= {_START} AND TimeUnix <= {_START} + toIntervalHour
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    wanted = WantedTables(fsync=False, rollups=True, sessions=True)
+    wanted = RequestedTables(fsync=False, rollups=True, sessions=True)
     with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", StoreOptions(wanted))) as opened:
         for statement in FILL:
             opened._command(statement)

@@ -24,7 +24,7 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TO
 from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore
 from collector.store.contract import StoreError, StoreUnavailable
 from collector.store.insert import Insert
-from collector.store.options import QueryLimits, StoreOptions, WantedTables
+from collector.store.options import QueryLimits, RequestedTables, StoreOptions
 from collector.store.retention import Retention
 
 Open = Callable[..., ClickHouseStore]
@@ -66,7 +66,7 @@ def test_reopened(open_store: Open) -> None:
 def test_tokens_outlast_a_restart(open_store: Open) -> None:
     """Of every table, also of the engine that has just applied the schema: a repetition after a restart stores nothing."""
     for _ in range(2):
-        store = open_store(StoreOptions(WantedTables(Retention(dead_letters=None))))
+        store = open_store(StoreOptions(RequestedTables(Retention(dead_letters=None))))
         for number in range(4):
             store.insert(topic_of(number), [payload(number)], f"token {number}")
         assert [] == wrong_counts(store, range(4))
@@ -77,31 +77,31 @@ def test_tokens_outlast_a_restart(open_store: Open) -> None:
 def test_retention(open_store: Open) -> None:
     """Retention is what the options say at this start: set, changed and taken away."""
     assert "TTL" not in engine(open_store(), "otel_logs")
-    store = open_store(StoreOptions(WantedTables(Retention(30))))
+    store = open_store(StoreOptions(RequestedTables(Retention(30))))
     assert "TTL toDateTime(Timestamp) + toIntervalDay(30)" in engine(store, "otel_logs")
     assert "TTL toDateTime(TimeUnix) + toIntervalDay(30)" in engine(store, "otel_metrics_summary")
     assert "TTL toDateTime(Start) + toIntervalDay(30)" in engine(store, "otel_traces_trace_id_ts")
-    assert "toIntervalDay(7)" in engine(open_store(StoreOptions(WantedTables(Retention(7)))), "otel_traces")
+    assert "toIntervalDay(7)" in engine(open_store(StoreOptions(RequestedTables(Retention(7)))), "otel_traces")
     assert "TTL" not in engine(open_store(), "otel_traces")
 
 
 def test_retention_of_dead_letters(open_store: Open) -> None:
     """They have one of their own, and events stay longer than the entries that they are about; receipts go with telemetry."""
-    store = open_store(StoreOptions(WantedTables(Retention(3))))
+    store = open_store(StoreOptions(RequestedTables(Retention(3))))
     assert "TTL toDateTime(KeptAt) + toIntervalDay(30)" in engine(store, "telemetry_dead_letters")
     assert "TTL toDateTime(At) + toIntervalDay(37)" in engine(store, "telemetry_dead_letter_events")
     assert "TTL toDateTime(ReceivedAt) + toIntervalDay(3)" in engine(store, "telemetry_batches")
-    store = open_store(StoreOptions(WantedTables(Retention(dead_letters=None))))
+    store = open_store(StoreOptions(RequestedTables(Retention(dead_letters=None))))
     assert "TTL" not in engine(store, "telemetry_dead_letters")
     assert "TTL" not in engine(store, "telemetry_dead_letter_events")
     assert "toIntervalDay(1)" in engine(
-        open_store(StoreOptions(WantedTables(Retention(dead_letters=1)))), "telemetry_dead_letters"
+        open_store(StoreOptions(RequestedTables(Retention(dead_letters=1)))), "telemetry_dead_letters"
     )
 
 
 def test_old_rows_go(open_store: Open) -> None:
     """Rows past their days are dropped, with their day's partition."""
-    store = open_store(StoreOptions(WantedTables(Retention(1))))
+    store = open_store(StoreOptions(RequestedTables(Retention(1))))
     batch = batches.logs(1, "t")
     for log in batch.records[0].log_records:
         log.time_unix_nano = 10**18  # 2001
@@ -116,7 +116,7 @@ def test_fsync(open_store: Open) -> None:
     """Inserts are on disk when they end, unless the options say otherwise."""
     assert "fsync_after_insert = 1, fsync_part_directory = 1" in engine(open_store(), "otel_logs")
     assert "fsync_after_insert = 0, fsync_part_directory = 0" in engine(
-        open_store(StoreOptions(WantedTables(fsync=False))), "otel_logs"
+        open_store(StoreOptions(RequestedTables(fsync=False))), "otel_logs"
     )
     assert "fsync_after_insert = 1, fsync_part_directory = 1" in engine(open_store(), "otel_logs")
 

@@ -15,7 +15,7 @@ from adapters.codec.wire import Cursor
 from adapters.record_tags import GROUP, RECORD, RESOURCE, SCOPE
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 
 _NUMBERS = itertools.count(1)
 _SIGNALS: Final = [
@@ -30,7 +30,7 @@ Field = tuple[int, bytes]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    opened = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(fsync=False)))
+    opened = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(RequestedTables(fsync=False)))
     opened.apply_schema()
     yield opened
     opened.close()

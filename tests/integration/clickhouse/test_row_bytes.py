@@ -19,7 +19,7 @@ from collector.config.store import INSERT_MEMORY_FACTOR
 from collector.ingest.produce import TOPICS
 from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 
 # Of the resource or the scope. Items of a few bytes under it: as many rows as row bytes allow.
 SIZES = ((1_000, False), (250_000, False), (1_000, True))
@@ -74,7 +74,7 @@ def first_message(adapt: Adapt, body: bytes) -> Part:
 
 def test_an_insert_needs_at_most_eight_times_its_row_bytes(tmp_path: Path) -> None:
     """For each signal, and for few large rows and many small ones."""
-    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=INSERT_MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
+    options = StoreOptions(RequestedTables(fsync=False), insert_memory_bytes_max=INSERT_MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
     with closing(store_with_tables(tmp_path / "store", options)) as store:
         for adapt, make in WAYS:
             for size, of_scope in SIZES:

@@ -13,7 +13,7 @@ from support.reopened_store import store_with_tables
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreMisconfigured
 from collector.store.migrations import literal
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 from collector.store.shards import Shards, shard_changes
 from collector.store.tenant_grants import TENANT_COLUMNS
 
@@ -22,7 +22,7 @@ SHARDS = Shards("every it's", "all shards")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    wanted = WantedTables(fsync=False, rollups=True, sessions=True)
+    wanted = RequestedTables(fsync=False, rollups=True, sessions=True)
     with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", StoreOptions(wanted))) as opened:
         yield opened
 

@@ -17,14 +17,14 @@ from collector.broker.contract import LOGS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import ROLLUPS, StoreMisconfigured
 from collector.store.migrations import literal, on_cluster
-from collector.store.options import EXPORTERS_ATTRIBUTES, StoreOptions, TextIndexes, WantedTables
+from collector.store.options import EXPORTERS_ATTRIBUTES, RequestedTables, StoreOptions, TextIndexes
 from collector.store.retention import TIME_COLUMNS, Retention
 from collector.store.table_changes import TableChanges
 from collector.store.table_plan import MATERIALIZED_PREFIX, METADATA_ONLY, TTL_PENDING
 
-Open = Callable[[WantedTables], ClickHouseStore]
-PLAIN = WantedTables(fsync=False)
-FULL = WantedTables(
+Open = Callable[[RequestedTables], ClickHouseStore]
+PLAIN = RequestedTables(fsync=False)
+FULL = RequestedTables(
     retention=Retention(days=30, metrics=400, logs=7, tenants={"it's": 90, "acme": 3, "beta": 3}),
     materialized_attributes=("k8s.pod.name", "odd ` ' \\ key"),
     text_indexes="all",
@@ -56,8 +56,8 @@ def parts_without_ttl(store: ClickHouseStore) -> str:
     return text(store, "SELECT countIf(delete_ttl_info_max = 0) FROM system.parts WHERE table = 'otel_logs' AND active")
 
 
-@pytest.mark.parametrize("wanted", [PLAIN, FULL, WantedTables(text_indexes="body")], ids=["plain", "full", "body"])
-def test_a_plan_that_was_applied_is_empty(open_store: Open, wanted: WantedTables) -> None:
+@pytest.mark.parametrize("wanted", [PLAIN, FULL, RequestedTables(text_indexes="body")], ids=["plain", "full", "body"])
+def test_a_plan_that_was_applied_is_empty(open_store: Open, wanted: RequestedTables) -> None:
     """Also after the next start; and what was done is what had been planned."""
     store = open_store(wanted)
     assert store.schema_plan() == store.apply_schema()
@@ -298,7 +298,7 @@ def test_every_change_can_be_made_on_a_cluster(open_store: Open) -> None:
 TIERS = """
 import sys
 import chdb
-from collector.store.options import WantedTables
+from collector.store.options import RequestedTables
 from collector.store.retention import Retention
 from collector.store.table_plan import changes
 connection = chdb.connect(f"{sys.argv[1]}/store?config-file={sys.argv[1]}/tiers.xml")
@@ -308,7 +308,7 @@ select(f"CREATE TABLE otel_logs ({columns}, TenantId String) ENGINE = MergeTree 
        " ORDER BY Timestamp")
 select("INSERT INTO otel_logs (Timestamp) SELECT now() - toIntervalDay(number * 5) FROM numbers(3)")
 def planned():
-    wanted = WantedTables(Retention(days=9, cold_volume="cold", cold_after_days=3), storage_policy="tiered")
+    wanted = RequestedTables(Retention(days=9, cold_volume="cold", cold_after_days=3), storage_policy="tiered")
     return [c.statement for c in changes(select, wanted) if " INDEX " not in c.statement and " COLUMN " not in c.statement]
 for statement in planned():
     select(statement)

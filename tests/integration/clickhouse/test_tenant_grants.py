@@ -23,7 +23,7 @@ from collector.store import tenant_grants
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import ROLLUPS, SESSIONS
 from collector.store.migrations import identifier, literal
-from collector.store.options import QueryLimits, WantedTables
+from collector.store.options import QueryLimits, RequestedTables
 from collector.store.retention import Retention
 from collector.store.tenant_grants import DELIVERY, TELEMETRY, TenantGrants
 
@@ -40,7 +40,7 @@ USERS = {"plain": (OWN, GRANTS), "odd": (OTHER, GRANTS), "full": (OWN, GRANTS._r
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With two rows of each tenant in every table that keeps rows of tenants; closed."""
     directory: Path = tmp_path_factory.mktemp("store") / "store"
-    wanted = WantedTables(Retention(dead_letters=None), fsync=False)
+    wanted = RequestedTables(Retention(dead_letters=None), fsync=False)
     with closing(store_with_tables(directory, OPTIONS._replace(tables=wanted))) as made:
         for table in TENANT_COLUMNS:
             if made.read(f"SELECT engine FROM system.tables WHERE name = '{table}'", "TSV") != b"View\n":

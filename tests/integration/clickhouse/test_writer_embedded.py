@@ -21,7 +21,7 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TO
 from collector.broker.local_log import LocalLog
 from collector.records.dead_letter import event_messages, replay_batch_id
 from collector.store.contract import Store, StoreUnavailable
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 from collector.telemetry.metrics import Metrics
 from collector.writer.store_refusals import RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
@@ -94,7 +94,7 @@ async def test_replayed_twice_stored_once(tmp_path: Path) -> None:
         event_messages([replay(entry, 2) for entry in entries[5:15]], 2000),
         event_messages([replay(entry, 3, LOGS_TOPIC) for entry in entries[:3]], 1 << 20),
     ]
-    with closing(store_with_tables(tmp_path / "store", StoreOptions(WantedTables(fsync=False)))) as store:
+    with closing(store_with_tables(tmp_path / "store", StoreOptions(RequestedTables(fsync=False)))) as store:
         async with await LocalLog.open(tmp_path / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
             await log.append([Message(DEAD_LETTERS_TOPIC, letters.dead_letters(*entries))])
             for messages in rounds:

@@ -36,7 +36,7 @@ async def test_a_topic_made_anew_while_the_writer_runs_loses_nothing(world: Worl
             await world.make_anew()
             await world.append(*(f"new-{n}" for n in range(later)))
             await world.stored()
-    told = [line for line in logs if "made anew" in line["event"] and line["log_level"] == "warning"]
+    told = [line for line in logs if "created again" in line["event"] and line["log_level"] == "warning"]
     assert [world.topic] == [line["topic"] for line in told if "former_log" in line]
 
 
@@ -103,7 +103,7 @@ async def test_a_range_of_a_log_that_is_gone_is_not_intended(world: World) -> No
             try:
                 await consumer.intend(held)
             except BrokerDown as error:
-                return "made anew" in str(error)
+                return "created again" in str(error)
             raise AssertionError("intended")
 
         while not await refused():  # as long as its leader knows of none

@@ -22,13 +22,13 @@ from support.processes.commands import environment
 from support.store_templates import copy_template
 
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 
 USER, PASSWORD = "infrasage", "s3cret pässword"
 # In a bridge's directory: what the engine keeps (clickhouse_bridge.py).
 DATA = "bridge"
 # The suites are about meaning, not about power cuts.
-OPTIONS = StoreOptions(WantedTables(fsync=False))
+OPTIONS = StoreOptions(RequestedTables(fsync=False))
 
 
 @dataclass

@@ -14,20 +14,20 @@ from support.processes.clickhouse_server import OPTIONS, Server
 
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
-from collector.store.options import WantedTables
+from collector.store.options import RequestedTables
 from collector.store.retention import Retention
 
 _RETRY_S = 0.05
 # No row is older than these days.
 WANTED = (
-    WantedTables(
+    RequestedTables(
         Retention(days=9000, dead_letters=9000, tenants={"tenant": 9001}),
         fsync=False,
         text_indexes="all",
         materialized_attributes=("k",),
     ),
-    WantedTables(Retention(logs=9002, traces=9003, dead_letters=None), fsync=False, text_indexes="body"),
-    WantedTables(Retention(dead_letters=9004), fsync=False, materialized_attributes=("k", "l")),
+    RequestedTables(Retention(logs=9002, traces=9003, dead_letters=None), fsync=False, text_indexes="body"),
+    RequestedTables(Retention(dead_letters=9004), fsync=False, materialized_attributes=("k", "l")),
 )
 
 

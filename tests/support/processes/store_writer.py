@@ -18,7 +18,7 @@ from support.store_ranges import messages, topic_of
 
 from collector.broker.contract import Partition, Position, Range
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import WantedTables
+from collector.store.options import RequestedTables
 from collector.store.retention import Retention
 from collector.telemetry.metrics import Metrics
 from collector.writer.store_refusals import RefusedItem
@@ -29,7 +29,7 @@ LIMITS = WriterLimits(
 )
 
 # The letters are years old.
-KEEPING = OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
+KEEPING = OPTIONS._replace(tables=RequestedTables(Retention(dead_letters=None), fsync=False))
 
 
 def open_store(directory: Path) -> ClickHouseStore:

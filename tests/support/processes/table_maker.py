@@ -6,12 +6,12 @@ from contextlib import closing
 from pathlib import Path
 
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 
 
 def main(directory: Path, fsync: bool) -> None:
     os.umask(0o077)  # as the collector does
-    with closing(ClickHouseStore.embedded(directory, StoreOptions(WantedTables(fsync=fsync)))) as store:
+    with closing(ClickHouseStore.embedded(directory, StoreOptions(RequestedTables(fsync=fsync)))) as store:
         store.apply_schema()
 
 

@@ -27,7 +27,7 @@ from adapters.errors import Malformed, RequestRefused
 from adapters.native import request as native
 from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.record import SOURCE_NATIVE, Adapted, Header
-from collector.dead_letters.payloads import mended, shown
+from collector.dead_letters.payloads import edited_payload, shown
 from collector.http2.engine import INTERNAL_ERROR, PREFACE, STREAM_ID_MAX
 from collector.ingest.validate import LimitRules
 from collector.receivers.grpc.connection import GrpcConnection
@@ -106,7 +106,7 @@ def _payload(body: bytes) -> None:
     for form in PAYLOAD_FORMS:
         json.dumps(shown(form, body).decoded)
         with contextlib.suppress(RequestRefused, ValueError):
-            mended(form, body)
+            edited_payload(form, body)
 
 
 def _stored(body: bytes) -> None:

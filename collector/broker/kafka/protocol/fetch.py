@@ -15,7 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from collector.broker.contract import MessageContext, Payload
 from collector.broker.kafka.protocol import foreign_records
 from collector.broker.kafka.protocol.compression import pieces
-from collector.broker.kafka.protocol.foreign_records import BatchHead, Wanted
+from collector.broker.kafka.protocol.foreign_records import BatchHead, ForeignRecordLimits
 
 # The API's key, and the first version whose answers may have batches in zstd: brokers since Kafka 2.1 (2018) have it.
 FETCH_API: Final = (1, 10)
@@ -108,7 +108,7 @@ class Arriving:
         self._to = 0  # up to where its checksum is computed
         self._checksum = 0
 
-    def came(self, answer: memoryview, have: int) -> None:
+    def received(self, answer: memoryview, have: int) -> None:
         """Compute checksums as far as possible, since the first `have` bytes of the answer have come."""
         if not self._start:
             try:
@@ -140,9 +140,9 @@ class Arriving:
         return True
 
 
-def batches(records: memoryview, checksums: Mapping[int, int], wanted: Wanted | None = None) -> Iterator[Batch]:
+def batches(records: memoryview, checksums: Mapping[int, int], limits: ForeignRecordLimits | None = None) -> Iterator[Batch]:
     """Yield the batches that came whole, since the broker may cut the last one anywhere. `checksums` has those that Arriving
-    computed; missing ones are computed here. `wanted` says which messages to read of a topic that others write; None: the topic
+    computed; missing ones are computed here. `limits` says which messages to read of a topic that others write; None: the topic
     is ours, and all messages are read. Raises WrongChecksum, and ValueError for topics of ours."""
     at = 0
     while at + _HEAD.size <= len(records):
@@ -158,17 +158,17 @@ def batches(records: memoryview, checksums: Mapping[int, int], wanted: Wanted | 
             next_offset = base + last_delta + 1
             if attributes & _CONTROL:
                 yield Batch([], next_offset, end - at, epoch)
-            elif wanted is not None:
+            elif limits is not None:
                 first_ms, last_ms = _TIMESTAMPS.unpack_from(records, at + _TIMESTAMPS_AT)
                 head = BatchHead(base, next_offset, epoch, first_ms, last_ms, last_ms if attributes & _APPEND_TIME else None)
                 raw = records[at + _RECORDS_AT : end]
-                found = foreign_records.read(head, raw, _decompressed(raw, attributes), wanted)
+                found = foreign_records.read(head, raw, _decompressed(raw, attributes), limits)
                 yield Batch(found.messages, found.next_offset, end - at, epoch, found.contexts, found.is_whole)
             else:
                 inside, first, last = _records(records, at, end, attributes)
                 yield Batch(_messages(inside, first, last, base), next_offset, end - at, epoch)
         else:
-            yield from _by_aiokafka(bytes(records[at:end]), wanted is not None)
+            yield from _by_aiokafka(bytes(records[at:end]), limits is not None)
         at = end
 
 

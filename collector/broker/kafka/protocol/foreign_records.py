@@ -34,7 +34,7 @@ class _TooLarge(Undecodable):
     pass
 
 
-class Wanted(NamedTuple):
+class ForeignRecordLimits(NamedTuple):
     """Which messages to read: at least one from `offset` on, and more until together they have `bytes_max` bytes.
 
     A value of more than `value_bytes_max` bytes is not read whole. `value_setting` is the setting of that limit."""
@@ -66,7 +66,7 @@ class ForeignRecords(NamedTuple):
     is_whole: bool
 
 
-def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wanted) -> ForeignRecords:
+def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], limits: ForeignRecordLimits) -> ForeignRecords:
     """Return messages of a batch. `raw` is its records as they were written; `pieces` are the same records, decompressed."""
     stream = _Stream(pieces)
     messages: list[tuple[int, Payload]] = []
@@ -75,7 +75,7 @@ def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wante
     following = head.base
     try:
         while not stream.is_at_end():
-            if messages and (size >= wanted.bytes_max or len(messages) == _MESSAGES_AT_ONCE):
+            if messages and (size >= limits.bytes_max or len(messages) == _MESSAGES_AT_ONCE):
                 return ForeignRecords(messages, contexts, following, False)
             if stream.position > _BATCH_BYTES_MAX:
                 raise _TooLarge(f"its batch decompresses to more than {_BATCH_BYTES_MAX // _MIB} MiB")
@@ -87,16 +87,16 @@ def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wante
             stream.skip(1)
             time_delta = stream.varint()
             offset = head.base + stream.varint()
-            if offset >= wanted.offset:
+            if offset >= limits.offset:
                 time_ms = head.first_time_ms + time_delta if head.fixed_time_ms is None else head.fixed_time_ms
-                value, context = _message(stream, end, MessageContext(offset, head.leader_epoch, time_ms, []), wanted)
+                value, context = _message(stream, end, MessageContext(offset, head.leader_epoch, time_ms, []), limits)
                 messages.append((offset, value))
                 contexts.append(context)
                 size += len(value) + sum(len(name) + len(text) for name, text in context.headers)
             stream.skip(end - stream.position)
             following = offset + 1
     except Undecodable as error:
-        first = max(following, wanted.offset)
+        first = max(following, limits.offset)
         if messages and messages[-1][0] >= first:  # its value was read, but what follows the value was not
             messages.pop()
             contexts.pop()
@@ -108,13 +108,15 @@ def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wante
     return ForeignRecords(messages, contexts, head.end_offset, True)
 
 
-def _message(stream: "_Stream", end: int, context: MessageContext, wanted: Wanted) -> tuple[Payload, MessageContext]:
+def _message(
+    stream: "_Stream", end: int, context: MessageContext, limits: ForeignRecordLimits
+) -> tuple[Payload, MessageContext]:
     """Read the rest of a message, which begins with its key. Return its value and its context. Raises Undecodable."""
     stream.skip(max(0, stream.varint()))
     size = max(0, stream.varint())
     why = ""
-    if size > wanted.value_bytes_max:
-        why = f"the message has {size} bytes, the limit ({wanted.value_setting}) is {wanted.value_bytes_max}"
+    if size > limits.value_bytes_max:
+        why = f"the message has {size} bytes, the limit ({limits.value_setting}) is {limits.value_bytes_max}"
     value = stream.take(min(size, _BEGINNING_BYTES) if why else size)
     stream.skip(size - len(value))
     headers_bytes = end - stream.position

@@ -108,7 +108,7 @@ def committed_answer(answer: memoryview, partitions: Iterable[Partition]) -> dic
         topics = OffsetFetchResponse_v1.decode(io.BytesIO(answer)).topics
     except (struct.error, ValueError) as error:
         raise ValueError(f"{len(answer)} bytes are no answer about committed offsets") from error
-    found = {Partition(topic, index): (code, at, text or "") for topic, said in topics for index, at, text, code in said}
+    found = {Partition(topic, index): (code, at, text or "") for topic, values in topics for index, at, text, code in values}
     for partition in partitions:
         if partition not in found:
             raise ValueError(f"an answer about committed offsets without {partition.topic}/{partition.index}")
@@ -129,9 +129,9 @@ def _partitions(answer: memoryview, form: struct.Struct) -> Mapping[Partition, S
             (count,) = _COUNT.unpack_from(answer, at)
             at += _COUNT.size
             for _ in range(count):
-                index, *said = form.unpack_from(answer, at)
+                index, *values = form.unpack_from(answer, at)
                 at += form.size
-                found[Partition(topic, index)] = said
+                found[Partition(topic, index)] = values
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"{len(answer)} bytes are no answer about partitions") from error
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collector.app import grants
-from collector.app.grants import WantedGrants
+from collector.app.grants import RequestedGrants
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.store.contract import StoreError, StoreMisconfigured
@@ -16,7 +16,7 @@ from collector.tenancy import keys
 from collector.tenancy.scopes import Scope
 
 NOW = datetime.now(UTC)
-WANTED = WantedGrants(None, (), None, (), False, "tenant_")
+WANTED = RequestedGrants(None, (), None, (), False, "tenant_")
 
 
 class Server:

@@ -45,9 +45,9 @@ class Broker:
         return {FIRST: Position(0, 9), Partition(DEAD_LETTERS_TOPIC, 0): self.letters}
 
 
-def states(standing: HealthMonitor) -> tuple[str, str, str]:
+def states(monitor: HealthMonitor) -> tuple[str, str, str]:
     """Of the store, the broker and the local log."""
-    health = standing.health()
+    health = monitor.health()
     return health.clickhouse, health.kafka, health.log
 
 
@@ -60,8 +60,8 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(standing: HealthMonitor) -> AsyncIterator[None]:
-    task = asyncio.create_task(standing.run())
+async def running(monitor: HealthMonitor) -> AsyncIterator[None]:
+    task = asyncio.create_task(monitor.run())
     try:
         yield
     finally:
@@ -70,13 +70,13 @@ async def running(standing: HealthMonitor) -> AsyncIterator[None]:
 
 async def test_a_gateway_says_nothing_of_the_store() -> None:
     metrics, broker = Metrics(), Broker()
-    standing = HealthMonitor(metrics, broker)
-    assert states(standing) == (NOT_USED, "ok", NOT_USED)
-    async with running(standing):
+    monitor = HealthMonitor(metrics, broker)
+    assert states(monitor) == (NOT_USED, "ok", NOT_USED)
+    async with running(monitor):
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 1)
         assert 'infrasage_up{part="store"}' not in metrics.expose("")[0].decode()
         broker.failure = "away"
-        assert standing.health().kafka == "unavailable", "at once, not at the next look"
+        assert monitor.health().kafka == "unavailable", "at once, not at the next look"
 
 
 async def test_the_lag_is_shown_of_what_is_ours_and_only_while_it_is_known() -> None:
@@ -104,21 +104,21 @@ async def test_a_store_is_asked_and_its_writer_too() -> None:
         if away.is_set():
             raise StoreUnavailable("connection refused")
 
-    standing = HealthMonitor(metrics, broker, ping_store=ping, writer_state=lambda: state[0])
-    async with running(standing):
-        assert states(standing) == ("ok", "ok", NOT_USED)
+    monitor = HealthMonitor(metrics, broker, ping_store=ping, writer_state=lambda: state[0])
+    async with running(monitor):
+        assert states(monitor) == ("ok", "ok", NOT_USED)
         state[0] = "degraded"
-        assert states(standing) == ("degraded", "ok", NOT_USED)
+        assert states(monitor) == ("degraded", "ok", NOT_USED)
         broker.failure = "away"
-        assert states(standing) == ("ok", "unavailable", NOT_USED), "a writer that can't read says nothing of the store"
+        assert states(monitor) == ("ok", "unavailable", NOT_USED), "a writer that can't read says nothing of the store"
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 1)
         away.set()
-        await eventually(lambda: states(standing) == ("unavailable", "unavailable", NOT_USED))
+        await eventually(lambda: states(monitor) == ("unavailable", "unavailable", NOT_USED))
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 0)
         away.clear()
         broker.failure = None
         state[0] = "ok"
-        await eventually(lambda: states(standing) == ("ok", "ok", NOT_USED))
+        await eventually(lambda: states(monitor) == ("ok", "ok", NOT_USED))
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 1)
 
 
@@ -134,8 +134,8 @@ async def test_a_store_that_stays_away_is_logged_again() -> None:
             raise StoreUnavailable("connection refused")
 
     with capture_logs() as logs:
-        standing = HealthMonitor(metrics, Broker(), ping_store=ping, writer_state=lambda: "ok", clock=lambda: now_s[0])
-        async with running(standing):
+        monitor = HealthMonitor(metrics, Broker(), ping_store=ping, writer_state=lambda: "ok", clock=lambda: now_s[0])
+        async with running(monitor):
             await eventually(lambda: len(asked) >= 2)
             assert 1 == len(logs)
             now_s[0] = 30.0
@@ -149,8 +149,8 @@ async def test_a_store_that_stays_away_is_logged_again() -> None:
 async def test_a_store_that_hangs_hides_nothing_else() -> None:
     metrics, broker = Metrics(), Broker()
     hangs = threading.Event()
-    standing = HealthMonitor(metrics, broker, ping_store=lambda: (hangs.wait(10), None)[1], writer_state=lambda: "ok")
-    async with running(standing):
+    monitor = HealthMonitor(metrics, broker, ping_store=lambda: (hangs.wait(10), None)[1], writer_state=lambda: "ok")
+    async with running(monitor):
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 1)
         broker.failure = "away"
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 0)
@@ -194,18 +194,18 @@ async def test_a_scrape_has_the_dead_letters_that_came_before_it(monkeypatch: py
         broker.letters = Position(broker.letters.end, broker.letters.end)
         return True
 
-    standing = HealthMonitor(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
-    async with running(standing):
+    monitor = HealthMonitor(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    async with running(monitor):
         await eventually(lambda: asked[0] == 1)
         for number in (3, 5):
             broker.letters = Position(broker.letters.committed, number)
-            await standing.count_new_dead_letters()
+            await monitor.count_new_dead_letters()
             assert number == counted(metrics, "infrasage_dlq_depth")
             before = asked[0]
-            await standing.count_new_dead_letters()
+            await monitor.count_new_dead_letters()
             assert before == asked[0]
         broker.failure = "away"
-        await standing.count_new_dead_letters()
+        await monitor.count_new_dead_letters()
 
 
 async def test_an_earlier_count_is_not_taken_for_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,14 +224,14 @@ async def test_an_earlier_count_is_not_taken_for_a_later_one(monkeypatch: pytest
     async def caught_up(_timeout_s: float, _topic: str) -> bool:
         return True
 
-    standing = HealthMonitor(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
-    async with running(standing):  # which counts by itself: that count hangs
+    monitor = HealthMonitor(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    async with running(monitor):  # which counts by itself: that count hangs
         await eventually(lambda: asked == 1)
         broker.letters = Position(1, 1)
-        first = asyncio.create_task(standing.count_new_dead_letters())
+        first = asyncio.create_task(monitor.count_new_dead_letters())
         await eventually(lambda: asked == 2)
         broker.letters = Position(2, 2)
-        second = asyncio.create_task(standing.count_new_dead_letters())
+        second = asyncio.create_task(monitor.count_new_dead_letters())
         answers[1].set()
         await eventually(lambda: asked == 3)
         answers[2].set()
@@ -259,13 +259,13 @@ async def test_a_count_that_came_too_late_is_not_kept(monkeypatch: pytest.Monkey
             broker.letters = Position(broker.letters.end, broker.letters.end)
         return is_stored
 
-    standing = HealthMonitor(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
-    newest = standing.newest_dead_letters
+    monitor = HealthMonitor(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    newest = monitor.newest_dead_letters
     assert newest is not None
 
     async def is_kept() -> bool:
         seen = await newest()
-        await standing.count_new_dead_letters()
+        await monitor.count_new_dead_letters()
         return seen == await newest()
 
     assert await is_kept()
@@ -292,12 +292,12 @@ async def test_a_store_that_hangs_does_not_hold_up_a_scrape(monkeypatch: pytest.
     async def caught_up(_timeout_s: float, _topic: str) -> bool:
         return False
 
-    standing = HealthMonitor(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    monitor = HealthMonitor(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
     broker.letters = Position(0, 5)
     try:
         async with asyncio.timeout(5):
             for _ in range(3):
-                await standing.count_new_dead_letters()
+                await monitor.count_new_dead_letters()
         assert 1 == asked[0]
     finally:
         hangs.set()
@@ -319,11 +319,11 @@ class LocalLog:
 
 async def test_a_full_log_is_told() -> None:
     metrics, local_log = Metrics(), LocalLog()
-    standing = HealthMonitor(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
-    async with running(standing):
-        assert states(standing) == ("ok", "ok", "ok")
+    monitor = HealthMonitor(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
+    async with running(monitor):
+        assert states(monitor) == ("ok", "ok", "ok")
         local_log.is_full = True
-        assert states(standing) == ("ok", "full", "ok")
+        assert states(monitor) == ("ok", "full", "ok")
         await eventually(lambda: counted(metrics, "infrasage_log_bytes") == 77)
         assert 100 == counted(metrics, "infrasage_log_limit_bytes")
 
@@ -331,11 +331,11 @@ async def test_a_full_log_is_told() -> None:
 async def test_damage_is_shown_until_it_is_confirmed() -> None:
     """Also where no message was lost by it."""
     metrics, local_log = Metrics(), LocalLog()
-    standing = HealthMonitor(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
-    async with running(standing):
+    monitor = HealthMonitor(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
+    async with running(monitor):
         for found, shown in (((2, 40), "damaged"), ((1, 0), "damaged"), ((0, 0), "ok")):
             local_log.found = found
-            await eventually(lambda shown=shown: states(standing) == ("ok", "ok", shown))
+            await eventually(lambda shown=shown: states(monitor) == ("ok", "ok", shown))
             await eventually(lambda found=found: counted(metrics, "infrasage_log_damages") == found[0])
             assert counted(metrics, "infrasage_log_lost_messages") == found[1]
 
@@ -351,26 +351,26 @@ async def test_damaged_parts_are_shown_until_they_are_removed() -> None:
             raise answer
         return answer
 
-    standing = HealthMonitor(metrics, Broker(), writer_state=lambda: "ok", damaged_parts=count)
-    async with running(standing):
+    monitor = HealthMonitor(metrics, Broker(), writer_state=lambda: "ok", damaged_parts=count)
+    async with running(monitor):
         await eventually(lambda: len(answers) == 1)
-        await eventually(lambda: states(standing)[0] == "damaged parts")
+        await eventually(lambda: states(monitor)[0] == "damaged parts")
         assert counted(metrics, "infrasage_store_damaged_parts") == 2
         answers[:] = [0]
-        await eventually(lambda: states(standing)[0] == "ok")
+        await eventually(lambda: states(monitor)[0] == "ok")
         await eventually(lambda: counted(metrics, "infrasage_store_damaged_parts") == 0)
 
 
 async def test_a_broker_that_takes_nothing_is_unavailable_between_attempts() -> None:
     """It answers, and has acknowledged nothing since appends failed."""
     broker = Broker()
-    standing = HealthMonitor(Metrics(), broker)
-    async with running(standing):
-        assert "ok" == states(standing)[1]
+    monitor = HealthMonitor(Metrics(), broker)
+    async with running(monitor):
+        assert "ok" == states(monitor)[1]
         broker.unproven = "not acknowledged within 5 s"
-        assert "unavailable" == states(standing)[1]
+        assert "unavailable" == states(monitor)[1]
         broker.unproven = None
-        assert "ok" == states(standing)[1]
+        assert "ok" == states(monitor)[1]
 
 
 async def test_a_low_disk_is_shown() -> None:
@@ -378,14 +378,14 @@ async def test_a_low_disk_is_shown() -> None:
     metrics, local_log = Metrics(), LocalLog()
     space = [Space(100, 1000)]
     disk = Disk(Path("/data"), 50, 0, 1 << 40, measured=lambda _: space[0])
-    standing = HealthMonitor(metrics, Broker(), local_log=local_log, disk=disk, writer_state=lambda: "ok")
-    async with running(standing):
-        await eventually(lambda: states(standing) == ("ok", "disk full", "ok"))
+    monitor = HealthMonitor(metrics, Broker(), local_log=local_log, disk=disk, writer_state=lambda: "ok")
+    async with running(monitor):
+        await eventually(lambda: states(monitor) == ("ok", "disk full", "ok"))
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 0)
         assert counted(metrics, "infrasage_disk_free_bytes", directory="data_dir") == 100
         assert counted(metrics, "infrasage_disk_reserve_bytes", directory="data_dir") == 500
         space[0] = Space(600, 1000)
-        await eventually(lambda: states(standing) == ("ok", "ok", "ok"))
+        await eventually(lambda: states(monitor) == ("ok", "ok", "ok"))
 
 
 def test_health_says_what_there_is_in_place_of_kafka_and_clickhouse() -> None:

@@ -60,13 +60,13 @@ def test_what_was_open_is_closed_and_named(tmp_path: Path) -> None:
     (data_dir / "keys.json").write_text("{}")
     for path, mode in (("", 0o755), ("store", 0o770), ("store/deep/deeper/part.bin", 0o646), ("keys.json", 0o640)):
         (data_dir / path).chmod(mode)
-    with capture_logs() as first, locked_data_dir(Settings(data_dir=data_dir), wanted=True, command=""):
+    with capture_logs() as first, locked_data_dir(Settings(data_dir=data_dir), is_needed=True, command=""):
         assert {"lock": 0o600, "": 0o700} == {name: mode for name, mode in modes(data_dir).items() if name in ("lock", "")}
     assert {path: f"{mode:04o}" for path, mode in modes(data_dir).items() if mode & 0o077} == {}
     assert modes(data_dir)["store/deep/deeper/part.bin"] == 0o600
     (warning,) = first
     assert (warning["log_level"], warning["data_dir"], warning["mode_before"]) == ("warning", str(data_dir), "0755")
-    with capture_logs() as second, locked_data_dir(Settings(data_dir=data_dir), wanted=True, command=""):
+    with capture_logs() as second, locked_data_dir(Settings(data_dir=data_dir), is_needed=True, command=""):
         pass
     assert [] == second
 

@@ -10,7 +10,7 @@ from support.waiting import eventually
 
 from adapters.record import LOGS
 from collector.app.retention import PlanRetention, keys_file_days, limits_of, shortest_retention
-from collector.app.storage import wanted_tables
+from collector.app.storage import requested_tables
 from collector.app.tenancy import open_tenancy
 from collector.config.settings import Settings
 from collector.store.contract import StoreUnavailable
@@ -86,7 +86,7 @@ def test_plans_decide_how_long_rows_are_kept(tmp_path: Path) -> None:
         keys.create(tmp_path / "keys.json", tenant=tenant, scope=Scope.INGEST, plan=plan, now=now)
     store = {"retention_days": 9, "tenant_retention_days": "beta=1"}
     settings = Settings.model_validate({"data_dir": tmp_path, "store": store, "plans": {"Gold": {"retention_days": 90}}})
-    assert wanted_tables(settings).as_of_now().retention.tenants == {"acme": 90, "beta": 1}
+    assert requested_tables(settings).as_of_now().retention.tenants == {"acme": 90, "beta": 1}
     assert shortest_retention(settings) == 1
     days = keys_file_days(settings)
     assert days is not None
@@ -99,7 +99,7 @@ def test_plans_decide_how_long_rows_are_kept(tmp_path: Path) -> None:
     }
     plain = settings.model_copy(update={"plans": {}})
     assert keys_file_days(plain) is None
-    assert wanted_tables(plain).days_of_plans is None
+    assert requested_tables(plain).days_of_plans is None
 
 
 async def test_receivers_follow_the_plans_of_keys(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_log_that_began_anew_beside_a_store_is_said(tmp_path: Path) -> None:
 
         with structlog.testing.capture_logs() as logs:
             asyncio.run(opened())
-        return [line["log_level"] for line in logs if "began anew" in line["event"]]
+        return [line["log_level"] for line in logs if " is new, but " in line["event"]]
 
     said = [start(b""), start(b"1\n")]
     shutil.rmtree(tmp_path / "log")

@@ -20,7 +20,7 @@ from support.strategies.prometheus import requests_v2, write_requests
 
 from adapters.errors import RequestRefused
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
-from collector.dead_letters.payloads import Shown, mended, shown
+from collector.dead_letters.payloads import Shown, edited_payload, shown
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_otlp_id_is_hexadecimal() -> None:
 def test_what_is_shown_can_be_given_back(form: str, kind: Any, payload: bytes) -> None:
     """Every form that adapters keep: not changed, it is the same message."""
     text = json.dumps(shown(form, payload).decoded).encode()
-    assert kind.FromString(payload) == kind.FromString(mended(form, text))
+    assert kind.FromString(payload) == kind.FromString(edited_payload(form, text))
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_a_refused_record_is_shown_with_its_items(
     decoded = shown("telemetry_batch", form(batch), topic).decoded
     text = json.dumps(decoded)
     assert name in json.dumps(decoded["records"][0]["groups"][0]["items"][0])
-    assert str(batch) == str(flat(mended("telemetry_batch", text.encode(), topic))), "NaN is not equal to itself"
+    assert str(batch) == str(flat(edited_payload("telemetry_batch", text.encode(), topic))), "NaN is not equal to itself"
     of_no_topic = json.dumps(shown("telemetry_batch", form(batch), "").decoded)
     assert name not in of_no_topic
-    assert str(batch) == str(flat(mended("telemetry_batch", of_no_topic.encode(), "")))
+    assert str(batch) == str(flat(edited_payload("telemetry_batch", of_no_topic.encode(), "")))
 
 
 def test_a_record_whose_items_can_not_be_read_is_shown_as_bytes() -> None:
@@ -94,7 +94,7 @@ def test_a_record_whose_items_can_not_be_read_is_shown_as_bytes() -> None:
 )
 def test_a_document_that_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^it is no record as it is shown: "):
-        mended("telemetry_batch", text.encode(), LOGS_TOPIC)
+        edited_payload("telemetry_batch", text.encode(), LOGS_TOPIC)
 
 
 @settings(max_examples=40, deadline=None)
@@ -114,7 +114,7 @@ def test_any_message_can_be_shown(request: Any) -> None:
 @pytest.mark.parametrize("form", ["unreadable", "none", "telemetry_batch", "otlp_logs", "prometheus_write_v1"])
 def test_what_is_no_payload_is_refused(form: str) -> None:
     with pytest.raises((ValueError, RequestRefused)):
-        mended(form, b'{"x": ]')
+        edited_payload(form, b'{"x": ]')
 
 
 def test_bytes_that_are_no_message_are_shown_as_bytes() -> None:

@@ -11,7 +11,7 @@ from infrasage.v1.telemetry_pb2 import Receipt as ReceiptMessage
 from adapters.errors import INVALID_JSON, REASON, REASONS
 from adapters.record import LOGS, SOURCE_NATIVE, Adapted, Header, Part
 from adapters.record_headers import header_first
-from collector.ingest.receipts import FAILED_TOLD_MAX, Receipt, Receipts, unnumbered_record
+from collector.ingest.receipts import FAILED_REPORTED_MAX, Receipt, Receipts, unnumbered_record
 
 PROCESS_ID = bytes(range(16))
 HEADER = Header("acme", SOURCE_NATIVE, 1_775_822_400_000_000_000, b"b" * 16)
@@ -88,18 +88,18 @@ def test_the_receipt_of_a_replay_has_no_number(what: Adapted) -> None:
 def test_what_is_not_told_yet_does_not_look_lost() -> None:
     """More failures than one receipt tells: the oldest are told first, and nothing past them is called settled."""
     receipts = Receipts(PROCESS_ID)
-    begun = [receipts.begin(HEADER, b"", ONE, 0) for _ in range(2 * FAILED_TOLD_MAX + 20)]
+    begun = [receipts.begin(HEADER, b"", ONE, 0) for _ in range(2 * FAILED_REPORTED_MAX + 20)]
     for receipt in begun[::2]:
         receipts.failed(receipt)
     for receipt in begun[1::2]:
         receipts.kept(receipt)
     first = receipts.begin(HEADER, b"", ONE, 0)
     told = read(first.record)
-    assert [(range_.first, range_.last) for range_ in told.failed] == [(n, n) for n in range(1, 2 * FAILED_TOLD_MAX, 2)]
-    assert told.settled == 2 * FAILED_TOLD_MAX + 1
+    assert [(range_.first, range_.last) for range_ in told.failed] == [(n, n) for n in range(1, 2 * FAILED_REPORTED_MAX, 2)]
+    assert told.settled == 2 * FAILED_REPORTED_MAX + 1
     receipts.kept(first)
     rest = read(receipts.begin(HEADER, b"", ONE, 0).record)
-    assert [range_.first for range_ in rest.failed] == list(range(2 * FAILED_TOLD_MAX + 1, 2 * FAILED_TOLD_MAX + 20, 2))
+    assert [range_.first for range_ in rest.failed] == list(range(2 * FAILED_REPORTED_MAX + 1, 2 * FAILED_REPORTED_MAX + 20, 2))
     assert rest.settled == first.sequence + 1
 
 
@@ -188,7 +188,7 @@ class Process(RuleBasedStateMachine):
             if sequence not in self.kept.keys() | self.failures:
                 return
         receipt = read(self.receipts.begin(HEADER, b"", ONE, 0).record)
-        assert receipt.settled == self.begun + 1 or len(receipt.failed) == FAILED_TOLD_MAX
+        assert receipt.settled == self.begun + 1 or len(receipt.failed) == FAILED_REPORTED_MAX
         told = {number for range_ in receipt.failed for number in range(range_.first, range_.last + 1)}
         assert self.failures - self._told() <= told
 

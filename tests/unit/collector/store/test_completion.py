@@ -19,7 +19,7 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, TRACES_TOP
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreRefusedData
 from collector.store.insert import LANDING
-from collector.store.options import WantedTables
+from collector.store.options import RequestedTables
 from collector.store.payload_index import contents
 from collector.store.retention import Retention
 from collector.writer.piece import Piece
@@ -34,7 +34,7 @@ NAMELESS_RECORD = b"\x0a\x00"
 @contextmanager
 def opened(directory: Path) -> Iterator[ClickHouseStore]:
     store = store_with_tables(
-        directory / "store", OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
+        directory / "store", OPTIONS._replace(tables=RequestedTables(Retention(dead_letters=None), fsync=False))
     )
     try:
         store._command("SYSTEM STOP MERGES")

@@ -9,7 +9,7 @@ from support.reopened_store import store_with_tables
 from collector.store.asked import _KEPT_MAX
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Question, StoreError, StoreUnavailable
-from collector.store.options import QueryLimits, StoreOptions, WantedTables
+from collector.store.options import QueryLimits, RequestedTables, StoreOptions
 from collector.store.retention import Retention
 from collector.store.tenant_view import OPEN_SYSTEM_TABLES
 
@@ -21,7 +21,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
     """With a row of each tenant in every table that has tenants."""
     directory: Path = tmp_path_factory.mktemp("store") / "store"
     made = store_with_tables(
-        directory, StoreOptions(WantedTables(Retention(dead_letters=None)), queries=QueryLimits(result_rows_max=1000))
+        directory, StoreOptions(RequestedTables(Retention(dead_letters=None)), queries=QueryLimits(result_rows_max=1000))
     )
     for table in tables(made, "engine LIKE '%MergeTree' AND has_tenant"):
         for tenant in (OWN, OTHER):

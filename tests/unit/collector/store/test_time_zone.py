@@ -7,7 +7,7 @@ import pytest
 
 from collector.store import time_zone
 from collector.store.contract import StoreUnavailable
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 from collector.store.sessions import embedded_sessions
 
 EAST = "Pacific/Kiritimati"
@@ -47,4 +47,4 @@ def test_a_damaged_note_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("collector.store.sessions.load_engine", load_engine)
     (tmp_path / time_zone.FILE).write_text("TC\n")
     with pytest.raises(StoreUnavailable, match=r"Cannot load time zone TC; its time zone is in .*/time_zone"):
-        embedded_sessions(tmp_path, StoreOptions(WantedTables(fsync=False)))
+        embedded_sessions(tmp_path, StoreOptions(RequestedTables(fsync=False)))

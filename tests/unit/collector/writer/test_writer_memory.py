@@ -45,7 +45,7 @@ from collector.ingest.validate import Limits
 from collector.query.reader import Reader
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreOutOfMemory
-from collector.store.options import StoreOptions, WantedTables
+from collector.store.options import RequestedTables, StoreOptions
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece
 from collector.writer.store_refusals import RefusedRecords
@@ -338,7 +338,7 @@ def large(number: int, records: int, size: int) -> bytes:
 
 @asynccontextmanager
 async def engine(directory: Path) -> AsyncIterator[tuple[LocalLog, ClickHouseStore]]:
-    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=288 * MIB)
+    options = StoreOptions(RequestedTables(fsync=False), insert_memory_bytes_max=288 * MIB)
     with closing(store_with_tables(directory / "store", options)) as store:
         async with await LocalLog.open(directory / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
             yield log, store

@@ -10,7 +10,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
 from collector.broker.kafka import connection_pool as under_test
 from collector.broker.kafka.connection_pool import Brokers, NotAsked
 from collector.broker.kafka.options import KafkaOptions
-from collector.broker.kafka.transport import Came
+from collector.broker.kafka.transport import ReceiveCallback
 
 API = (1, 10)  # fetches messages
 COMMIT_API = (8, 2)
@@ -34,7 +34,7 @@ class Connection:
         cls.opened.append(cls(*address))
         return cls.opened[-1]
 
-    async def ask(self, _api: tuple[int, int], _request: list[bytes], came: Came | None) -> memoryview:
+    async def ask(self, _api: tuple[int, int], _request: list[bytes], came: ReceiveCallback | None) -> memoryview:
         assert self.is_open
         self.asked += 1
         assert self.asked == 1, "one at a time"

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.broker.kafka.protocol.fetch import Arriving, WrongChecksum, batches, fetch_answer, fetch_request
-from collector.broker.kafka.protocol.foreign_records import Wanted
+from collector.broker.kafka.protocol.foreign_records import ForeignRecordLimits
 
 MESSAGES = st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=300)), min_size=1, max_size=40)
 COMPRESSIONS = st.sampled_from([0, 1, 2, 3, 4])
-ALL = Wanted(0, 1 << 40, 1 << 40)
+ALL = ForeignRecordLimits(0, 1 << 40, 1 << 40)
 NONE_MADE: Mapping[int, int] = {}  # checksums, while an answer came in
 
 
@@ -51,7 +51,7 @@ def arrived(answer: bytes, cuts: set[int]) -> Mapping[int, int]:
     arriving = Arriving()
     for cut in sorted({*cuts, len(answer)}):
         have = min(cut, len(answer))
-        arriving.came(memoryview(answer[:have] + b"\x7f" * (len(answer) - have)), have)
+        arriving.received(memoryview(answer[:have] + b"\x7f" * (len(answer) - have)), have)
     return arriving.checksums
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from collector.broker.contract import MessageContext, Unread
 from collector.broker.kafka.protocol import foreign_records
 from collector.broker.kafka.protocol.compression import Undecodable, pieces
-from collector.broker.kafka.protocol.foreign_records import BatchHead, ForeignRecords, Wanted, read
+from collector.broker.kafka.protocol.foreign_records import BatchHead, ForeignRecordLimits, ForeignRecords, read
 
 MIB = 1 << 20
 BASE = 50
-ALL = Wanted(0, 1 << 40, 1 << 40)
+ALL = ForeignRecordLimits(0, 1 << 40, 1 << 40)
 COUNT = 20
 
 
@@ -31,7 +31,7 @@ def head(count: int) -> BatchHead:
     return BatchHead(BASE, BASE + count, 7, 1000, 2000, None)
 
 
-def found(inside: bytes, count: int, wanted: Wanted = ALL, piece_bytes: int = MIB) -> ForeignRecords:
+def found(inside: bytes, count: int, wanted: ForeignRecordLimits = ALL, piece_bytes: int = MIB) -> ForeignRecords:
     return read(head(count), b"raw", cut(inside, piece_bytes), wanted)
 
 
