@@ -1,4 +1,4 @@
-"""The command `audit`: query every source that can be reached, and compare what they report."""
+"""The command `audit`: reads the broker and the store, and compares what was acknowledged with what is stored."""
 
 import asyncio
 import contextlib
@@ -28,18 +28,19 @@ from collector.store.contract import StoreError
 from collector.telemetry import logs
 from collector.telemetry.metrics import Metrics
 
-# What arrived so short a time ago may be under way still, and is looked at again, so often and after such a pause.
+# Requests that arrived within this time may still be in flight. If they do not add up, the audit is repeated.
 _RECENT_NS: Final = 60 * 10**9
 _ATTEMPTS: Final = 4
 _PAUSE_S: Final = 1.0
-# How far the clocks of gateways and Kafka, and arrival and append, may be apart.
+# The largest expected difference between the time of arrival, by a gateway's clock, and the time of the append, by Kafka's.
 _SLACK_NS: Final = 120 * 10**9
-# The store adds days by its calendar: with a change to daylight saving time, they are an hour less.
+# The store adds calendar days. One of them has only 23 hours when daylight saving time begins.
 _SHORT_DAY_NS: Final = 3600 * 10**9
 
 
 def audit(settings: Settings, window: audit_report.Window, faults_max: int) -> audit_report.Report:
-    """Whether everything adds up. What is under way just now is given a few seconds. Raises CannotRun."""
+    """Return a report on whether everything in the window adds up. Requests that may still be in flight get a few seconds to
+    be stored. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     broker = HeldByKafka(settings) if settings.kafka.bootstrap else None
     now = time.time_ns()
@@ -63,8 +64,8 @@ def audit(settings: Settings, window: audit_report.Window, faults_max: int) -> a
 def _audit_once(
     settings: Settings, compare: Callable[[auditing.Ask, int], audit_report.Report]
 ) -> tuple[audit_report.Report, bool]:
-    """Audit what can be reached. Also return whether no collector runs and no Kafka is used, so that nothing is in
-    flight. Raises CannotRun."""
+    """Audit once. Return the report, and whether nothing can be in flight, since no collector runs and no Kafka is used.
+    Raises CannotRun."""
     try:
         if not has_data_dir(settings):
             behind = asyncio.run(_behind(settings))
@@ -110,12 +111,14 @@ def _rows(query: Callable[[str, str], bytes], sql: str) -> list[dict[str, Any]]:
 
 
 def judged_from(settings: Settings, now: int) -> int:
-    """What arrived before has items, receipts or dead letters whose days may be over."""
+    """Return the earliest arrival time, in nanoseconds since 1970, whose requests can be judged.
+
+    Of a request that arrived earlier, items, receipts or dead letters may have been removed after their retention."""
     day_ns = 86_400 * 10**9
     bounds = [0]
     shortest = shortest_retention(settings)
     if shortest is not None:
-        # No item is accepted that is older than this, however wide the windows are.
+        # An item older than this is rejected, whatever the settings of validation allow.
         past_max_s = min(_past_max_s(settings), oldest_kept_s(shortest))
         bounds.append(now - shortest * day_ns + past_max_s * 10**9 + _SHORT_DAY_NS)
     if settings.dead_letters.retention_days is not None:
@@ -124,7 +127,8 @@ def judged_from(settings: Settings, now: int) -> int:
 
 
 def _past_max_s(settings: Settings) -> int:
-    """Return how old the oldest time of an item may be, seconds before its arrival: its day in the store."""
+    """Return the largest age in seconds that the settings allow for an item at its arrival. The age decides its day in the
+    store."""
     validation = settings.validation
     of_plans = [plan.past_max_s for plan in settings.plans.values() if plan.past_max_s is not None]
     return max(
@@ -139,24 +143,28 @@ def _past_max_s(settings: Settings) -> int:
 
 
 class HeldByKafka:
-    """What Kafka holds, for an audit: read anew for each question."""
+    """Reads for an audit what Kafka holds. Every call reads Kafka again."""
 
     def __init__(self, settings: Settings, is_ending: Callable[[], bool] = lambda: False) -> None:
-        """`is_ending`: whether nobody waits for the answer any more."""
+        """`is_ending` returns whether the result is no longer needed. Reading then ends with CannotRun."""
         self._options: Final = kafka_options(settings)
         self._is_ending: Final = is_ending
 
     def held(self, window: audit_report.Window, batches: Collection[UUID]) -> audit_report.Held:
+        """Return the sums of Kafka's messages in the window, and which of `batches` lack their receipt. Raises CannotRun,
+        BrokerDown."""
         tally = Tally(window, batches)
         return tally.held(*asyncio.run(self._read(window, tally.add)))
 
     def batches(self, window: audit_report.Window) -> Mapping[UUID, Mapping[str, int]]:
+        """Return the number of items of each batch in the window, by batch id and topic. Raises CannotRun, BrokerDown."""
         tally = BatchTally(window)
         asyncio.run(self._read(window, tally.add))
         return tally.batches
 
     async def _read(self, window: audit_report.Window, add: Callable[[str, bytes], None]) -> Beginnings:
-        """Return from when on Kafka holds what. Raises CannotRun, BrokerDown."""
+        """Call `add` with the topic and payload of each message of the window. Return since when Kafka holds messages. Raises
+        CannotRun, BrokerDown."""
         with kafka_errors():
             async with await History.open(self._options, TELEMETRY_TOPICS) as history:
                 beginnings = await history.beginnings()

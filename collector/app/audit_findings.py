@@ -21,7 +21,8 @@ Found = list[AuditFinding]
 
 
 def audit_findings(settings: Settings) -> Found:
-    """Return the findings of scheduled audits, the newest first, whether a collector runs or not. Raises CannotRun."""
+    """Return the newest thousand findings of scheduled audits, the newest first. Works with and without a running collector.
+    Raises CannotRun."""
     return _done(settings, AuditFindings.all, lambda: _all_of_running(settings))
 
 
@@ -32,7 +33,7 @@ def confirm_findings(settings: Settings, actor: str) -> Found:
 
 
 def _done(settings: Settings, do: Callable[[AuditFindings], Found], running: Callable[[], Found]) -> Found:
-    """Run `do` on the store, or `running` if a collector runs. Raises CannotRun."""
+    """Return the result of `do` on the store, or of `running` if a collector runs. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     try:
         if not has_data_dir(settings):
@@ -52,6 +53,6 @@ async def _offline(settings: Settings, do: Callable[[AuditFindings], Found]) -> 
 
 
 def _all_of_running(settings: Settings) -> Found:
-    """Return the findings from a running collector. Raises NotRunning, QueryFailed."""
+    """Ask a running collector, and return its findings. Raises NotRunning, QueryFailed."""
     answer = ask(settings.data_dir, ALL_FINDINGS, ROWS_FORMAT, now=True)
     return [AuditFinding.of(row) for row in rows_of(answer.body)]

@@ -1,4 +1,4 @@
-"""ClickHouse's HTTP protocol over the embedded store, on a port of its own."""
+"""Answers ClickHouse's HTTP protocol from the embedded store, on a separate port."""
 
 import asyncio
 import errno
@@ -35,8 +35,8 @@ async def answering_clickhouse(
     caught_up: CaughtUp,
     certificates: Certificates | None,
 ) -> AsyncIterator[int | None]:
-    """Meanwhile, on the port that is given; None: on none, since there is no embedded store, no port is wanted, or it can't be
-    had, which is logged."""
+    """Answer ClickHouse's protocol inside this context, and yield the port. Yield None if it is not answered: without an
+    embedded store, without store.http_port, or if the port cannot be bound, which is logged."""
     port = settings.store.http_port
     if port is None or not is_embedded(settings):
         yield None

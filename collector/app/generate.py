@@ -1,9 +1,10 @@
-"""The command `generate`: sends numbered items at a rate, counts what was acknowledged, and looks for it in the store.
+"""The command `generate`: sends numbered items at a rate, counts the acknowledged items, and looks them up in the store.
 
 Invariants (tests in tests/system/test_generate.py):
-1. An item is sent once, and counts as acknowledged only by an answer that says so. test_what_is_acknowledged_is_found
-2. A request without an answer is in doubt: its items may be stored, once. test_what_is_acknowledged_is_found
-3. Ctrl-C ends the sending, not the check of what was sent. test_ctrl_c_ends_the_sending
+1. Each item is sent once. It counts as acknowledged only after an answer with status 200 that does not reject it.
+   test_what_is_acknowledged_is_found
+2. A request without an answer is in doubt: each of its items may be stored once. test_what_is_acknowledged_is_found
+3. Ctrl-C ends the sending. The items that were sent are still looked up. test_ctrl_c_ends_the_sending
 """
 
 import http.client
@@ -35,7 +36,7 @@ STORED_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 0.5
 _ENDED_LOOK_S: Final = 0.05
 _PORTS: Final = {"http": 80, "https": 443}
-# The number of an item, as the tables have it.
+# The queries that read the numbers of items from the tables.
 _STORED: Final[dict[Signal, str]] = {
     "logs": "SELECT Body AS number FROM otel_logs",
     "metrics": "SELECT toString(toUInt64(Value)) AS number FROM otel_metrics_gauge",
@@ -45,7 +46,8 @@ _STORED: Final[dict[Signal, str]] = {
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What is sent. `rate`: items a second. `items`: of one request. `attributes`: of one item."""
+    """The load to send. `rate` is in items a second. `items` is the number of items of one request, `attributes` the number of
+    attributes of one item."""
 
     signal: Signal
     rate: float
@@ -59,7 +61,8 @@ class LoadPlan:
 
 @dataclass
 class Sent:
-    """What became of it, in items; `refused` by status, in requests."""
+    """The results of sending, in numbers of items. `refused` is in requests, by HTTP status; 0 is a request that was not sent,
+    since the connection could not be opened."""
 
     service: str
     acknowledged: int = 0
@@ -67,29 +70,31 @@ class Sent:
     in_doubt: int = 0
     refused: Counter[int] = field(default_factory=Counter)
     late_s: float = 0.0
-    """By how much the slowest request began after its time."""
+    """The largest delay of a request after its planned time, of the requests that were answered."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the store has of it."""
+    """The number of items that the store has, and how many of their numbers are distinct."""
 
     items: int
     distinct: int
 
     def adds_up(self, sent: Sent) -> bool:
+        """Return whether the store has every acknowledged item once, and no other items but those in doubt, once."""
         return self.items == self.distinct and sent.acknowledged <= self.items <= sent.acknowledged + sent.in_doubt
 
 
 def send(plan: LoadPlan) -> Sent:
-    """Send until the duration is over or Ctrl-C, and every request is answered. Raises CannotRun if no server listens."""
+    """Send until the duration is over, or until Ctrl-C. Return the results once every request has its answer, or has failed.
+    Raises CannotRun if no server listens."""
     url = urlsplit(plan.endpoint)
     try:
         socket.create_connection((url.hostname or "", url.port or _PORTS[url.scheme]), ANSWER_TIMEOUT_S).close()
     except OSError as error:
         raise CannotRun(f"cannot send to {plan.endpoint}: {error}; --endpoint names another") from error
     sender = _Sender(plan)
-    # Daemons, so that a second Ctrl-C does not wait for answers.
+    # The threads are daemons, so that a second Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(plan.connections)]
     try:
         for thread in threads:
@@ -102,17 +107,18 @@ def send(plan: LoadPlan) -> Sent:
 
 
 def _wait_for(threads: list[threading.Thread], sender: "_Sender") -> None:
-    """Return when all threads that were started have ended.
+    """Wait until all threads that were started have ended.
 
-    `Thread.join` may sleep on if Ctrl-C comes just before it begins to wait, and takes the thread for ended if Ctrl-C comes
-    while it waits (CPython before 3.13).
+    `Thread.join` cannot be used (CPython before 3.13). If Ctrl-C comes just before it begins to wait, it may continue to wait.
+    If Ctrl-C comes while it waits, it regards the thread as ended.
     """
     while any(thread.ident is not None and thread.ident not in sender.ended for thread in threads):
         time.sleep(_ENDED_LOOK_S)
 
 
 def find(plan: LoadPlan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
-    """Ask until everything acknowledged is stored, or STORED_TIMEOUT_S is over. Raises what `query` does."""
+    """Query until all acknowledged items are stored, for STORED_TIMEOUT_S at most. Return what the last query has counted.
+    Raises the errors of `query`."""
     rows = f"{_STORED[plan.signal]} WHERE ServiceName = '{sent.service}'"
     until = time.monotonic() + STORED_TIMEOUT_S
     while True:
@@ -124,7 +130,7 @@ def find(plan: LoadPlan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
 
 
 class _Sender:
-    """Shared by the threads; each has a connection of its own."""
+    """Sends requests from several threads. Each thread that calls `run` has its own connection."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")
@@ -137,6 +143,7 @@ class _Sender:
         self._url: Final = urlsplit(plan.endpoint)
 
     def run(self) -> None:
+        """Send requests, each at its time, until the duration is over or `stopping` is set."""
         try:
             self._run()
         finally:

@@ -1,16 +1,16 @@
 """Polls the state of the broker and the store, for /healthz and /metrics.
 
-Both are polled every 3 s, and every second during an outage. The number of open dead letters is polled every 10 s, since it
-costs the store more.
+Both are polled every 3 s, and every second during an outage. A store inside this process is not polled. The number of open dead
+letters is polled every 10 s, since it costs the store more.
 
 Invariants:
 1. /healthz never waits for the broker or the store. If one of them hangs, the state of the other is still shown.
    test_a_store_that_hangs_hides_nothing_else
-2. A scrape counts every dead letter that was acknowledged before it, and waits for that at most 4.5 s. Before that it may wait
-   as long for another scrape that is under way, if dead letters came since that one began (collector/api/metrics_page.py). It
-   waits for dead letters only, whatever else waits to be stored. test_a_scrape_has_the_dead_letters_that_came_before_it,
-   test_a_store_that_hangs_does_not_hold_up_a_scrape
-3. The next scrape does not reuse the result of a scrape that could not wait long enough.
+2. A scrape waits at most 4.5 s until every dead letter that was acknowledged before the scrape is counted. Before this wait, it
+   may wait up to 4.5 s for another scrape, if dead letters were appended since that scrape began
+   (collector/api/metrics_page.py). It does not wait for other messages to be stored.
+   test_a_scrape_has_the_dead_letters_that_came_before_it, test_a_store_that_hangs_does_not_hold_up_a_scrape
+3. If a scrape ended its wait too early, the next scrape does not reuse its result.
    test_a_count_that_came_too_late_is_not_kept
 """
 
@@ -32,16 +32,16 @@ from collector.telemetry.lag import LagClock
 from collector.telemetry.metrics import Metrics
 
 _INTERVAL_S: Final = 3.0
-# After the broker or the store did not answer. Writers and readers notice an outage before this poll.
+# The interval while the broker or the store does not answer. Writers and readers notice an outage before this poll.
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
-# A scrape looks up the time of the newest item, unless that was done within this time.
+# The time of the newest item is looked up for a scrape at most once in this time.
 _NEWEST_KEPT_S: Final = 1.0
 _DAMAGED_PARTS_INTERVAL_S: Final = 10.0
-# How long a scrape waits until dead letters that are on their way are stored and counted. Prometheus waits 10 s for a scrape,
-# and a scrape may first wait as long for another one.
+# How long a scrape waits until appended dead letters are stored and counted. Prometheus waits 10 s for a scrape, and a scrape
+# may first wait as long for another scrape.
 _COUNTED_WAIT_S: Final = 4.5
-# How long a scrape waits, at the same time, until the newest items are known.
+# How long a scrape waits for the times of the newest items. This wait runs at the same time as the one above.
 _LOOKED_WAIT_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
@@ -52,21 +52,21 @@ class WatchedBroker(Protocol):
 
     @property
     def failure(self) -> str | None:
-        """Return why the broker does not take messages; None: it does, as far as is known."""
+        """Return why the broker does not accept messages; None if no failure is known."""
 
     @property
     def unproven(self) -> str | None:
-        """Return why appends failed, if none has succeeded since; else None."""
+        """Return why the last appends failed; None if an append has succeeded since."""
 
     async def ping(self) -> None:
-        """Find out whether a broker that failed works again. Raises BrokerError."""
+        """Check whether a broker that failed works again. Raises BrokerError if it does not."""
 
     async def progress(self) -> Mapping[Partition, Position]:
-        """Return the same as `positions`, but with the last known end for a partition whose broker does not answer. Raises
+        """Return the same as `positions`, but use the last known end of a partition whose broker does not answer. Raises
         BrokerError."""
 
     async def positions(self) -> Mapping[Partition, Position]:
-        """Return the positions of the partitions that are ours. Raises BrokerError."""
+        """Return the positions of the partitions that this process owns. Raises BrokerError."""
 
 
 class WatchedLog(Protocol):
@@ -93,12 +93,12 @@ class WatchedLog(Protocol):
         """Return whether the log's files were cut since they were opened."""
 
     def damages(self) -> tuple[int, int]:
-        """Return how often damage was found, and how many messages were lost, without what an operator has confirmed. Blocks.
-        Raises OSError."""
+        """Return the number of incidents of damage, and the number of messages lost by them. Incidents that an operator has
+        confirmed are not counted. Blocks. Raises OSError."""
 
 
 class HealthMonitor:
-    """Polls while `run` runs in a task. `health` may be called at any time."""
+    """Polls the broker and the store while `run` runs in a task. `health` may be called at any time."""
 
     def __init__(
         self,
@@ -119,17 +119,18 @@ class HealthMonitor:
     ) -> None:
         """`dead_letters`, `ping_store`, `newest_items` and `damaged_parts` block, and raise StoreError.
 
-        `dead_letters` returns the number of open dead letters; None: this process reads no store.
-        `owns` is called with the partitions that are ours; None: this process reads nothing from the broker.
+        `dead_letters` returns the number of open dead letters. It is None if this process reads no store.
+        `owns` is called with the partitions that this process owns. It is None if this process reads nothing from the broker.
         `ping_store` is None if the store is in this process.
-        `writer_state` returns "ok", or what is wrong with inserts; None: this process writes nothing to the store.
-        `failures` are the other parts of infrasage_up, by name. Each returns why its part fails, or None.
-        `clock` is in seconds.
-        `caught_up` waits at most so many seconds until everything appended to a topic is stored, and returns whether it is;
-        None: this process writes nothing to the store.
-        `newest_items` returns the time of the newest stored item of each signal, in seconds since 1970; None: this process
-        reads no store.
-        `damaged_parts` returns how many damaged parts of the store were put aside; None: the store is not in this process."""
+        `writer_state` returns "ok", or what is wrong with inserts. It is None if this process writes nothing to the store.
+        `failures` has, by name, the other parts of infrasage_up. Each function returns why its part fails, or None.
+        `clock` returns seconds.
+        `caught_up` takes a time in seconds and a topic. It waits at most that time until everything appended to the topic is
+        stored, and returns whether it is. It is None if this process writes nothing to the store.
+        `newest_items` returns the time of the newest stored item of each signal, in seconds since 1970. It is None if this
+        process reads no store.
+        `damaged_parts` returns the number of damaged parts that the store has put aside. It is None if the store is not in this
+        process."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._local_log: Final = local_log
@@ -150,8 +151,8 @@ class HealthMonitor:
         self._count_damaged_parts: Final = damaged_parts
         self._damaged_parts = 0
         self._counting: asyncio.Task[None] | None = None
-        self._counted: dict[Partition, int] | None = None  # the offsets up to which the last count found dead letters stored
-        self._counts_failed = 0  # how often a scrape could not wait until all dead letters before it were counted
+        self._counted: dict[Partition, int] | None = None  # the offsets up to which dead letters were stored at the last count
+        self._counts_failed = 0  # how many scrapes ended their wait before all earlier dead letters were counted
         self._counts_begun = 0
         self._count_shown = 0
         self._store_failure: str | None = None
@@ -162,6 +163,7 @@ class HealthMonitor:
         self._is_stopping = True
 
     def health(self) -> Health:
+        """Return the last known states. Does not wait."""
         return Health(
             clickhouse=self._store(),
             kafka=self._kafka(),
@@ -192,11 +194,12 @@ class HealthMonitor:
             return NOT_USED
         if self._store_failure is not None:
             return "unavailable"
-        # While the broker can't be read, the writer's state says nothing about the store.
+        # While the broker cannot be read, the writer's state does not describe the store.
         state = self._writer_state() if self._broker.failure is None else "ok"
         return "damaged parts" if state == "ok" and self._damaged_parts else state
 
     async def run(self) -> None:
+        """Poll until the task is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_broker())
             if self._ping_store is not None:
@@ -228,7 +231,7 @@ class HealthMonitor:
                 self._metrics.disk(self._disk.free_bytes, self._disk.reserve_bytes, self._disk.size_bytes)
         if self._local_log is not None:
             self._metrics.log_bytes(self._local_log.bytes_used, self._local_log.bytes_max)
-            with contextlib.suppress(OSError):  # the last known value stays
+            with contextlib.suppress(OSError):  # the last known value is kept
                 self._damages = await asyncio.to_thread(self._local_log.damages)
             self._metrics.log_damaged(*self._damages)
 
@@ -236,7 +239,7 @@ class HealthMonitor:
         try:
             progress = await self._broker.progress()
         except BrokerError:
-            # The lag is unknown, and the last known lag may be long outdated.
+            # The lag is unknown. The last known lag may be out of date, so it is not shown.
             self._metrics.log_lag({})
             self._metrics.log_lag_seconds({})
             return
@@ -261,7 +264,7 @@ class HealthMonitor:
 
     @property
     def newest_dead_letters(self) -> Callable[[], Awaitable[object]] | None:
-        """Return a function whose result changes when a dead letter is appended, or when a count of dead letters has failed.
+        """Return a function whose result changes when a dead letter is appended, or when a scrape could not count dead letters.
         Return None if this process does not count dead letters."""
         return self._dead_letter_ends if self._counts_dead_letters else None
 
@@ -276,29 +279,29 @@ class HealthMonitor:
         return None
 
     async def look_for_scrape(self) -> None:
-        """Update what a scrape shows of the store: the number of open dead letters, and the newest items."""
+        """Update the metrics that a scrape reads from the store: the number of open dead letters, and the newest items."""
         await asyncio.gather(self.count_new_dead_letters(), self._look_at_newest_items())
 
     async def count_new_dead_letters(self) -> None:
-        """Count the open dead letters if any were appended since the last count, and wait at most _COUNTED_WAIT_S for that.
+        """Count the open dead letters if any were appended since the last count. Wait at most _COUNTED_WAIT_S.
 
-        So once a sender was answered that items were rejected, the next scrape counts them."""
+        So the next scrape counts the rejected items of every request that was answered before it."""
         if self._dead_letters is None or self._caught_up is None:
             return
         is_counted = False
         if self._store_failure is None:
             with contextlib.suppress(BrokerError, TimeoutError):
                 async with asyncio.timeout(_COUNTED_WAIT_S):
-                    is_counted = await self._count_what_came(self._dead_letters, self._caught_up)
+                    is_counted = await self._count_appended(self._dead_letters, self._caught_up)
         self._counts_failed += not is_counted
 
-    async def _count_what_came(self, count: Callable[[], int], caught_up: Callable[[float, str], Awaitable[bool]]) -> bool:
-        """Wait until the dead letters that were appended before are stored, and count. Return whether the count has all of
+    async def _count_appended(self, count: Callable[[], int], caught_up: Callable[[float, str], Awaitable[bool]]) -> bool:
+        """Wait until the dead letters that are appended now are stored, then count. Return whether the count includes all of
         them. Raises BrokerError."""
         positions = await self._dead_letter_positions()
         goals = {partition: position.end for partition, position in positions.items()}
         if any(position.committed < position.end for position in positions.values()):
-            # Not for the whole time, so that time is left to count those that are stored by then.
+            # This does not use the whole time, so that time is left for the count.
             await caught_up(_COUNTED_WAIT_S * 0.8, DEAD_LETTERS_TOPIC)
             positions = await self._dead_letter_positions()
         stored = {partition: position.committed for partition, position in positions.items()}
@@ -306,8 +309,8 @@ class HealthMonitor:
         return self._counted is not None and all(end <= stored.get(partition, end) for partition, end in goals.items())
 
     async def _count_up_to(self, stored: dict[Partition, int], count: Callable[[], int]) -> None:
-        """Count, unless the last count was at these offsets. Wait first for a count that is under way, since it may have begun
-        before these dead letters were stored."""
+        """Count the open dead letters, unless the last count was made at these offsets. First wait for a count that is running,
+        since it may have begun before these dead letters were stored."""
         while True:
             is_known = stored == self._counted
             if self._counting is not None and not self._counting.done():
@@ -327,16 +330,16 @@ class HealthMonitor:
         number = self._counts_begun
         try:
             found = await asyncio.to_thread(count)
-        except StoreError:  # the last known number stays; an outage of the store is logged elsewhere
+        except StoreError:  # the last known number is kept; `_watch_store` logs an outage of the store
             self._counted = None
             return
-        # Of two counts that overlap, the one that began later knows more.
+        # Of two counts that overlap, the result of the count that began later is newer.
         if number > self._count_shown:
             self._count_shown = number
             self._metrics.dead_letters(found)
 
     async def _look_at_newest_items(self) -> None:
-        """Find the newest items, once for all scrapes that wait for them. Each scrape waits at most _LOOKED_WAIT_S."""
+        """Look up the times of the newest items, once for all scrapes that wait. Each scrape waits at most _LOOKED_WAIT_S."""
         if self._newest_items is None:
             return
         if self._looking is None or (self._looking.done() and self._clock() >= self._looked_at + _NEWEST_KEPT_S):
@@ -345,13 +348,13 @@ class HealthMonitor:
         await asyncio.wait({self._looking}, timeout=_LOOKED_WAIT_S)
 
     async def _find_newest_items(self, look: Callable[[], Mapping[str, float]]) -> None:
-        # While the store is away, the age of the last known item goes on growing, since nothing newer is stored.
+        # While the store does not answer, the age of the last known item continues to grow, since nothing newer is stored.
         with contextlib.suppress(StoreError):
             self._metrics.newest_items(await asyncio.to_thread(look), time.time)
 
     async def _watch_damaged_parts(self, count: Callable[[], int]) -> None:
         while True:
-            with contextlib.suppress(StoreError):  # the last known number stays
+            with contextlib.suppress(StoreError):  # the last known number is kept
                 self._damaged_parts = await asyncio.to_thread(count)
                 self._metrics.damaged_parts(self._damaged_parts)
             await asyncio.sleep(_DAMAGED_PARTS_INTERVAL_S)

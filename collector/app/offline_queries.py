@@ -1,4 +1,4 @@
-"""The commands that query: from the data directory itself if no collector runs, or from servers."""
+"""The commands that query. They open the data directory themselves if no collector runs on it, or they ask servers."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,8 @@ from collector.telemetry.metrics import Metrics
 
 
 def query_offline(settings: Settings, sql: str, format_: str) -> QueryAnswer:
-    """Answer from the data directory itself, once the messages in its log are stored. Raises CannotRun, QueryFailed."""
+    """Store the messages in the log of the data directory, then return the answer of its store. If a collector runs on the
+    directory, return that collector's answer. Raises CannotRun, QueryFailed."""
     data_dir = settings.data_dir
     check_there(store_dir(data_dir), f"store in {data_dir}")
     logs.set_up_quietly(settings.logging)
@@ -40,7 +41,7 @@ def query_server(settings: Settings, sql: str, format_: str) -> QueryAnswer:
 
 
 def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer a request of DeadLetterService from the broker and the store, or a running collector. Raises CannotRun."""
+    """Answer a request of DeadLetterService, by the broker and the store or by a running collector. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     if not settings.kafka.bootstrap:
         check_there(settings.data_dir, str(settings.data_dir))
@@ -62,7 +63,7 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> QueryAns
         try:
             async with written(settings, storage, metrics) as writer:
                 behind = sum((await storage.broker.lag()).values())
-                # This waits for any number of messages, as long as it decreases.
+                # Wait as long as the number of messages that are not stored decreases.
                 while not await writer.drained(max(1.0, settings.query.wait_s)):
                     before, behind = behind, sum((await storage.broker.lag()).values())
                     if behind >= before:

@@ -1,4 +1,4 @@
-"""Ask a running collector what `top` shows: /healthz, /metrics and, with a key, dlq-stats."""
+"""Reads from a running collector the pages that `top` shows: /healthz, /metrics and dlq-stats."""
 
 import json
 import time
@@ -14,27 +14,29 @@ from collector.receivers.http.page_gate import HEALTH_PATH
 from collector.telemetry.scrape import read_text
 
 _STATS_PATH: Final = "/api/v1/debug/dlq-stats"
-# Every collector has it, whatever its role.
-_ALWAYS_THERE: Final = "infrasage_in_flight_bytes"
+# Every collector has this metric, whatever its role.
+_COMMON_METRIC: Final = "infrasage_in_flight_bytes"
 
 
 class PageClient:
-    """One connection for each look, so that a collector that restarts is found again. Thread-safe: it has no state."""
+    """Reads pages of one collector. Thread-safe, since it has no state.
+
+    Each page has its own connection, so that a collector is found again after a restart."""
 
     def __init__(self, endpoint: str, key: str | None) -> None:
-        """`endpoint`: http://HOST:PORT or https://HOST:PORT, and a path prefix where there is one."""
+        """`endpoint` is http://HOST:PORT or https://HOST:PORT, with a path prefix if needed."""
         self._fetcher: Final = PageFetcher(endpoint, key)
 
     def look(self) -> Look:
-        """Return what /healthz and /metrics answer now. Raises CannotAsk."""
+        """Return the current answers of /healthz and /metrics. Raises CannotAsk."""
         health = self._document(HEALTH_PATH, self._fetcher.get(HEALTH_PATH), (200, 503))
         page = self._fetcher.get(METRICS_PATH)
         at_s, unix_s = time.monotonic(), time.time()
         self._fetcher.check(METRICS_PATH, page, (200,))
         try:
             snapshot = read_text(page.body.decode())
-            if not any(family.name == _ALWAYS_THERE for family in snapshot):
-                raise ValueError(f"it has no {_ALWAYS_THERE}")
+            if not any(family.name == _COMMON_METRIC for family in snapshot):
+                raise ValueError(f"it has no {_COMMON_METRIC}")
             answer = Look(
                 at_s,
                 unix_s,
@@ -57,7 +59,8 @@ class PageClient:
             raise self._not_a_collector(error) from None
 
     def dead_letter_stats(self) -> DeadLetterStats | None:
-        """Return what dlq-stats answers to the key; None: there is no such page, or no store to ask. Raises CannotAsk."""
+        """Return the answer of dlq-stats; None if the collector has no such page, or no store. Raises CannotAsk, and KeyRefused
+        if the key is not accepted."""
         page = self._fetcher.get(_STATS_PATH)
         # A writer has no such page, and a gateway may have no store.
         if page.status in (404, 503):

@@ -1,7 +1,8 @@
-"""Fetch pages of a running collector over HTTP, for commands.
+"""Fetches pages of a running collector over HTTP, for commands.
 
 Invariants:
-1. Whatever answers, and however slowly, the result is a page or CannotAsk, within TIMEOUT_S and PAGE_BYTES_MAX
+1. Whatever the server answers, and however slowly, the result is a page of at most PAGE_BYTES_MAX, or CannotAsk. A page is
+   complete within TIMEOUT_S. An answer that is not complete is ended at most TIMEOUT_S after the connection is open
    (test_what_is_no_collector_is_named, test_an_answer_that_never_ends_is_bounded).
 """
 
@@ -17,15 +18,16 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 TIMEOUT_S: Final = 10.0
-"""For one page, from connecting to its last byte."""
+"""The longest time for one page, from the start of the connection to the last byte."""
 PAGE_BYTES_MAX: Final = 64 << 20
 _PIECE_BYTES: Final = 1 << 16
-# Of an error's message.
+# The longest message of a server that is repeated in an error, in characters.
 MESSAGE_MAX: Final = 200
 
 
 class CannotAsk(Exception):
-    """The message says what was asked, why there is no answer, and what to change. `reason`: only why."""
+    """Raised if a page cannot be read. The message has the address, the reason, and what to change. `reason` is only the
+    reason."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -33,11 +35,11 @@ class CannotAsk(Exception):
 
 
 class KeyRefused(CannotAsk):
-    """The key is unknown, or its scope does not allow to read."""
+    """Raised if the key is missing or unknown, or if its scope does not allow reading."""
 
 
 class FetchedPage(NamedTuple):
-    """A page as it was answered."""
+    """The answer to a request for a page. The names of `headers` are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,16 +47,19 @@ class FetchedPage(NamedTuple):
 
 
 class PageFetcher:
-    """One connection for each page, so that a collector that restarts is found again. Thread-safe: it has no state."""
+    """Fetches pages of one server. Thread-safe, since it has no state.
+
+    Each page has its own connection, so that a collector is found again after a restart."""
 
     def __init__(self, endpoint: str, key: str | None) -> None:
-        """`endpoint`: http://HOST:PORT or https://HOST:PORT, and a path prefix where there is one."""
+        """`endpoint` is http://HOST:PORT or https://HOST:PORT, with a path prefix if needed."""
         self._endpoint: Final = endpoint
         self._url: Final = urlsplit(endpoint)
         self._key: Final = key
 
     def get(self, path: str) -> FetchedPage:
-        """`path`: with its query. Raises CannotAsk where there is no answer; an answer may have any status."""
+        """Return the answer to GET, which may have any status. `path` includes the query. Raises CannotAsk if there is no
+        complete answer."""
         began_s = time.monotonic()
         host, port = self._url.hostname or "", self._url.port
         connection: http.client.HTTPConnection
@@ -66,7 +71,7 @@ class PageFetcher:
             connection.connect()
             with _ended_after(connection.sock, TIMEOUT_S):
                 page = self._read(connection, path)
-            if time.monotonic() >= began_s + TIMEOUT_S:  # it may have been ended in its head, which the library takes for whole
+            if time.monotonic() >= began_s + TIMEOUT_S:  # http.client regards an answer that ends in its head as complete
                 raise TimeoutError
             return page
         except (OSError, http.client.HTTPException, UnicodeError) as error:
@@ -81,7 +86,7 @@ class PageFetcher:
             connection.close()
 
     def _read(self, connection: http.client.HTTPConnection, path: str) -> FetchedPage:
-        """Raises CannotAsk, OSError or HTTPException."""
+        """Send the request, and return the answer. Raises CannotAsk, OSError or HTTPException."""
         connection.request("GET", self._url.path + path, headers={} if self._key is None else {"x-api-key": self._key})
         answer = connection.getresponse()
         pieces, size_bytes = [], 0
@@ -90,28 +95,29 @@ class PageFetcher:
             size_bytes += len(piece)
             if size_bytes > PAGE_BYTES_MAX:
                 raise self.no_collector(f"{path} answers more than {PAGE_BYTES_MAX} bytes")
-        if answer.length:  # the library says nothing of a body that ends early, if it is read in pieces
+        if answer.length:  # http.client raises no error for a body that ends early, if the body is read in pieces
             raise http.client.IncompleteRead(b"", answer.length)
         return FetchedPage(answer.status, {name.lower(): value for name, value in answer.getheaders()}, b"".join(pieces))
 
     def check(self, path: str, page: FetchedPage, expected: tuple[int, ...]) -> None:
-        """Raises CannotAsk where the page has another status."""
+        """Check that the page has one of the `expected` statuses. Raises CannotAsk, or KeyRefused for 401 and 403."""
         if page.status in expected:
             return
-        said = _message_of(page.body)
-        reason = f"{path} answers {page.status}{f': {said}' if said else ''}"
+        message = _message_of(page.body)
+        reason = f"{path} answers {page.status}{f': {message}' if message else ''}"
         if page.status in (401, 403):
             raise KeyRefused(f"{self._endpoint}{reason} (--key-file: a key of scope readonly or higher)", reason)
         raise CannotAsk(f"{self._endpoint}{reason}; --endpoint names another address", reason)
 
     def no_collector(self, reason: str) -> CannotAsk:
-        """Return the error that says that something else answers."""
+        """Return the error for a server that is not a collector of this version."""
         return CannotAsk(f"{self._endpoint} answers, but is no InfraSage collector of this version: {reason}", reason)
 
 
 @contextlib.contextmanager
 def _ended_after(sock: socket.socket, seconds: float) -> Iterator[None]:
-    """End the connection then, since the timeout of a socket is for each of its bytes."""
+    """Shut the connection down after this time, if the context has not ended. The timeout of a socket is not enough, since it
+    begins again with each byte."""
 
     def end() -> None:
         with contextlib.suppress(OSError):
@@ -127,7 +133,7 @@ def _ended_after(sock: socket.socket, seconds: float) -> Iterator[None]:
 
 
 def _message_of(body: bytes) -> str:
-    """The message of an error of ours; "": it is none."""
+    """Return the message in the JSON of a collector's error, "" if the body is not such an error."""
     try:
         message = json.loads(body)["message"]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -1,4 +1,4 @@
-"""The places where the collector listens, and the announcement that it prints when it is ready.
+"""The addresses on which the collector listens, and the announcement that it prints when it is ready.
 
 Invariants:
 1. A port that cannot be bound is reported by its setting, before anything is created or opened
@@ -38,31 +38,31 @@ def ports(settings: Settings) -> dict[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches these addresses; a name counts with all of its addresses."""
+    """Return whether only this machine can reach these addresses. All addresses of a name have to be loopback."""
     return all(map(_is_loopback, host.split(",")))
 
 
 def _is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:  # reported when it is listened on
+    except OSError:  # reported when the collector listens on it
         return False
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def is_local(settings: Settings) -> bool:
-    """Return whether only this machine reaches the receivers."""
+    """Return whether only this machine can reach the receivers."""
     further = [place.host for places in listens(settings).values() for place in places if isinstance(place, TcpPlace)]
     return is_loopback(",".join([settings.host, *further]))
 
 
 def takes_anonymous(settings: Settings, *, by_default: bool) -> bool:
-    """Return whether records may come without a key. `by_default`: the command allows it unless the settings forbid it."""
+    """Return whether records are accepted without a key. `by_default` is what the command does for tenants.anonymous = auto."""
     return settings.tenants.anonymous == "yes" or (settings.tenants.anonymous == "auto" and by_default)
 
 
 def warn_of_anonymous(settings: Settings, *, anonymous_by_default: bool) -> None:
-    """Log a warning if other machines may send without a key, and how to change that."""
+    """Log a warning if other machines can send without a key. It says how to require keys."""
     if takes_anonymous(settings, by_default=anonymous_by_default) and not is_local(settings):
         log.warning(
             "anyone who can reach this address can send without an API key; to require keys set tenants.anonymous to no"
@@ -79,7 +79,7 @@ def writer_ports(settings: Settings) -> dict[str, int]:
 
 
 def listens(settings: Settings) -> dict[str, tuple[Place, ...]]:
-    """Return the further places of the receivers, by the names of their settings."""
+    """Return the further addresses and Unix sockets of the receivers, by the names of their settings."""
     return {
         "http.listen": read_places(settings.http.listen),
         "http.otlp_listen": read_places(settings.http.otlp_listen),
@@ -88,7 +88,8 @@ def listens(settings: Settings) -> dict[str, tuple[Place, ...]]:
 
 
 def check_ports(settings: Settings) -> None:
-    """Try to listen on every port of the receivers, so that a wrong setting is named at once. Raises CannotRun."""
+    """Try to bind every port and Unix socket of the receivers, so that a wrong setting is reported at once. Raises
+    CannotRun."""
     for key, port in ports(settings).items():
         check_port(key, settings.host, port)
     for key, places in listens(settings).items():
@@ -100,22 +101,22 @@ def check_ports(settings: Settings) -> None:
 
 
 def check_port(key: str, host: str, port: int) -> None:
-    """Try to listen on a port. Raises CannotRun if that fails."""
+    """Try to bind a port, and release it. `key` is the setting that the error names. Raises CannotRun if the port cannot be
+    bound."""
     for bound in _bound(key, host, port, share=False):
         bound.close()
 
 
 class SharedPorts:
-    """Holds ports of other processes, without listening on them, from construction until `close`.
+    """Binds the ports on which the workers listen, without listening on them, from construction until `close`.
 
-    So port 0 is the same free port for all of them, also for a process that replaces another. `wanted` has the ports by the
-    names of their settings. Raises CannotRun.
-    """
+    So port 0 is the same free port for all workers, also for a worker that replaces another. `requested` has the ports of
+    settings.host, and `further` the other addresses, by the names of their settings. Raises CannotRun."""
 
-    def __init__(self, settings: Settings, wanted: Mapping[str, int], further: Mapping[str, tuple[Place, ...]]) -> None:
+    def __init__(self, settings: Settings, requested: Mapping[str, int], further: Mapping[str, tuple[Place, ...]]) -> None:
         self._sockets: Final[list[socket.socket]] = []
         self._ports: Final[dict[str, int]] = {}
-        for key, port in wanted.items():
+        for key, port in requested.items():
             self._ports[key] = self._hold(key, settings.host, port)
         for key, places in further.items():
             for place in places:
@@ -123,7 +124,8 @@ class SharedPorts:
                     self._hold(key, place.host, place.port)
 
     def _hold(self, key: str, host: str, port: int) -> int:
-        # First without sharing: another collector's processes would share it with us, and take half of the connections.
+        # First bind it without sharing. Otherwise it could be shared with another collector, which would get half of the
+        # connections.
         check_port(key, host, port)
         bound = _bound(key, host, port, share=True)
         self._sockets.extend(bound)
@@ -131,7 +133,7 @@ class SharedPorts:
         return held
 
     def settings(self, settings: Settings) -> Settings:
-        """Return `settings` with the held ports."""
+        """Return `settings` with the ports that are bound."""
         for key, port in self._ports.items():
             section, _, name = key.partition(".")
             settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update={name: port})})
@@ -143,10 +145,10 @@ class SharedPorts:
 
 
 class UnixSockets:
-    """Binds the Unix sockets of the receivers, from construction until `close`, by the names of their settings.
+    """Binds the Unix sockets of the receivers, from construction until `close`.
 
-    `inherited` are descriptors of sockets that the supervisor has bound, by path; it removes their files. Raises CannotRun.
-    """
+    `inherited` has, by path, the descriptors of sockets that the supervisor has bound. The supervisor also removes their files.
+    Raises CannotRun."""
 
     def __init__(self, settings: Settings, inherited: Mapping[str, int] | None = None) -> None:
         self._made: Final[list[UnixListener]] = []
@@ -166,7 +168,7 @@ class UnixSockets:
         return [bound for key in keys for _, bound in self._sockets[key]]
 
     def descriptors(self) -> dict[str, int]:
-        """Return the descriptors of all sockets by path, for a process that inherits them."""
+        """Return the descriptors of all sockets by path, for processes that inherit them."""
         return {str(path): bound.fileno() for found in self._sockets.values() for path, bound in found}
 
     def close(self) -> None:
@@ -187,7 +189,7 @@ class UnixSockets:
 
 
 def _check_file(key: str, place: UnixPlace) -> None:
-    """Check that a Unix socket can be bound. Raises CannotRun."""
+    """Remove a socket file that an ended process has left, and check that the directory exists. Raises CannotRun."""
     try:
         remove_stale(place.path)
         if not place.path.parent.is_dir():
@@ -228,12 +230,12 @@ def announcement(
     waits_for: str | None = None,
     clickhouse_port: int | None = None,
 ) -> str:
-    """Return the text that serve and gateway print: all addresses, and a command to try. `stores`: the process has a store.
+    """Return the text that serve and gateway print: all addresses, and commands to try. `stores` is whether the process has a
+    store.
 
-    `admin_key` was made just now, and can't be shown again. `waits_for` is why Kafka can't be reached, if it can't.
-    `clickhouse_port` is the port of ClickHouse's protocol; None: it is not answered.
-    """
-    # If it listens on every address, this machine's own is one of them.
+    `admin_key` is a key that was just made, and cannot be shown again. `waits_for` is why Kafka cannot be reached, or None.
+    `clickhouse_port` is the port of ClickHouse's protocol, or None if it is not answered."""
+    # A collector that listens on every address also listens on loopback.
     first = settings.host.partition(",")[0]
     own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first))  # noqa: S104  # compared, not bound
     scheme = _scheme(settings)
@@ -254,14 +256,14 @@ def announcement(
 
 
 def _listening(name: str, scheme: str, settings: Settings, port: int, key: str) -> list[str]:
-    """A line for each place."""
+    """Return a line of the announcement for each address and Unix socket."""
     places = [f"{scheme}{url_host(host)}:{port}" for host in settings.host.split(",")]
     places += [f"{scheme}{place}" if isinstance(place, TcpPlace) else str(place) for place in listens(settings)[key]]
     return [f"  {name if place is places[0] else '':<15} {place}" for place in places]
 
 
 def writer_announcement(settings: Settings, port: int, waits_for: str | None = None) -> str:
-    """Return what writer prints. `waits_for`: why Kafka can't be reached, if it can't."""
+    """Return the text that writer prints. `waits_for` is why Kafka cannot be reached, or None."""
     host = url_host(settings.host.partition(",")[0])
     lines = [
         _heading("writer", waits_for, "Nothing is stored until then."),
@@ -273,12 +275,12 @@ def writer_announcement(settings: Settings, port: int, waits_for: str | None = N
 
 
 def reached_announcement(name: str) -> str:
-    """Return what `collector` or `writer` prints when Kafka, which it had to wait for, is reached."""
+    """Return the text that is printed when Kafka is reached after a wait. `name` is `collector` or `writer`."""
     return f"InfraSage {name} {VERSION} is ready: Kafka is reached."
 
 
 def _heading(name: str, waits_for: str | None, meanwhile: str) -> str:
-    """The first line. Without Kafka it is not ready, and does not say so."""
+    """Return the first line of the announcement. It has the word `ready` only if Kafka is reached."""
     if waits_for is None:
         return f"InfraSage {name} {VERSION} is ready."
     return f"InfraSage {name} {VERSION} waits for Kafka: {waits_for}. {meanwhile}"
@@ -289,7 +291,7 @@ def _scheme(settings: Settings) -> str:
 
 
 def _clickhouse_place(settings: Settings, port: int | None) -> list[str]:
-    """Where ClickHouse's protocol is answered, if it is."""
+    """Return the line with the address of ClickHouse's protocol; none if it is not answered."""
     if port is None:
         return []
     place = f"{_scheme(settings)}://{url_host(settings.store.http_host)}:{port}"
@@ -297,7 +299,7 @@ def _clickhouse_place(settings: Settings, port: int | None) -> list[str]:
 
 
 def _places(settings: Settings, *, stores: bool) -> list[str]:
-    """Where what is received goes, a line for each place."""
+    """Return the lines that name the broker, the store and the data directory."""
     lines = []
     if settings.kafka.bootstrap:
         lines.append(f"  Kafka           {settings.kafka.bootstrap}")
@@ -314,11 +316,11 @@ def _places(settings: Settings, *, stores: bool) -> list[str]:
 
 def _ask_for_it(settings: Settings) -> str:
     where = ["--clickhouse", settings.clickhouse.url] if settings.clickhouse.url else ["--data-dir", str(settings.data_dir)]
-    # As it was called: from .venv/bin it is not on the PATH.
+    # The program is named as it was called, since .venv/bin is not on the PATH.
     program = sys.argv[0] if Path(sys.argv[0]).name == "infrasage-collector" else "infrasage-collector"
     return shlex.join([program, "query", "SELECT * FROM telemetry", *where])
 
 
 def url_host(host: str) -> str:
-    """Return the host as a URL needs it."""
+    """Return the host in the form of a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

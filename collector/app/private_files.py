@@ -1,10 +1,10 @@
-"""Keep the data directory private: files 0600, directories 0700, also if they had other rights before.
+"""Keeps the data directory private: files get mode 0600 and directories 0700, also if they had another mode before.
 
 Invariants:
-1. While the data directory is in use, only its user has rights on the files that this process makes, the engine's and SQLite's
-   too. (test_files_of_the_log_and_the_store_are_private)
-2. Files that others could read before are closed to them at start, and a warning has their number. If some cannot be closed, a
-   warning names the first.
+1. While the data directory is in use, only its owner has rights on the files that this process makes. This includes the files
+   of the engine and of SQLite. (test_files_of_the_log_and_the_store_are_private)
+2. At the start, the rights of other users on existing files are removed, and a warning has the number of these files. If the
+   rights on some files cannot be removed, a warning names the first.
    (test_what_was_open_is_closed_and_named, test_what_cannot_be_closed_is_named)
 3. Links are neither followed nor changed. (test_links_are_not_followed)
 """
@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 _OTHERS: Final = 0o077
-# Directories are closed from the innermost outwards, so if nothing this near to the top is open, nothing below is.
+# Rights are removed from the innermost directories outwards. So if no entry down to this level is open, no deeper one is.
 _DEPTH_LOOKED_AT: Final = 2
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Make files of this process 0600 and directories 0700 meanwhile. It holds for all threads."""
+    """Let this process make files with mode 0600 and directories with 0700 inside this context, in all threads."""
     before = os.umask(_OTHERS)
     try:
         yield
@@ -36,7 +36,7 @@ def private_files() -> Iterator[None]:
 
 
 def make_private(directory: Path) -> None:
-    """Close the directory, and everything in it, to other users. Log a warning if any of it was open to them."""
+    """Remove the rights of other users on the directory and everything in it. Log a warning if they had any. Raises OSError."""
     if not _is_open(directory, _DEPTH_LOOKED_AT):
         return
     mode = stat.S_IMODE(directory.stat().st_mode)
@@ -66,7 +66,7 @@ def make_private(directory: Path) -> None:
 
 
 def _is_open(directory: str | Path, depth: int) -> bool:
-    """Return whether others have rights on the directory, or on its entries, down to `depth` levels."""
+    """Return whether other users have rights on the directory, or on its entries down to `depth` levels. Raises OSError."""
     if stat.S_IMODE(os.stat(directory).st_mode) & _OTHERS:  # noqa: PTH116 - of a path or a text
         return True
     with os.scandir(directory) as entries:
@@ -81,7 +81,7 @@ def _is_open(directory: str | Path, depth: int) -> bool:
 
 
 def _close(path: str) -> int:
-    """Take other users' rights on a path away. Return 1 if they had any, else 0."""
+    """Remove the rights of other users on a path. Return 1 if they had any, else 0. Raises OSError."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode) or not mode & _OTHERS:
         return 0

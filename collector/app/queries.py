@@ -1,4 +1,4 @@
-"""Compose the parts that answer requests for dead letters, and SQL."""
+"""Composes the parts that answer SQL queries and requests for dead letters."""
 
 import asyncio
 import time
@@ -26,13 +26,13 @@ from collector.telemetry.metrics import Metrics
 
 
 def dead_letter_reports(settings: Settings, store: Store, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
-    """Return the reports of that store. Each waits until `caught_up`, for `wait_s` at most."""
+    """Return the reports of dead letters in `store`. Each waits at most `wait_s` until acknowledged messages are stored."""
     return DeadLetterReports(Reader(store.read, caught_up, wait_s), settings.dead_letters.retention_days)
 
 
 @asynccontextmanager
 async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator[DeadLetterReports | None]:
-    """Return the reports of the store that writers elsewhere write to; None: its address is not configured."""
+    """Yield the reports of the ClickHouse server that separate writers fill; None if no server is configured."""
     if is_embedded(settings):
         yield None
         return
@@ -46,7 +46,7 @@ async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator
 
 
 def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterReplayer:
-    """Return the replayer, which sends dead letters again, by `producer`."""
+    """Return the replayer of dead letters. It appends their messages by `producer`."""
     days = keys_file_days(settings)
     return DeadLetterReplayer(
         reports,
@@ -62,7 +62,8 @@ def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterRepor
 async def open_query_socket(
     settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause, metrics: Metrics, live: Answering
 ) -> AsyncIterator[None]:
-    """Open the query socket in the data directory. `pause` pauses the writer. `live` answers with live records."""
+    """Open the query socket in the data directory inside this context. `pause` pauses the writer. `live` answers with live
+    records."""
     reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s)
     desk = DeadLetterService(reports, replayer_of(settings, storage.broker, reports))
     snapshots = Snapshots(settings, storage, pause)
@@ -78,7 +79,7 @@ async def open_query_socket(
         AuditFindings(storage.store),
     )
     try:
-        await snapshots.remove()  # left by a process that was killed: it keeps parts that the store has deleted
+        await snapshots.remove()  # a killed process may have left one, which keeps parts that the store has deleted
         await query_socket.start()
         yield
     finally:

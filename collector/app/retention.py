@@ -1,9 +1,9 @@
-"""The retention of rows: by the settings, and by the plans of tenants, whose keys are made and revoked meanwhile.
+"""The retention of rows, by the settings and by the plans of tenants. The keys, which name the plans, change while it runs.
 
 Invariants (tests/unit/collector/app/test_retention.py):
-1. A change of the keys reaches the tables without a restart. Without a change the store is not asked
+1. A change of the keys reaches the tables without a restart. Without a change the store gets no request
    (test_tables_follow_the_keys).
-2. A keys file or a store that can't be used is tried again at every look (test_what_failed_is_tried_again).
+2. If the keys file or the store cannot be used, every check tries again (test_what_failed_is_tried_again).
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from collector.store.retention import Retention
 from collector.tenancy import keys
 from collector.tenancy.plan_days import KeysFileDays, PlanDays
 
-# The time between two looks at the keys file. A change of many keys is one change of the tables.
+# The time between two checks of the keys file. All changes of keys in this time become one change of the tables.
 _LOOK_S: Final = 30.0
 
 log = structlog.get_logger(__name__)
 
 
 def retention_of(settings: Settings) -> Retention:
-    """Return for how long the tables keep rows."""
+    """Return for how long the tables keep rows by the settings, without the plans of tenants."""
     store = settings.store
     return Retention(
         days=store.retention_days,
@@ -49,14 +49,14 @@ def retention_of(settings: Settings) -> Retention:
 
 
 def plan_days(settings: Settings) -> PlanDays:
-    """Return an object that knows the retention of tenants by their plans. It has no keys yet."""
+    """Return an object that computes the retention of tenants by their plans. It has no keys yet."""
     tenants = settings.tenants
     anonymous = None if tenants.anonymous == "no" else (tenants.anonymous_tenant, tenants.anonymous_plan)
     return PlanDays(settings.plans_by_name(), time.time, anonymous)
 
 
 def keys_file_days(settings: Settings) -> KeysFileDays | None:
-    """Return the retention by plans for the keys in the keys file; None if no plan has days."""
+    """Return the retention by plans for the keys in the keys file; None if no plan has a retention."""
     days = plan_days(settings)
     if not days.has_any:
         return None
@@ -72,10 +72,9 @@ def shortest_retention(settings: Settings) -> int | None:
 
 
 def limits_of(settings: Settings, of_plans: Callable[[str], int | None] | None) -> Limits:
-    """Return the limits of an item: by the settings of validation, and so that the store keeps it for a while.
+    """Return the limits of an item: those of the settings of validation, and the largest age at which the store keeps it.
 
-    `of_plans` returns the days of a tenant's plans; None: no plan has days.
-    """
+    `of_plans` returns the retention of a tenant's plans, in days. It is None if no plan has a retention."""
     retention = retention_of(settings)
     metrics, logs, traces = retention.of_signals()
     kept = KeptDays({METRICS: metrics, LOGS: logs, TRACES: traces}, retention.tenants, of_plans)
@@ -86,20 +85,21 @@ class PlanRetention:
     """Keeps the tables' retention up to date with the plans of tenants. Run `run` in a task."""
 
     def __init__(self, days: Callable[[], Mapping[str, int]], apply_schema: Callable[[], object]) -> None:
-        """`days` returns the present days of tenants by their plans, and raises CannotRun. `apply_schema` is the store's."""
+        """`days` returns the current retention of tenants by their plans, in days. It raises CannotRun. `apply_schema` is the
+        store's method that brings its tables up to date."""
         self._days: Final = days
         self._apply_schema: Final = apply_schema
-        self._applied: Mapping[str, int] | None = None  # None: the days at the start are not known here
+        self._applied: Mapping[str, int] | None = None  # None: nothing is applied yet since the start
         self._reminder: Final = Reminder()
 
     async def run(self) -> None:
-        """Look from time to time."""
+        """Check the keys file every _LOOK_S. Does not return."""
         while True:
             await asyncio.sleep(_LOOK_S)
             await self.look()
 
     async def look(self) -> None:
-        """Bring the tables up to date if the days of a tenant have changed."""
+        """Bring the tables up to date if the retention of a tenant has changed. Log a failure as an error, and return."""
         try:
             await asyncio.to_thread(self._follow)
         except (CannotRun, StoreError) as error:
@@ -123,7 +123,7 @@ class PlanRetention:
 
 @asynccontextmanager
 async def following_plans(settings: Settings, apply_schema: Callable[[], object]) -> AsyncIterator[None]:
-    """Keep the tables up to date with the plans inside this context, if a plan has days."""
+    """Keep the tables up to date with the plans inside this context, if a plan has a retention."""
     days = keys_file_days(settings)
     if days is None:
         yield

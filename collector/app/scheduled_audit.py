@@ -1,19 +1,21 @@
-"""Audits on a schedule: what the command `audit` finds, as metrics, and a line at error where something does not add up.
+"""Audits on a schedule. The result of each audit is in metrics; a difference is also logged at level error.
 
 Invariants:
-1. Windows follow one another: a request is in the window of a judgement, whatever happened between two of them. A long time is
-   judged in pieces. (test_windows_follow_one_another, test_a_long_time_is_judged_in_pieces)
-2. A difference while messages still wait to be stored is not judged, and neither is anything while the store or Kafka is away.
-   The same window, and what came since, is judged when that is over; until then the time in the metrics stays where it was.
-   (test_what_cannot_be_judged_is_judged_later)
-3. Of several writers one audits: the one that has the first partition of the metrics' topic. When another takes over, it begins
-   where the one before may have stopped. (test_one_of_several_writers_audits)
-4. The first audit begins where the process before may have stopped, by the newest receipt that it stored, however long ago
-   that was. (test_the_first_audit_begins_before_a_stop)
-5. A difference stays in the metrics, of the next process too, until an operator confirms it, or a later audit of the same time
-   adds up; time that may not be judged any more explains nothing. (test_a_difference_stays_until_it_is_explained,
+1. Windows follow one another without gaps, so each request is in the window of some audit, also if audits failed between. A
+   long time is judged in several windows. (test_windows_follow_one_another, test_a_long_time_is_judged_in_pieces)
+2. A difference is not judged while messages still wait to be stored. Nothing is judged while the store or Kafka does not
+   answer. A later audit judges the same window together with the time since. Until then the time in the metrics does not
+   change. (test_what_cannot_be_judged_is_judged_later)
+3. Of several writers only the owner of the first partition of the metrics' topic audits. When another writer takes over, it
+   begins where the earlier one may have stopped. (test_one_of_several_writers_audits)
+4. The first audit begins where the earlier process may have stopped. The time of its newest stored receipt shows this, however
+   long ago it is. If the store cannot be read, the first audit begins 24 intervals before the start.
+   (test_the_first_audit_begins_before_a_stop)
+5. A difference stays in the metrics, also of the next process, until an operator confirms it or a later audit of the same time
+   adds up. An audit that cannot judge all of that time does not remove it. (test_a_difference_stays_until_it_is_explained,
    test_a_difference_stays_until_it_is_confirmed, test_what_is_past_its_retention_explains_nothing)
-6. What was confirmed is not found again where its time is judged again (test_what_was_confirmed_is_not_found_again).
+6. If the time of a confirmed finding is judged again, the same difference is not reported again
+   (test_what_was_confirmed_is_not_found_again).
 """
 
 import asyncio
@@ -44,35 +46,35 @@ from collector.runtime.shutdown import running
 from collector.store.contract import StoreError
 from collector.telemetry.metrics import Metrics
 
-# What is judged at once: so many intervals, or a day where that is longer.
+# The longest window: 24 intervals, or one day if that is longer.
 _INTERVALS_AT_ONCE: Final = 24
 _DAY_NS: Final = 86_400 * 10**9
 _FAULTS_LOGGED_MAX: Final = 5
-# Findings that one audit judges again: the newest.
+# How many open findings one audit judges again. It chooses the newest.
 _JUDGED_AGAIN_MAX: Final = 24
-# From one look at who audits, and at whether findings were confirmed, to the next.
+# The time between two checks of which process audits, and of which findings are confirmed.
 _LOOK_S: Final = 10.0
-# The process that owns this partition audits for all.
+# The process that owns this partition audits for all processes.
 _AUDITORS_PARTITION: Final = Partition(METRICS_TOPIC, 0)
 
 log = structlog.get_logger(__name__)
 
 
 class Findings(Protocol):
-    """collector/audit/findings.py, for the event loop. Every method raises StoreError."""
+    """The methods of AuditFindings (collector/audit/findings.py) for the event loop. Every method raises StoreError."""
 
     async def open(self) -> list[AuditFinding]:
-        """Return those that are neither confirmed nor explained, the oldest first."""
+        """Return the findings that are neither confirmed nor explained, the oldest first."""
 
     async def confirmed(self, since: int) -> list[AuditFinding]:
-        """Return those that are confirmed and end after `since`, nanoseconds, the oldest first."""
+        """Return the confirmed findings that end after `since`, in nanoseconds since 1970, the oldest first."""
 
     async def put(self, finding: AuditFinding) -> None:
-        """Keep a finding as it is from now on."""
+        """Store a finding, or the new state of one."""
 
 
 class _FindingsInThreads:
-    """Those of a store."""
+    """Runs the methods of AuditFindings in threads."""
 
     def __init__(self, findings: AuditFindings) -> None:
         self._findings: Final = findings
@@ -87,14 +89,14 @@ class _FindingsInThreads:
         await asyncio.to_thread(self._findings.put, finding)
 
 
-# Compares all that arrived in a window. Raises StoreError, BrokerError, CannotRun.
+# Compares everything that arrived in a window, and returns the report. Raises StoreError, BrokerError, CannotRun.
 Judge = Callable[[Window], Awaitable[Report]]
 
 _NEWEST_RECEIPT: Final = "SELECT toUnixTimestamp64Nano(max(ReceivedAt)) AS at FROM telemetry_batches"
 
 
 class ScheduledAudit:
-    """`run` in a task."""
+    """Audits at intervals while `run` runs in a task."""
 
     def __init__(
         self,
@@ -106,8 +108,12 @@ class ScheduledAudit:
         metrics: Metrics,
         now_unix_nano: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`is_ours`: whether this process is the one that audits. Raises BrokerError. `newest_receipt`: when the newest request
-        arrived whose receipt is stored, nanoseconds; 0: there is none. Raises StoreError. `findings`: of all audits."""
+        """`judge` audits one window. `findings` has the findings of all audits.
+
+        `is_ours` returns whether this process is the one that audits. It raises BrokerError.
+        `newest_receipt` returns the arrival time of the newest stored receipt, in nanoseconds since 1970, or 0 if the store has
+        no receipt. It raises StoreError.
+        `now_unix_nano` returns the time in nanoseconds since 1970."""
         self._judge: Final = judge
         self._is_ours: Final = is_ours
         self._newest_receipt: Final = newest_receipt
@@ -117,16 +123,16 @@ class ScheduledAudit:
         self._now: Final = now_unix_nano
         self._interval_ns: Final = int(settings.interval_s * 1e9)
         self._delay_ns: Final = int(settings.delay_s * 1e9)
-        # Nanoseconds. 0: nothing is known of audits before.
+        # In nanoseconds since 1970. 0: no earlier audit is known.
         self._judged_until = 0
         self._has_judged = False
-        # Messages that the log has lost are in each audit until `log confirm`, whatever the time, and are no finding.
+        # Each audit counts the messages that the log has lost until `log confirm`, whatever its window. They are no finding.
         self._log_lost = 0
-        # Whether findings may change while nothing is audited: some are open, or this process has not looked yet.
+        # Whether findings may change between audits: some are open, or this process has not read them yet.
         self._looks_on = True
 
     async def run(self) -> None:
-        """Audit at every interval, and sooner after one that could not judge."""
+        """Audit at every interval. If an audit could not judge, repeat it after audit.delay_s. Does not return."""
         settings = self._settings
         await self.look_back()
         pause_s = settings.delay_s
@@ -135,14 +141,15 @@ class ScheduledAudit:
             pause_s = settings.interval_s if await self.audit_once() else settings.delay_s
 
     async def _pause(self, seconds: float) -> None:
-        """Meanwhile, show when somebody confirms what was found."""
+        """Wait, and update the metrics meanwhile if an operator confirms findings."""
         end_s = time.monotonic() + seconds
         while (rest_s := end_s - time.monotonic()) > 0:
             await self.show_findings()
             await asyncio.sleep(min(rest_s, _LOOK_S))
 
     async def show_findings(self) -> None:
-        """Show what is open, which an audit before, or another process, may have found; where another audits now, nothing."""
+        """Update the metrics of open findings, also of those that earlier processes have found. Show none if another process
+        audits."""
         try:
             if not await self._is_ours():
                 self._forget()
@@ -157,18 +164,18 @@ class ScheduledAudit:
             difference = sum(finding.difference for finding in found) + self._log_lost
             self._metrics.audit_found(difference, min((finding.start for finding in found), default=0) / 1e9)
         else:
-            self._metrics.forget_audit()  # before the first audit a difference of 0 would be a claim
+            self._metrics.forget_audit()  # before the first audit nobody knows that the difference is 0
 
     def _forget(self) -> None:
-        """Another process audits. What is open is shown here once that is over."""
+        """Remove the audit from the metrics, since another process audits. If this process audits again, it shows open findings
+        again."""
         self._metrics.forget_audit()
         self._has_judged, self._looks_on = False, True
 
     async def look_back(self) -> None:
-        """Find where to begin, before this process stores anything of its own.
+        """Set the time from which the first audit judges. This is called before this process stores anything.
 
-        The process before, if there was one, judged all that arrived earlier than one interval and the delay before its end.
-        """
+        An earlier process has judged all requests except those of the last interval and delay before its end."""
         now = self._now()
         try:
             newest = await self._newest_receipt()
@@ -178,11 +185,13 @@ class ScheduledAudit:
             self._judged_until = min(newest, now) - self._delay_ns - self._interval_ns
 
     async def audit_once(self) -> bool:
-        """Judge what arrived since the last judgement and long enough ago; whether that was possible, or is another's to do.
+        """Audit the time from the last audit to audit.delay_s ago, and the times of open findings again.
 
-        What was found before, and is not confirmed, is judged again."""
+        Return False if the audit could not judge, so that it has to be repeated. Return True if it has judged, or if another
+        process audits."""
         end = self._now() - self._delay_ns
-        # Not later, though it has been judged, where the clock was set back: requests that came since have such times again.
+        # At least one interval is judged, even if it was judged before. If the clock was set back, new requests have these
+        # times.
         start = min(self._judged_until or end, end - self._interval_ns)
         began = time.monotonic()
         try:
@@ -194,7 +203,7 @@ class ScheduledAudit:
             if confirmed is None:
                 self._metrics.audited("not_judged", time.monotonic() - began)
                 return False
-            # Their times have been judged just now, and are not found twice.
+            # The times of these findings are left out, so that no difference is reported twice.
             for window in _windows(start, end, sorted([*found, *confirmed]), at_once):
                 began = time.monotonic()
                 if not await self._is_ours():
@@ -218,13 +227,14 @@ class ScheduledAudit:
         return True
 
     def _leave_to_another(self, end: int) -> bool:
-        """Another has judged until then, or will. It may end before its next audit."""
+        """Leave the audit up to `end` to another process. Return True. If that process ends before its next audit, this one
+        begins one interval before `end`."""
         self._forget()
         self._judged_until = end - self._interval_ns
         return True
 
     async def _keep(self, report: Report, window: Window) -> None:
-        """Keep and show what was found. Raises StoreError."""
+        """Store a finding if the report has a difference, and update the metrics and the log. Raises StoreError."""
         if found := _own_difference(report):
             await self._findings.put(AuditFinding(window.start, window.end, found))
         self._has_judged, self._log_lost = True, report.log_lost_messages
@@ -234,7 +244,8 @@ class ScheduledAudit:
             _log_difference(report, window)
 
     async def _judge_again(self) -> Sequence[AuditFinding]:
-        """Judge the times of what is open; return it. Raises StoreError, BrokerError, CannotRun."""
+        """Judge the times of the newest open findings again, and update these findings. Return all findings that were open.
+        Raises StoreError, BrokerError, CannotRun."""
         found = await self._findings.open()
         for finding in found[-_JUDGED_AGAIN_MAX:]:
             report = await self._judge(Window(finding.start, finding.end))
@@ -242,19 +253,20 @@ class ScheduledAudit:
             if difference == finding.difference or (difference and report.messages_behind):
                 continue
             if not difference and report.notes:
-                continue  # not all of it could be judged
+                continue  # a part of the time could not be judged
             if finding not in await self._findings.open():
-                continue  # somebody has confirmed it meanwhile
+                continue  # an operator has confirmed it meanwhile
             if not difference:
-                log.info("what an audit found adds up now", **{"from": moment(finding.start)}, to=moment(finding.end))
+                log.info("an audit's finding is explained", **{"from": moment(finding.start)}, to=moment(finding.end))
             await self._findings.put(
                 finding._replace(difference=difference) if difference else finding._replace(state=EXPLAINED)
             )
         return found
 
     async def _judge_confirmed(self, since: int) -> Sequence[AuditFinding] | None:
-        """Judge the times of what was confirmed and is to be audited again, as by the first audit of a process; return it. More
-        than was confirmed opens it again. None: it can't be judged now. Raises StoreError, BrokerError, CannotRun."""
+        """Judge again the times of confirmed findings that end after `since`, and return these findings. The first audit of a
+        process has such findings. A difference larger than the confirmed one opens a finding again. Return None if one of them
+        cannot be judged now. Raises StoreError, BrokerError, CannotRun."""
         found = await self._findings.confirmed(since)
         for finding in found:
             report = await self._judge(Window(finding.start, finding.end))
@@ -269,7 +281,8 @@ class ScheduledAudit:
 
 
 def _windows(start: int, end: int, besides: Sequence[AuditFinding], ns_max: int) -> Iterator[Window]:
-    """What is between the two and in none of these, which are sorted, in pieces of `ns_max` at most."""
+    """Yield the windows from `start` to `end` that no finding of `besides` covers, each at most `ns_max` nanoseconds long.
+    `besides` must be sorted by time."""
     for finding in (*besides, AuditFinding(end, end, 0)):
         until = min(finding.start, end)
         while start < until:
@@ -280,7 +293,7 @@ def _windows(start: int, end: int, besides: Sequence[AuditFinding], ns_max: int)
 
 
 def _own_difference(report: Report) -> int:
-    """What is of the window alone."""
+    """Return the difference of the window itself, without the messages that the log has lost at any time."""
     return report.difference - report.log_lost_messages
 
 
@@ -298,7 +311,8 @@ def _log_difference(report: Report, window: Window) -> None:
 async def auditing_on_schedule(
     settings: Settings, storage: Storage, metrics: Metrics, caught_up: CaughtUp
 ) -> AsyncIterator[None]:
-    """Meanwhile, unless audit.interval_s is 0. `caught_up`: with the local log; Kafka is asked about all writers."""
+    """Audit on a schedule inside this context, unless audit.interval_s is 0. `caught_up` is used with the local log; with
+    Kafka, the lag of all writers is read from Kafka."""
     if not settings.audit.interval_s:
         yield
         return
@@ -316,7 +330,7 @@ async def auditing_on_schedule(
         try:
             yield
         finally:
-            is_ending.set()  # the thread of an audit can't be cancelled
+            is_ending.set()  # the thread of an audit cannot be cancelled
 
 
 async def _is_ours(settings: Settings, storage: Storage) -> bool:

@@ -1,11 +1,12 @@
-"""What the command `top` shows of a running collector, from two answers of its public pages. Pure: no I/O, no clock.
+"""Computes what the command `top` shows of a running collector, from the answers of its public pages. No I/O, no clock.
 
-Health, limits, lag and audit are read as on the web page (collector/api/web/overview.py).
+Health, limits, lag and audit are computed as for the web page (collector/api/web/overview.py).
 
 Invariants:
-1. A page that the collector shows twice (http.metrics_interval_s) changes no rate
+1. If the collector shows the same page twice (http.metrics_interval_s), no rate changes
    (test_a_page_that_is_shown_twice_changes_no_rate).
-2. After a restart of the collector no rate is negative, and none reaches back behind it (test_rates_survive_a_restart).
+2. After a restart of the collector no rate is negative, and no rate includes time before the restart
+   (test_rates_survive_a_restart).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from collector.telemetry.instruments import STATUSES, TENANT_REQUEST_STATUSES
 from collector.telemetry.rates import Rates, remembering
 from collector.telemetry.tenant_ranking import NO_NAMES, THE_REST
 
-# Rates are over so many seconds, or over the interval if it is longer: what is in /metrics may be a second old.
+# Rates are averages over this time, or over the interval of `top` if it is longer. Values in /metrics may be a second old.
 RATES_OVER_S: Final = 10.0
 
 _JSON: Final = "JSON"
@@ -32,11 +33,11 @@ _SIGNALS: Final = {
     endpoints.export(endpoints.LOGS_SERVICE): "logs",
     endpoints.OTLP_TRACES: "traces",
     endpoints.export(endpoints.TRACES_SERVICE): "traces",
-    # One request may have items of every type, which count as theirs.
+    # One request may have items of every type. Requests and bytes count as JSON, items by their type.
     endpoints.NATIVE: _JSON,
     endpoints.NATIVE_BATCH: _JSON,
 }
-# Where reasons are counted: what is shown of it, the counter, its label.
+# The counters of reasons: the text that is shown, the name of the counter, and the label with the reason.
 _REASONS: Final = (
     ("rejected items", "validation_failures", "reason"),
     ("items not kept as dead letters", "dlq_not_kept", "reason"),
@@ -54,7 +55,7 @@ _LIMITED: Final = "limited_by_"
 
 
 class Look(NamedTuple):
-    """What a collector answers at one time: /healthz and /metrics. `at_s` is of a clock that never goes back."""
+    """The answers of /healthz and /metrics at one time. `at_s` is by a monotonic clock, `unix_s` in seconds since 1970."""
 
     at_s: float
     unix_s: float
@@ -66,14 +67,16 @@ class Look(NamedTuple):
 
 
 class DeadLetterStats(NamedTuple):
-    """What GET /api/v1/debug/dlq-stats answers. `messages_behind`: of all gateways, not stored yet."""
+    """The answer of GET /api/v1/debug/dlq-stats. `messages_behind` is the number of messages of all gateways that are not
+    stored yet."""
 
     open: int
     messages_behind: int
 
 
 class SignalRates(NamedTuple):
-    """What comes in of one signal, a second; None: not known yet. `items`: by status."""
+    """The received requests, bytes and items of one signal, each a second. A rate is None if it is not known yet. `items` are
+    by status."""
 
     name: str
     requests: float | None
@@ -82,10 +85,9 @@ class SignalRates(NamedTuple):
 
 
 class TopicRates(NamedTuple):
-    """The way of one topic to the store, in messages and bytes a second.
+    """The messages of one topic that are produced and stored, in messages and bytes a second.
 
-    None: this process does not do that, or it is not known yet.
-    """
+    A value is None if this collector does not produce or store, or if the value is not known yet."""
 
     name: str
     produced: float | None
@@ -96,7 +98,8 @@ class TopicRates(NamedTuple):
 
 
 class TenantRates(NamedTuple):
-    """What one tenant sends, a second. `limited_by`: the dimension of its plan that it is over, "": none."""
+    """The requests, bytes and items of one tenant, each a second. `limited_by` is the dimension of its plan that limits most
+    requests, "" if none does."""
 
     name: str
     requests: float | None
@@ -110,7 +113,7 @@ class TenantRates(NamedTuple):
 
 
 class ReasonRates(NamedTuple):
-    """What happened for one reason. `kind`: rejected, repaired, … `total`: since the start."""
+    """How often one reason was counted. `kind` is a text of _REASONS. `total` is the count since the start."""
 
     kind: str
     reason: str
@@ -119,10 +122,10 @@ class ReasonRates(NamedTuple):
 
 
 class TopView(NamedTuple):
-    """All of it. `produces`: into Kafka; `writes`: to the store. `tenants`: the busiest first; `has_names`: by their names.
+    """Everything that `top` shows. `produces` is whether the collector produces into Kafka, `writes` whether it writes to the
+    store. `tenants` are sorted, the busiest first; `has_names` is whether they are shown by their names.
 
-    `dead_letters`: that are open; None if unknown.
-    """
+    `dead_letters` is the number of open dead letters; None if it is not known."""
 
     role: str
     produces: bool
@@ -142,7 +145,7 @@ class TopView(NamedTuple):
 
 
 class RateHistory:
-    """The answers from which rates are made: those of the last RATES_OVER_S, and always the last one."""
+    """Keeps the answers from which rates are computed: those of the last RATES_OVER_S, and always the newest one."""
 
     def __init__(self) -> None:
         self._kept: list[Look] = []
@@ -150,9 +153,9 @@ class RateHistory:
         self._before: Look | None = None
 
     def add(self, now: Look, stats: DeadLetterStats | None = None) -> TopView:
-        """Return what is shown, `now` being the newest answer."""
+        """Add the newest answer, and return the view with its rates."""
         if now.snapshot == self._page:
-            # The same page once more (http.metrics_interval_s): its time is that at which it was seen first.
+            # The same page as before (http.metrics_interval_s): its time is when it was first read.
             return view_of(self._before, now._replace(at_s=self._kept[-1].at_s), stats)
         last = self._kept[-1] if self._kept else None
         is_restarted = last is not None and Rates(last.snapshot, now.snapshot, 0).is_restarted
@@ -171,7 +174,8 @@ class RateHistory:
 
 
 def view_of(before: Look | None, now: Look, stats: DeadLetterStats | None = None) -> TopView:
-    """`before`: an earlier answer of the same collector; None: rates are not known."""
+    """Return the view of `now`. Rates are since `before`, an earlier answer of the same collector; if it is None, rates are not
+    known."""
     seconds = 0.0 if before is None else now.at_s - before.at_s
     rates = Rates(None if before is None else before.snapshot, now.snapshot, seconds)
     found: Overview = overview(now.snapshot, now.health, now.uptime_s, now.unix_s)._replace(status=now.status)
@@ -204,7 +208,7 @@ def _total(rates: Rates, name: str) -> float:
 
 
 class _Sums:
-    """Growth a second, added up by row and column; None everywhere if it is not known."""
+    """Sums of counters' rates, by row and column. A rate is None if it is not known."""
 
     def __init__(self, rates: Rates, rows: Iterable[str] = ()) -> None:
         self._rates: Final = rates
@@ -221,8 +225,8 @@ class _Sums:
         by: str = "",
         renamed: Callable[[str], str | None] = str,
     ) -> None:
-        """Add a counter. Its rows are the values of the label `row`, `renamed` (None: left out); `by`: a label that is part of
-        the column's name."""
+        """Add the values of a counter. The value of the label `row`, passed through `renamed`, names the row; None leaves the
+        value out. The value of the label `by`, if any, is appended to the column's name."""
         for labels, value, per_s in self._rates.of(f"infrasage_{name}_total"):
             where = renamed(labels.get(row, ""))
             if where is None:
@@ -235,6 +239,7 @@ class _Sums:
                 self._growth[key] = self._growth.get(key, 0.0) + per_s
 
     def of(self, row: str, column: str) -> float | None:
+        """Return the sum of a row and column, a second; None if it is not known."""
         if self._rates.seconds is None or row in self._unknown:
             return None
         return self._growth.get((row, column), 0.0)
@@ -305,7 +310,8 @@ def _tenants(rates: Rates) -> list[TenantRates]:
                 by_status["failed"],
             )
         )
-    # The busiest first; where nothing comes in, those that have sent most; those that have no name last.
+    # The busiest tenants come first; of tenants that send nothing now, those that have sent most. Tenants without a name are
+    # last.
     return sorted(rows, key=lambda row: (row.name == THE_REST, -(row.accepted or 0), -(row.requests or 0), -sizes[row.name]))
 
 
