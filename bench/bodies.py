@@ -1,8 +1,10 @@
-"""What the suites send. Several requests of each kind, that differ as those of several services do: a gateway that remembers
-what it saw shall remember what it would see.
+"""The request bodies that the suites send. There are several bodies of each kind.
 
-A resource has 8 attributes, an item `attributes` of them (4, where nothing else is said): all strings but the last, which is an
-integer, as a status code is.
+They differ as the requests of several services do. So a gateway that remembers earlier requests gets the same effect from this
+memory as in production.
+
+A resource has 8 attributes. An item has `attributes` of them, 4 by default. All values are strings except the last, which is an
+integer, such as a status code.
 """
 
 import functools
@@ -31,7 +33,7 @@ NATIVE_RECORD: Final = "/api/v1/telemetry"
 NATIVE_BATCH: Final = "/api/v1/telemetry/batch"
 
 _VARIANTS: Final = 8
-# Of those that take seconds to make.
+# Fewer variants of large requests, since each takes seconds to make.
 _LARGE_ITEMS: Final = 20_000
 _LARGE_VARIANTS: Final = 2
 _POINTS_OF_A_METRIC: Final = 5
@@ -41,20 +43,20 @@ _STATUS_CODES: Final = (200, 201, 204, 404, 500)
 
 @functools.cache
 def otlp(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
-    """OTLP in protobuf."""
+    """Return OTLP requests in protobuf, with `items` items each."""
     now = time.time_ns()
     return tuple(_otlp(signal, items, attributes, variant, now) for variant in range(_variants(items)))
 
 
 @functools.cache
 def otlp_json(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
-    """The same in JSON, as SDKs write it: without white space."""
+    """Return the requests of `otlp` in JSON without white space, as SDKs write it."""
     parse = REQUESTS[signal].FromString
     return tuple(json.dumps(to_json(parse(one)), separators=(",", ":")).encode() for one in otlp(signal, items, attributes))
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """OTLP/JSON, not yet a text."""
+    """Return a message as the document of its OTLP/JSON."""
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
         if field.enum_type is not None:
@@ -65,7 +67,7 @@ def to_json(message: Message) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    """What is in a message."""
+    """Return the JSON value of a field."""
     if isinstance(value, Message):
         return to_json(value)
     if isinstance(value, bytes):
@@ -75,14 +77,15 @@ def _json(value: Any) -> Any:
 
 @functools.cache
 def scrapes(signal: str, items: int, number: int) -> tuple[bytes, ...]:
-    """The same for who stores them: so many, each a second after the one before, so that no two rows are the same."""
+    """Return `number` requests whose rows are stored. The times of each are a second after those of the request before, so that
+    no two rows are equal."""
     began = time.time_ns() - number * 1_000_000_000
     return tuple(_otlp(signal, items, 4, at % _VARIANTS, began + at * 1_000_000_000) for at in range(number))
 
 
 @functools.cache
 def native(items: int) -> tuple[bytes, ...]:
-    """JSON: one record where it is one, else an array. Each record has 4 attributes."""
+    """Return requests of the JSON API: one record if `items` is 1, else an array. Each record has 4 attributes."""
     return tuple(_native(items, variant) for variant in range(_variants(items)))
 
 
@@ -91,7 +94,7 @@ def _variants(items: int) -> int:
 
 
 def _values(index: int, variant: int, count: int) -> dict[str, str | int]:
-    """An item's attributes."""
+    """Return the attributes of an item."""
     named: dict[str, str | int] = {"instance": f"instance-{variant}-{index % _INSTANCES}"} if count > 1 else {}
     named |= {f"attribute.number.{number}": f"value-{number}" for number in range(len(named), count - 1)}
     named["http.response.status_code"] = _STATUS_CODES[index % len(_STATUS_CODES)]

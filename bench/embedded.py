@@ -1,11 +1,12 @@
-"""The embedded form: records a second through to storage, `serve` on two cores, its durable log and ClickHouse's engine in it.
+"""Measures the embedded form: records a second that `serve` accepts and stores on two cores, with its log and engine.
 
     python bench/embedded.py [--signal metrics,logs,traces] [--rows 1000000] [--rounds 3] [--keep]
 
-Needs nothing but the package. Sent over HTTP, 1,000 items a request, 8 connections, as fast as it is answered: an answer means
-that the records are in the log, synced. Then the number of rows is asked for, by the socket of the query command, which answers
-when all that was acknowledged is stored: the clock runs from the first request until that answer. The process may use two
-cores, and the sender takes what it needs from them. Beside it, rows per CPU-second of the whole process.
+Needs only the package. Requests of 1,000 items are sent over HTTP by 8 connections, each as soon as the last one is answered.
+An answer means that the records are in the log and synced. Then the number of rows is queried over the query command's socket,
+which answers when all acknowledged records are stored. The time is measured from the first request until that answer.
+
+The process may use two cores. The sender shares these cores. Rows per CPU-second of the whole process are measured as well.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from collector.api.query_client import ask
 
 SUITE: Final = "embedded"
 ITEMS: Final = 1000
-# As many different ones; then they begin again.
+# The number of different requests. After the last, the first is sent again.
 REQUESTS: Final = 250
 CONNECTIONS: Final = 8
 CORES: Final = 2
@@ -39,7 +40,7 @@ TABLES: Final = {"metrics": "otel_metrics_gauge", "logs": "otel_logs", "traces":
 
 
 def stored(program: Program, signal: str) -> int:
-    """Rows, once everything acknowledged is stored."""
+    """Wait until everything acknowledged is stored, and return the number of rows."""
     answer = ask(program.data_dir, f"SELECT toUInt32(count()) AS rows FROM {TABLES[signal]}", "JSONEachRow")
     if answer.messages_behind:
         sys.exit(f"{answer.messages_behind} messages are not stored within {STORED_TIMEOUT_S} s")
@@ -47,12 +48,13 @@ def stored(program: Program, signal: str) -> int:
 
 
 def measure(here: Path, signal: str, rows: int, rounds: int) -> dict[str, Any]:
+    """Return the rates of one signal: minimum, median and maximum over the rounds."""
     program = Program(here / "data", query__wait_s=STORED_TIMEOUT_S, logging__level="warning")
     program.command = ["taskset", "-c", f"0-{min(CORES, os.cpu_count() or 1) - 1}", *program.command]
     messages = [http_message(f"/v1/{signal}", body) for body in bodies.scrapes(signal, ITEMS, REQUESTS)]
     rates: dict[str, list[float]] = {"stored_per_s": [], "acknowledged_per_s": [], "rate": []}
     with started(program):
-        for number in range(rounds + 1):  # the first, which is short, does not count
+        for number in range(rounds + 1):  # the first round is short, and is not measured
             sent = rows if number else ITEMS * CONNECTIONS
             before = stored(program, signal)
             cpu_s, began = cpu_seconds(program.pid()), time.perf_counter()

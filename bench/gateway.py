@@ -1,22 +1,23 @@
-"""Records per CPU-second of the gateway, side by side with the OpenTelemetry Collector: OTLP in, Kafka out, acks=all.
+"""Measures records per CPU-second of the gateway and of the OpenTelemetry Collector: OTLP in, Kafka out, acks=all.
 
     python bench/gateway.py [--transport http,https,h2c,h2,grpc,grpcs,json,native,native_json] [--signal metrics,logs,traces]
                             [--items 1,100,1000,10000] [--rounds 3] [--seconds 3] [--keep]
 
 Needs Kafka's jars and the Collector (`otelcol`, with its otlp receiver and kafka exporter) in $PEERS, by default
-~/.cache/infrasage-peers. Each server runs on one core, the client and Kafka on another; rounds are interleaved, so that what
-else the machine does hits both alike. What counts is CPU time of the server's process, not wall time: the ratio of the medians.
-Both processes begin anew for each row, so that the most memory that they took is that row's.
+~/.cache/infrasage-peers. Each server runs on one core; the client and Kafka run on the others. The rounds of both servers
+alternate, so that other work of the machine affects both alike. The result is the ratio of the medians, by CPU time of the
+server's process and not by wall time. Both processes are started again for each row, so that their memory maximum is of that
+row.
 
-`native` is our JSON API, of metrics, with 1 and 100 records a request; the Collector, which has none, is sent as many in OTLP
-over HTTP. `json` is OTLP/JSON over HTTP/1.1, to both; `native_json` our JSON API beside the Collector's OTLP/JSON.
+`native` is our JSON API, with metrics, and 1 and 100 records a request. The Collector has no such API, and gets as many records
+in OTLP over HTTP. `json` is OTLP/JSON over HTTP/1.1, to both. `native_json` is our JSON API beside the Collector's OTLP/JSON.
 
-`https` is HTTP/1.1 over TLS, `h2c` HTTP/2 without it, `h2` with it, `grpcs` gRPC over TLS: 1 and 100 metrics a request. Both
-servers have the same certificate. HTTP/2 is one connection with 32 requests at once, as gRPC is. The Collector does not speak
-h2c: it is sent as many over HTTP/1.1.
+`https` is HTTP/1.1 over TLS, `h2c` HTTP/2 without TLS, `h2` HTTP/2 with TLS, `grpcs` gRPC over TLS. Each has 1 and 100 metrics
+a request. Both servers have the same certificate. HTTP/2 is one connection with 32 concurrent requests, as gRPC is. The
+Collector does not support h2c, and gets as many records over HTTP/1.1.
 
-With --keep the results go into bench/results/gateway.json, each in the place of what was measured before of the same, and from
-there into docs/internals/performance.md (bench/report.py).
+With --keep the results go into bench/results/gateway.json, in the place of earlier results of the same row. From there
+bench/report.py writes them into docs/internals/performance.md.
 """
 
 import argparse
@@ -53,7 +54,7 @@ NAMES: Final = ("ours", "collector")
 NATIVE_ITEMS: Final = (1, 100)
 JSON_ITEMS: Final = (1, 500)
 TLS: Final = ("https", "h2", "grpcs")
-# What differs from HTTP/1.1 and gRPC by what a request costs, not a record.
+# Transports that differ from HTTP/1.1 and gRPC by the cost of a request, and not of a record.
 BY_REQUEST: Final = ("https", "h2c", "h2", "grpcs")
 BY_REQUEST_ITEMS: Final = (1, 100)
 WARM_S: Final = 0.3
@@ -81,10 +82,11 @@ service:
 
 
 class Pair:
-    """Ours and the Collector, both new. By name: `ports` of HTTP and gRPC; `pids`, while it is entered."""
+    """Starts the gateway and the Collector, both new. `ports` has the HTTP and gRPC ports of each by name, `pids` the process
+    ids while the context is entered."""
 
     def __init__(self, here: Path, kafka: str, certificate: Certificate | None = None) -> None:
-        """With a `certificate` both speak TLS."""
+        """With a `certificate`, both servers use TLS."""
         ours = measuring.Gateway(here, kafka, tls=certificate)
         self.ports = {"ours": (ours.otlp_port, ours.grpc_port), "collector": (free_port(), free_port())}
         self._native_port = ours.http_port
@@ -110,6 +112,7 @@ class Pair:
         self._stack.close()
 
     def senders(self, name: str, transport: str, signal: str, items: int) -> Senders:
+        """Return the senders of a transport to the server `name`."""
         http, grpc = self.ports[name]
         certificate = self._certificate
         if transport in ("grpc", "grpcs"):
@@ -129,9 +132,10 @@ class Pair:
 
 
 def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Return the results of both servers for one row."""
     sides = {name: Side() for name in NAMES}
     with pair:
-        for name in NAMES:  # topics are made, what is loaded late is there
+        for name in NAMES:  # topics are created, and modules that are imported late are loaded
             closed_loop(pair.senders(name, transport, signal, items), WARM_S)
         for _ in range(rounds):
             for name, side in sides.items():
@@ -142,7 +146,7 @@ def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, se
 
 
 def rows(transports: str, signals: str, items: str) -> Iterator[tuple[str, str, int]]:
-    """Of what is asked for, what is measured: transport, signal, items."""
+    """Yield the rows of these options that can be measured: transport, signal and number of items."""
     for transport in transports.split(","):
         if transport in ("native", "native_json"):
             yield from ((transport, "metrics", number) for number in NATIVE_ITEMS)

@@ -1,13 +1,13 @@
-"""How the gateway's cost grows: records per CPU-second against items a request, attributes an item, tenants, and connections.
+"""Measures how the gateway's cost grows: records per CPU-second by items, attributes, tenants and connections.
 
     python bench/growth.py [--dimension items,attributes,tenants,connections] [--rounds 3] [--seconds 3] [--keep]
 
-Needs Kafka's jars in $PEERS. OTLP metrics over HTTP, into Kafka with acks=all; 100 items a request with 4 attributes each,
-without keys, by 32 connections, but for what is varied. Each value has a gateway of its own, on the first core; all of a
-dimension run side by side, but only one is sent anything, and the rounds go through all of them in turn.
+Needs Kafka's jars in $PEERS. OTLP metrics are sent over HTTP, into Kafka with acks=all. Unless it is varied, a request has 100
+items with 4 attributes each and no key, and there are 32 connections. Each value has its own gateway, on the first core. All
+gateways of a dimension run at the same time, but only one of them gets requests at a time. The rounds take them in turn.
 
-Large requests come by fewer connections, so that no more than 32 MiB are on their way at once. Tenants have a key each, of a
-plan with limits that are counted and never reached; their requests come in turn.
+Large requests are sent over fewer connections, so that at most 32 MiB are in flight at once. Each tenant has a key of a plan
+with limits that are counted and never reached. The requests of tenants alternate.
 """
 
 import argparse
@@ -48,7 +48,8 @@ bytes_per_s = "4 GiB"
 
 
 def tenants_keys(path: Path, number: int) -> list[str]:
-    """Their texts. Written at once: `keys create` writes the file anew for each."""
+    """Write a file of keys for `number` tenants, and return the texts of the keys. The file is written once: `keys create`
+    would write it for each key."""
     texts = [key_format.new() for _ in range(number)]
     now = datetime.now(UTC)
     path.write_bytes(
@@ -63,7 +64,7 @@ def tenants_keys(path: Path, number: int) -> list[str]:
 
 
 class Subject:
-    """A gateway, and what it is sent."""
+    """A gateway, and the requests that it gets."""
 
     def __init__(self, here: Path, kafka: str, dimension: str, value: int) -> None:
         name = f"{dimension}-{value}"
@@ -81,10 +82,11 @@ class Subject:
         self.side = Side()
 
     def _fitting(self) -> int:
+        """Return the number of connections with at most BYTES_ON_THEIR_WAY_MAX in flight."""
         return max(1, min(CONNECTIONS, BYTES_ON_THEIR_WAY_MAX // len(self._bodies[0])))
 
     def senders(self) -> Senders:
-        # Of so many tenants, each comes once before the first comes again.
+        # Each tenant sends one request before the first tenant sends again.
         number = max(len(self._headers), len(self._bodies))
         messages = [
             http_message("/v1/metrics", self._bodies[at % len(self._bodies)], headers=self._headers[at % len(self._headers)])

@@ -1,13 +1,15 @@
-"""Attacks, and an honest client beside them: what each costs its sender, what it costs us, and how long the others wait.
+"""Measures attacks beside an honest client: the cost of each for its sender and for us, and the delay for the client.
 
     python bench/hostile.py [--only TEXT] [--seconds 2] [--keep]
 
-Needs nothing but the package. `serve` runs with its defaults, but for the bytes in flight. An honest client sends a log record
-every 5 ms over a connection of its own, first alone and then beside the attack. Each attack is one request, sent again as soon
-as it is answered, for so many seconds and at least once. On "plan Free" it has a key of a tenant on that plan, and the honest
-client has none. CPU is of the first thread, which has the event loop, and of all threads, for each request. Memory is the most
-that the process had beyond what it had before. Of an attack on a connection (bench/hostile_connections.py), each connection
-counts as a request. The last column is the honest client's 99th percentile beside the attack, alone being 1.0.
+Needs only the package. `serve` runs with its defaults except for the bytes in flight. An honest client sends a log record every
+5 ms over its own connection, first without an attack and then beside it. Each attack is one request, which is sent again as
+soon as it is answered, for the given seconds and at least once. An attack "plan Free" has a key of a tenant on that plan; the
+honest client has no key.
+
+CPU is given for each request, of the first thread, which has the event loop, and of all threads. Memory is the growth of the
+process's maximum. For an attack on a connection (bench/hostile_connections.py), each connection counts as a request. The last
+column is the honest client's 99th percentile beside the attack, relative to that without it.
 """
 
 import argparse
@@ -42,15 +44,15 @@ ALONE_S: Final = 2.0
 PAUSE_S: Final = 0.005
 ANSWER_TIMEOUT_S: Final = 120
 LARGEST: Final = 64 << 20
-# Here both are one tenant, and the largest request alone takes the default's share of one.
+# The attacker and the honest client are one tenant here, and the largest request alone takes the default share of one tenant.
 IN_FLIGHT_BYTES_MAX: Final = 1 << 30
 
-# Refused and accepted, by a tenant whose plan bounds it.
+# Requests that are refused or accepted, of a tenant whose plan limits it.
 ON_FREE: Final = tuple(
     attack._replace(name=f"{attack.name}, plan Free", headers=attack.headers | {"x-api-key": FREE_KEY})
     for attack in (REFUSED[0], REFUSED[5], REPAIRED[0])
 )
-# Not attacks: the largest requests that are honest.
+# These are no attacks, but the largest honest requests.
 HONEST: Final = (
     Attack("honest: 8,192 log records of 30 attributes under 8 KB", LOGS, PROTOBUF, collector_batch),
     Attack("honest: 64 MiB of log records", LOGS, PROTOBUF, partial(honest_logs, LARGEST)),
@@ -58,7 +60,7 @@ HONEST: Final = (
 
 
 def honest(port: int, stop: Event, out: "mp.Queue[list[float]]") -> None:
-    """Send small requests until told to stop; how long each took, in seconds."""
+    """Send small requests until `stop` is set. Put the duration of each, in seconds, into `out`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)
     taken_s: list[float] = []
     while not stop.is_set():
@@ -74,10 +76,10 @@ def honest(port: int, stop: Event, out: "mp.Queue[list[float]]") -> None:
 
 
 def beside(port: int, work: "Iterator[None]") -> list[float]:
-    """How long the honest client's requests took while `work` went on."""
+    """Do `work` while the honest client sends. Return the durations of its requests, in seconds."""
     stop: Event = mp.Event()
     out: mp.Queue[list[float]] = mp.Queue()
-    # A daemon ends with this process, also where the attack breaks off.
+    # A daemon ends with this process, also if the attack fails.
     client = mp.Process(target=honest, args=(port, stop, out), daemon=True)
     client.start()
     try:
@@ -91,17 +93,18 @@ def beside(port: int, work: "Iterator[None]") -> list[float]:
 
 
 def nothing() -> Iterator[None]:
+    """Wait without an attack."""
     time.sleep(ALONE_S)
     yield
 
 
 def loop_cpu_seconds(pid: int) -> float:
-    """What the first thread has used, which has the event loop."""
+    """Return the CPU-seconds of the first thread, which has the event loop."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
 class Sending:
-    """Sends one attack again and again."""
+    """Sends one attack repeatedly."""
 
     def __init__(self, port: int, attack: Attack, seconds: float) -> None:
         self.headers, self.body = attack.sent()
@@ -111,6 +114,7 @@ class Sending:
         self.statuses: list[int] = []
 
     def run(self) -> Iterator[None]:
+        """Send until the time is over, and yield after each request."""
         end = time.monotonic() + self.seconds
         while not self.statuses or time.monotonic() < end:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT_S)
@@ -123,7 +127,7 @@ class Sending:
 
 
 def allow_the_key(data_dir: Path) -> None:
-    """The key on plan Free, of a tenant of its own. Who sends without a key is another."""
+    """Write a file with a key on plan Free, of a separate tenant. Senders without a key are another tenant."""
     data_dir.mkdir()
     now = datetime.now(UTC)
     key = Key(
@@ -133,6 +137,7 @@ def allow_the_key(data_dir: Path) -> None:
 
 
 def measure(here: Path, attack: Attack | ConnectionAttack, seconds: float) -> dict[str, Any]:
+    """Return the cost of one attack."""
     program = Program(
         here / "data", logging__level="warning", broker__in_flight_bytes_max=IN_FLIGHT_BYTES_MAX, http__metrics_interval_s=1
     )

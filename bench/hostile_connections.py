@@ -1,4 +1,4 @@
-"""Attacks on a connection and not by a request: heads, windows, settings and pages. bench/hostile.py runs them."""
+"""Attacks on a connection instead of by a request: header fields, windows, settings and pages. bench/hostile.py runs them."""
 
 import socket
 import time
@@ -32,11 +32,12 @@ READ_BYTES: Final = 1 << 16
 KEY_BYTES: Final = 30_000
 VALUE_BYTES: Final = 60_000
 FREE_KEY: Final = key_format.new()
-"""Of a tenant on plan Free. It is in force in each server that is measured."""
+"""The key of a tenant on plan Free. Each server that is measured accepts it."""
 
 
 class ConnectionAttack(NamedTuple):
-    """`sent` makes what one connection sends. `is_read`: what is answered is read, until nothing comes."""
+    """An attack by one connection. `sent` returns the bytes that the connection sends. `is_read` is whether the attacker reads
+    the answers until no more arrive."""
 
     name: str
     sent: Callable[[], bytes]
@@ -77,20 +78,20 @@ def _metrics() -> bytes:
 
 
 def _metrics_in_versions() -> bytes:
-    """Each is of a version that there is not."""
+    """Return requests for /metrics, each with a version that does not exist."""
     head = b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text; version=1.%d.0\r\n\r\n"
     return b"".join([head % number for number in range(2, 102)])
 
 
 def _snappy_chunks() -> bytes:
-    """A body that ends in chunks of padding, of four bytes each."""
+    """Return a request whose body ends in chunks of padding of four bytes each."""
     body = bytes(cramjam.snappy.compress(b"content")) + b"\xfe\0\0\0" * 4_000_000
     fields = (b"host: a", b"content-type: application/x-protobuf", b"content-encoding: x-snappy-framed")
     return b"\r\n".join((b"POST /v1/logs HTTP/1.1", *fields, b"content-length: %d" % len(body), b"", body))
 
 
 def _keys() -> bytes:
-    """Each has an Idempotency-Key of its own."""
+    """Return requests that each have another Idempotency-Key."""
     body = small_logs()
     head = b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nidempotency-key: %d%s\r\n"
     rest = b"content-length: %d\r\n\r\n%s" % (len(body), body)
@@ -98,7 +99,7 @@ def _keys() -> bytes:
 
 
 def _small_bodies(attack: Attack, *fields: tuple[str, str]) -> bytes:
-    """As many requests as a connection may have, each with a body of few bytes that costs much."""
+    """Return as many requests as a connection may have. Each has a small body that is expensive to read."""
     headers, body = attack.sent()
     encoder = Encoder()
     head = [(":method", "POST"), (":scheme", "http"), (":path", attack.path), (":authority", "a"), *headers.items(), *fields]
@@ -110,7 +111,8 @@ def _small_bodies(attack: Attack, *fields: tuple[str, str]) -> bytes:
 
 
 def _many_fields() -> bytes:
-    """Heads of as many fields as fit into frames of 16 KiB: each is one octet, of the table that is always there."""
+    """Return requests with as many header fields as two frames of 16 KiB hold. Each field is one octet, an index into HPACK's
+    static table."""
     field = b"\x90"  # accept-encoding: gzip, deflate
     heads = [
         frame(HEADERS, field * 16_000, stream_id=stream_id)
@@ -121,7 +123,7 @@ def _many_fields() -> bytes:
 
 
 def _allowed_fields() -> bytes:
-    """Each head has as many fields as a head may have, over HTTP/1.1."""
+    """Return requests over HTTP/1.1, each with the largest allowed number of header fields."""
     fields = b"".join(b"x-%d: %b\r\n" % (number, b"v" * 200) for number in range(250))
     return (b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n" + fields + b"\r\n") * 100
 
@@ -153,7 +155,7 @@ ATTACKS: Final = (
 
 
 class Connecting:
-    """Makes such connections, one after another; those that are not read stay open to the end."""
+    """Makes such connections, one after another. Connections that are not read stay open until the end."""
 
     def __init__(self, port: int, attack: ConnectionAttack, seconds: float) -> None:
         self.body = attack.sent()
@@ -163,6 +165,7 @@ class Connecting:
         self.statuses: list[str] = []
 
     def run(self) -> Iterator[None]:
+        """Make connections until the time is over, and yield after each."""
         end = time.monotonic() + self.seconds
         open_: list[socket.socket] = []
         while not self.statuses or time.monotonic() < end:
@@ -190,7 +193,7 @@ class Connecting:
 
 
 def _status(answer: bytes) -> str:
-    """What ended it: the lowest status of HTTP/1.1, or what HTTP/2 has for it."""
+    """Return the lowest status of HTTP/1.1, or for HTTP/2 the frame that ended the requests."""
     if answer.startswith(b"HTTP/1.1 "):
         return min(line[9:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")).decode()
     kinds: set[int] = set()

@@ -1,9 +1,9 @@
-"""A client of HTTP/2 that costs less than the servers it measures: one connection, many requests at once.
+"""A client of HTTP/2 that costs less CPU than the servers it measures: one connection, many concurrent requests.
 
-A head is encoded once for each length of a body, and of an answer's head only the first byte is read. A server that waits for
-its client has fewer requests at a time, and each costs it more.
+The header block is encoded once for each length of a body. Of an answer's header block only the first byte is read. A slow
+client would reduce the number of concurrent requests of the server, and so increase the server's cost for each.
 
-It is no model of a client: what it does not need for the suites, it does not check.
+It is no example of a client: it does not check what the suites do not need.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ _ACK: Final = 1
 _END_HEADERS: Final = 4
 _FRAME_BYTES: Final = 16_384
 _INITIAL_WINDOW: Final = 4
-# `:status: 200` in HPACK's static table, which a head begins with: RFC 7541, appendix A.
+# The first byte of a header block with `:status: 200`: its index in HPACK's static table (RFC 7541, appendix A).
 _STATUS_200: Final = 0x88
-# Answers are told to be read when so much of them came.
+# A WINDOW_UPDATE is sent after so many bytes of answers.
 _READ_BYTES: Final = 32_768
 
 
@@ -41,7 +41,7 @@ class _Connection(asyncio.Protocol):
             ("content-type", content_type),
         ]
         self._encoder: Final = Encoder()
-        # Those that add nothing to the encoder's table, by the length of the body.
+        # Header blocks that add nothing to the encoder's table, by the length of the body.
         self._heads: Final[dict[int, bytes]] = {}
         self._transport: asyncio.Transport
         self._data = b""
@@ -110,7 +110,7 @@ class _Connection(asyncio.Protocol):
             self._answers.pop(stream_id).set_result(stream_id not in self._refused)
 
     async def send(self, body: bytes) -> None:
-        """One request, and its answer. Raises RuntimeError where that is not a success."""
+        """Send a request, and wait for its answer. Raises RuntimeError if the answer is not 200."""
         stream_id = next(self._ids)
         answer = self._answers[stream_id] = asyncio.get_running_loop().create_future()
         out = [_frame(_HEADERS, _END_HEADERS, stream_id, self._encoded(len(body)))]
@@ -135,13 +135,14 @@ class _Connection(asyncio.Protocol):
             raise RuntimeError("an answer that is not 200")
 
     def _encoded(self, body_bytes: int) -> bytes:
-        """The head of a request; the connection's next frame has to be it, since the other side's table follows this one's."""
+        """Return the header block of a request. It has to be sent as the next frame, since the server's HPACK table follows
+        this encoder's."""
         if body_bytes not in self._heads:
             head = [*self._head, ("content-length", str(body_bytes))]
             encoded = bytes(self._encoder.encode(head))
-            again = bytes(self._encoder.encode(head))  # all of it is in the table now
+            again = bytes(self._encoder.encode(head))  # all fields are in the table now
             if again != encoded:
-                self._heads.clear()  # what was added has moved the entries before it
+                self._heads.clear()  # new entries have changed the indexes of the earlier ones
             self._heads[body_bytes] = again
             return encoded
         return self._heads[body_bytes]
@@ -156,7 +157,7 @@ async def http2_senders(
     content_type: str = "application/x-protobuf",
     requests: int = CONNECTIONS,
 ) -> AsyncIterator[Sequence[Send]]:
-    """So many requests at once, on one connection."""
+    """Yield `requests` senders that send at the same time, on one connection."""
     following = itertools.cycle(bodies)
     transport, connection = await asyncio.get_running_loop().create_connection(
         lambda: _Connection(path, content_type, "https" if tls else "http"),

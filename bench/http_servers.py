@@ -1,10 +1,10 @@
-"""What a request costs each HTTP server: the real application and pipeline, an adapter and a broker that do nothing.
+"""Measures what a request costs each HTTP server, with the real application and pipeline. Adapter and broker do nothing.
 
     python bench/http_servers.py [--seconds 10] [--connections 32] [--bytes 150] [--http2] [--tls] [builtin hypercorn]
 
-Prints requests per CPU-second of the server's process, and per second. The sender runs in a process of its own, on keep-alive
-connections, one request at a time on each. docs/adr/0013-our-own-http1.md has what decided which is the default, and
-docs/adr/0010-http2-and-tls.md what HTTP/2 and TLS cost.
+Prints requests per CPU-second of the server's process, and requests per second. The sender runs in a separate process, on
+keep-alive connections with one request at a time. docs/adr/0013-our-own-http1.md has the results that decided the default
+server, and docs/adr/0010-http2-and-tls.md the cost of HTTP/2 and TLS.
 """
 
 import argparse
@@ -57,7 +57,7 @@ PATH: Final = "/v1/metrics"
 
 
 def adapt(body: bytes, _header: Header, _rules: Rules, _message_bytes_max: int) -> Adapted:
-    """One record, whatever the body."""
+    """Return one record for any body."""
     adapted = Adapted()
     adapted.parts.append(Part(METRICS, body, 1, len(body)))
     adapted.accepted[TYPE_METRIC] = 1
@@ -69,14 +69,15 @@ async def no_page(*_: object) -> None:
 
 
 class Nowhere:
-    """A broker that has everything at once."""
+    """A broker that acknowledges every message at once."""
 
     async def append(self, messages: Sequence[Message]) -> None:
         pass
 
 
 async def serve(server_name: str, authority: bytes) -> None:
-    """Serve on a free port, print it, and go on until standard input ends. `authority`: signs our certificate; none: no TLS."""
+    """Serve on a free port, print the port, and run until standard input ends. `authority` signs the server's certificate;
+    without it, there is no TLS."""
     settings = Http.model_validate({"server": server_name})
     metrics = Metrics()
     in_flight = InFlight(1 << 30, 1 << 30)
@@ -121,7 +122,7 @@ async def serve(server_name: str, authority: bytes) -> None:
 
 
 class Http2:
-    """One connection's side of HTTP/2, one request at a time."""
+    """The client's side of one HTTP/2 connection, with one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -147,7 +148,7 @@ class Http2:
 
 
 async def load(port: int, connections: int, body_bytes: int, until: float, *, http2: bool, tls: ssl.SSLContext | None) -> int:
-    """Send until the clock says `until`; how many were answered."""
+    """Send until the clock reaches `until`. Return the number of answers."""
     head = (
         f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nuser-agent: bench\r\naccept-encoding: gzip\r\n"
         f"content-type: application/x-protobuf\r\ncontent-length: {body_bytes}\r\n\r\n"
@@ -176,7 +177,7 @@ async def load(port: int, connections: int, body_bytes: int, until: float, *, ht
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of user and system, by the kernel's account."""
+    """Return the CPU-seconds of a process, user and system, as /proc reports them."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,11 +1,11 @@
-"""What it costs to find out whose a key is, and whether that tells good keys from others.
+"""Measures what it costs to find the caller of a key, and whether the time distinguishes valid keys from others.
 
     python bench/keys.py [--keys 10000] [--rounds 200] [--batch 500]
 
-Times keys of every kind, in batches, the kinds taken in turn and each time in another order, so that whatever else the machine
-does hits all alike. Prints each kind's median in nanoseconds a request, and its difference to the good key's, beside the
-quartiles of the good key's own batches: a difference within those is noise. First `Keyring.find`, where the secret is compared;
-then `Access.sender`, where a refusal, whatever it is of, costs an exception more.
+Measures keys of every kind in batches. The order of the kinds changes each time, so that other work of the machine affects all
+alike. Prints each kind's median in nanoseconds a request, and its difference to the valid key's, beside the quartiles of the
+valid key's own batches. A difference within these quartiles is noise. `Keyring.find` is measured first, where the secret is
+compared; then `Access.sender`, where every refusal costs an exception more.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ANONYMOUS: Final = Caller("anonymous", Scope.INGEST, UNLIMITED, "")
 
 
 def key_ring(directory: Path, keys_number: int) -> tuple[Keyring, str, str]:
-    """So many keys, one that is in force, one that was revoked."""
+    """Return a keyring of `keys_number` keys, a valid key, and a revoked key."""
     now = datetime.now(UTC)
     path = directory / keys.FILE_NAME
     texts = {key_format.id_of(text): text for text in (key_format.new() for _ in range(keys_number))}
@@ -48,16 +48,16 @@ def key_ring(directory: Path, keys_number: int) -> tuple[Keyring, str, str]:
 
 
 def off_by_one(key: str, at: int) -> bytes:
-    """The key with another character in one place."""
+    """Return the key with another character in one place."""
     return f"{key[:at]}{'a' if key[at] != 'a' else 'b'}{key[at + 1 :]}".encode()
 
 
 def timed(call: Callable[[bytes | None], Caller | None], key: bytes | None, batch: int) -> float:
-    """Nanoseconds a call."""
+    """Return the nanoseconds a call."""
     refused = 0
     began = time.perf_counter_ns()
     for _ in range(batch):
-        try:  # contextlib.suppress would cost as much as what is measured
+        try:  # contextlib.suppress would cost as much as the measured call
             call(key)
         except RequestRefused:
             refused += 1
@@ -81,7 +81,7 @@ def measure(
 
 
 def main() -> None:
-    """Print what it costs."""
+    """Print the cost of each kind of key."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=200)

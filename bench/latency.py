@@ -1,10 +1,10 @@
-"""p50 and p99 at half load: the gateway and the OpenTelemetry Collector, each sent what keeps the Collector half busy.
+"""Measures p50 and p99 at half load. The gateway and the OpenTelemetry Collector get the load that uses half of the Collector.
 
     python bench/latency.py [--transport http,grpc] [--signal metrics] [--items 100] [--rounds 9] [--seconds 3] [--keep]
 
-Needs what bench/gateway.py needs, and starts the same pair. First each is sent as much as 32 requests at once can: what the
-Collector then takes in a CPU-second is what its core can take. Half of that a second is sent to each, in turn, whatever the
-answers take: a request's time counts from when it was due. Beside it, which part of its core each then uses.
+Needs what bench/gateway.py needs, and starts the same pair. First, each server gets as much as 32 concurrent requests can send.
+The Collector's rate per CPU-second is the capacity of its core. Then half of that rate is sent to each server in turn, however
+long the answers take. The duration of a request is measured from its planned time. The used share of the core is shown as well.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What the suites share: servers on a core of their own, senders, CPU time and memory of a process, and the files of results.
+"""The parts that the suites share: servers on a separate core, senders, CPU time and memory, and the files of results.
 
-What is measured is the server's process. Senders are bare, since a slow client would be measured too; they and Kafka have the
-other cores. Load goes to this machine only, and ends by itself.
+Only the server's process is measured. Senders are simple, since a slow client would change the result. Senders and Kafka have
+the other cores. Load goes to this machine only, and ends by itself.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ START_TIMEOUT_S: Final = 30
 ANSWER_TIMEOUT_S: Final = 60
 NO_REPETITIONS: Final = "repetitions.window_s = 0\n"
 
-Send = Callable[[], Awaitable[None]]  # one request, and its answer; raises where that is not a success
+Send = Callable[[], Awaitable[None]]  # sends a request and reads its answer; raises an error if it is no success
 Senders = AbstractAsyncContextManager[Sequence[Send]]
 
 
@@ -53,17 +53,18 @@ Senders = AbstractAsyncContextManager[Sequence[Send]]
 
 
 def leave_the_first_core() -> None:
-    """To the server that is measured: this process, and what it starts, runs on the others."""
+    """Leave the first core to the measured server: this process, and the processes that it starts, run on the other cores."""
     os.sched_setaffinity(0, set(range(1, os.cpu_count() or 1)) or {0})
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has used, all threads, user and system. /proc counts in ticks of 10 ms; this clock in nanoseconds."""
+    """Return the CPU-seconds of a process, of all threads, user and system. This clock counts in nanoseconds; /proc in ticks of
+    10 ms."""
     return time.clock_gettime_ns((~pid) << 3 | 2) / 1e9
 
 
 def memory_mib(pid: int) -> int:
-    """The most that it had."""
+    """Return the largest resident memory that the process has had, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found is not None
@@ -72,7 +73,7 @@ def memory_mib(pid: int) -> int:
 
 @contextmanager
 def server(command: Sequence[str], port: int, log: Path) -> Iterator[int]:
-    """The command on the first core, until its port answers; ended at the end. Yields its process id."""
+    """Run the command on the first core. Yield its process id once its port answers. End it when the context ends."""
     with log.open("wb") as output:
         process = subprocess.Popen(["taskset", "-c", "0", *command], stdout=output, stderr=output)
     try:
@@ -97,13 +98,13 @@ def server(command: Sequence[str], port: int, log: Path) -> Iterator[int]:
 
 @contextmanager
 def kafka(here: Path) -> Iterator[str]:
-    """A broker of its own; yields its address."""
+    """Run a separate broker inside this context, and yield its address."""
     broker = Kafka(
         here / "kafka",
         auto__create__topics__enable="true",
-        # The Collector makes one message of a request, however large.
+        # The Collector makes one message of each request, however large it is.
         message__max__bytes="20000000",
-        # And a disk holds no more than so much of each partition.
+        # This limits the disk space of each partition.
         log__retention__bytes="1000000000",
         log__segment__bytes="200000000",
         log__retention__check__interval__ms="2000",
@@ -116,21 +117,21 @@ def kafka(here: Path) -> Iterator[str]:
 
 
 class Certificate(NamedTuple):
-    """Files of a server's certificate and its key, and of the authority that signed it."""
+    """The files of a server's certificate and its key, and of the authority that signed it."""
 
     cert: Path
     key: Path
     authority: Path
 
     def client(self, *protocols: str) -> ssl.SSLContext:
-        """A context that trusts it, and names these by ALPN."""
+        """Return a TLS context that trusts the authority, and offers these protocols by ALPN."""
         context = ssl.create_default_context(cafile=self.authority)
         context.set_alpn_protocols([*protocols])
         return context
 
 
 def certificate(here: Path) -> Certificate:
-    """A new one for localhost."""
+    """Make a new certificate for localhost."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
     made = Certificate(*(here / f"{name}.pem" for name in Certificate._fields))
@@ -142,12 +143,13 @@ def certificate(here: Path) -> Certificate:
 
 
 class Gateway:
-    """Our gateway: where it will listen, and the command that starts it. Takes what comes without a key, and stops at once."""
+    """Our gateway: its ports, and the command that starts it. It accepts requests without a key, and stops without a lame
+    duck."""
 
     def __init__(
         self, here: Path, kafka_address: str, settings: str = NO_REPETITIONS, name: str = "ours", tls: Certificate | None = None
     ) -> None:
-        """`settings`: more TOML. By default no repetition is recognized, since senders send one request again and again."""
+        """`settings` is more TOML. By default no repetition is recognized, since senders send the same requests repeatedly."""
         self.http_port, self.otlp_port, self.grpc_port = free_port(), free_port(), free_port()
         self.log = here / f"{name}.log"
         config = here / f"{name}.toml"
@@ -167,7 +169,7 @@ class Gateway:
 def http_message(
     path: str, body: bytes, content_type: str = "application/x-protobuf", headers: str = ""
 ) -> tuple[bytes, bytes]:
-    """Head and body of a request. `headers`: more of them, each ending in a line end."""
+    """Return the header and the body of a request. `headers` are further header lines, each with its line end."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {content_type}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     )
@@ -178,7 +180,8 @@ def http_message(
 async def http_senders(
     port: int, messages: Iterable[tuple[bytes, bytes]], connections: int = CONNECTIONS, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Sequence[Send]]:
-    """A connection each, and of the messages the next, round and round; an iterator gives them itself, without end."""
+    """Yield one sender for each of `connections` connections. Each sends the next message. A sequence of messages repeats
+    without end; an iterator has to be endless itself."""
     following = messages if isinstance(messages, Iterator) else itertools.cycle(messages)
 
     async def connect(stack: AsyncExitStack) -> Send:
@@ -204,7 +207,7 @@ async def http_senders(
 async def grpc_senders(
     port: int, method: str, bodies: Iterable[bytes], requests: int = CONNECTIONS, tls: Certificate | None = None
 ) -> AsyncIterator[Sequence[Send]]:
-    """So many requests at once, on one connection, as clients do."""
+    """Yield `requests` senders that send at the same time, on one connection, as clients do."""
     following = bodies if isinstance(bodies, Iterator) else itertools.cycle(bodies)
     async with _channel(f"localhost:{port}", tls) as channel:
         await channel.channel_ready()
@@ -223,12 +226,13 @@ def _channel(address: str, tls: Certificate | None) -> grpc.aio.Channel:
 
 
 def closed_loop(senders: Senders, seconds: float) -> list[float]:
-    """Each sends its next request when it has the answer. How long each took, in seconds."""
+    """Let each sender send its next request when it has the answer. Return the duration of each request, in seconds."""
     return closed_loop_of(senders, seconds, os.getpid())[0]
 
 
 def closed_loop_of(senders: Senders, seconds: float, pid: int) -> tuple[list[float], float]:
-    """Also return the CPU-seconds of that process, without those of connecting: clients keep their connections."""
+    """Do the same as `closed_loop`. Also return the CPU-seconds of the process `pid`, without the cost of connecting, since
+    clients keep their connections."""
 
     async def run() -> tuple[list[float], float]:
         taken: list[float] = []
@@ -248,8 +252,8 @@ def closed_loop_of(senders: Senders, seconds: float, pid: int) -> tuple[list[flo
 
 
 def open_loop(senders: Senders, per_s: float, seconds: float) -> list[float]:
-    """So many requests a second of all together, whatever the answers take. How long each took, in seconds, from when it was
-    due: who waits for a slow one is counted, too."""
+    """Send `per_s` requests a second by all senders together, however long the answers take. Return the duration of each, in
+    seconds, from its planned time: the wait behind a slow request counts too."""
 
     async def run() -> list[float]:
         taken: list[float] = []
@@ -272,7 +276,7 @@ def open_loop(senders: Senders, per_s: float, seconds: float) -> list[float]:
 
 
 def send_all(senders: Senders, requests: int) -> None:
-    """So many, as fast as they are answered."""
+    """Send `requests` requests, each as soon as a sender has its last answer."""
 
     async def run() -> None:
         left = iter(range(requests))
@@ -295,7 +299,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Side:
-    """What one server did, over the rounds."""
+    """The results of one server, over the rounds."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -306,7 +310,7 @@ class Side:
         self.taken_s += taken_s
 
     def result(self, memory: int) -> dict[str, Any]:
-        """`rate`: items a CPU-second; minimum, median, maximum."""
+        """Return the results. `rate` is items a CPU-second: minimum, median and maximum."""
         return {
             "rate": [round(rate) for rate in spread(self.rates)],
             "p50_ms": percentile_ms(self.taken_s, 50),
@@ -316,7 +320,7 @@ class Side:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Minimum, median, maximum."""
+    """Return the minimum, the median and the maximum."""
     return min(values), statistics.median(values), max(values)
 
 
@@ -325,12 +329,12 @@ def percentile_ms(taken_s: Sequence[float], percent: int) -> float:
 
 
 def numbers(text: str) -> list[int]:
-    """Of an option: `1,100`."""
+    """Return the numbers of an option such as `1,100`."""
     return [int(one.replace("_", "")) for one in text.split(",") if one]
 
 
 def keep(suite: str, result: dict[str, Any], same: Sequence[str]) -> None:
-    """In bench/results, in the place of what was measured before of the same: with the same values for these keys, by which
+    """Write a result into bench/results. It replaces an earlier result that has the same values of the keys `same`, by which
     the file is sorted."""
     path = RESULTS / f"{suite}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -341,7 +345,7 @@ def keep(suite: str, result: dict[str, Any], same: Sequence[str]) -> None:
 
 
 def note(suite: str) -> None:
-    """When, on what and with which versions the suite was measured last."""
+    """Note when, on which machine and with which versions the suite was measured last."""
     path = RESULTS / f"{MACHINE}.json"
     noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     noted[suite] = {
@@ -373,7 +377,7 @@ def _versions(suite: str) -> Iterator[tuple[str, str]]:
         yield "Rotel", _of_itself("rotel-agent")
     if suite == "remote_write":
         module = _of_go("prometheus", rb"\tgithub\.com/prometheus/prometheus\tv(\S+)\t")
-        # Its module is 0.313.5 where it calls itself 3.13.5.
+        # The module of Prometheus 3.13.5 has the version 0.313.5.
         yield "Prometheus", re.sub(r"^0\.(\d)(\d\d)\.", r"\1.\2.", module) or _of_debian("prometheus")
         yield "VictoriaMetrics", _of_debian("victoria-metrics")
     if suite in ("writer", "embedded"):
@@ -381,7 +385,7 @@ def _versions(suite: str) -> Iterator[tuple[str, str]]:
 
 
 def peer(name: str) -> str:
-    """Its command: from $PEERS, which is newer than most systems' packages, else from the path."""
+    """Return the command of a program: from $PEERS, which is newer than most systems' packages, else from the path."""
     return shutil.which(name, path=PEERS / "bin") or shutil.which(name) or name
 
 
@@ -390,7 +394,7 @@ def _of_jars() -> str:
 
 
 def _of_go(name: str, pattern: bytes) -> str:
-    """Of a module that its Go build says it is made of."""
+    """Return the version of a module that a Go program was built with; "" if it is not found."""
     path = Path(peer(name))
     found = re.search(pattern, path.read_bytes()) if path.exists() else None
     return found[1].decode() if found else ""

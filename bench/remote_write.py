@@ -1,18 +1,18 @@
-"""Samples per CPU-second of the gateway, side by side with Prometheus and VictoriaMetrics: remote write 1.0 in; out to Kafka
-with acks=all, or into their own storage.
+"""Measures samples per CPU-second of the gateway, Prometheus and VictoriaMetrics, for remote write 1.0.
 
     python bench/remote_write.py [--samples 2000,10000] [--connections 8] [--rounds 3] [--seconds 3] [--keep]
 
-Needs Kafka's jars and Prometheus in $PEERS, by default ~/.cache/infrasage-peers, and victoria-metrics on the path. Each server
-runs on one core, the client on another; rounds are interleaved, so that what else the machine does hits all alike. What counts
-is CPU time of the server's process, not wall time: the ratios of the medians. All begin anew for each row, so that the most
-memory that they took is that row's.
+The gateway writes to Kafka with acks=all, the others write into their own storage. Needs Kafka's jars and Prometheus in $PEERS,
+by default ~/.cache/infrasage-peers, and victoria-metrics on the path. Each server runs on one core, the client on another. The
+rounds of the servers alternate, so that other work of the machine affects all alike. The results are the ratios of the medians,
+by CPU time of the server's process and not by wall time. All servers are started again for each row, so that their memory
+maximum is of that row.
 
-Each connection is a sender with series of its own, one sample a series, which come again in each of its requests, later and
-with other values, as scrapes do. A series has 10.4 labels; half of them are the node exporter's, half the kubelet's. Requests
-are made before the clock starts, and are the same for all.
+Each connection is a sender with its own series and one sample a series. Each of its requests has the same series, with later
+times and other values, as scrapes do. A series has 10.4 labels. Half of the series are the node exporter's, half the kubelet's.
+Requests are made before the clock starts, and are the same for all servers.
 
-With --keep the results go into bench/results/remote_write.json, each in the place of what was measured before of the same.
+With --keep the results go into bench/results/remote_write.json, in the place of earlier results of the same row.
 """
 
 import argparse
@@ -45,17 +45,18 @@ from bench.measuring import memory_mib, peer, server
 RESULTS = Path(__file__).resolve().parent / "results/remote_write.json"
 NAMES = ("ours", "prometheus", "victoria_metrics")
 PATHS = {"ours": "/api/v1/prometheus/write", "prometheus": "/api/v1/write", "victoria_metrics": "/api/v1/write"}
-# From one scrape to the next. Less than usual: all of a run's are within the hours that any of the three takes.
+# The time between two scrapes. It is shorter than usual, so that all times of a run are within the hours that each server
+# accepts.
 SCRAPE_INTERVAL_MS = 1_000
-# How many samples a second no server is expected to take: that many are made for a round, so that none runs out of them.
+# More samples a second than any server is expected to accept. This many are made for a round, so that they suffice.
 SAMPLES_A_SECOND_MAX = 1_500_000
-# A target's, as the node exporter has on a small host.
+# The number of a target's series, as the node exporter has on a small host.
 SERIES_OF_A_TARGET = 500
 MODES = ("idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user")
 
 
 def labels_of(sender: int, n: int) -> dict[str, str]:
-    """Of a sender's series number `n`, as a scrape and its target's discovery give them."""
+    """Return the labels of a sender's series number `n`, as a scrape and its target's discovery set them."""
     target, at = divmod(n, SERIES_OF_A_TARGET)
     node = f"ip-10-{sender}-{target}-17.eu-west-1.compute.internal"
     if target % 2 == 0:
@@ -93,7 +94,7 @@ def labels_of(sender: int, n: int) -> dict[str, str]:
 
 
 class Sender:
-    """A Prometheus that sends the same series again and again, of which a third stand still."""
+    """A Prometheus that sends the same series repeatedly. About a third of the series do not change."""
 
     def __init__(self, number: int, samples: int) -> None:
         self._random: Final = random.Random(number)
@@ -108,7 +109,7 @@ class Sender:
         self._rates: Final = [self._random.choice((0.0, 1.0, 12.5)) for _ in range(samples)]
 
     def request(self, time_ms: int) -> bytes:
-        """A WriteRequest in snappy's block format, as HTTP carries it."""
+        """Return a WriteRequest in snappy's block format, as HTTP carries it."""
         moment = b"\x10" + varint(time_ms)
         series: list[bytes] = []
         for n, labels in enumerate(self._labels):
@@ -119,12 +120,13 @@ class Sender:
 
 
 def cpu_ns(pid: int) -> int:
-    """What the process has used, all threads, in nanoseconds: /proc counts in ticks of ten million."""
+    """Return the CPU time of a process, of all threads, in nanoseconds. /proc counts in ticks of 10 ms."""
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 async def load(port: int, path: str, requests: Sequence[Iterator[bytes]], seconds: float) -> list[float]:
-    """How long each request took, in seconds; one connection for each sequence of them, until time or requests are over."""
+    """Send the requests, by one connection for each sequence, until time or requests are over. Return the durations, in
+    seconds."""
     taken: list[float] = []
     until = time.perf_counter() + seconds
     head = (
@@ -149,7 +151,7 @@ async def load(port: int, path: str, requests: Sequence[Iterator[bytes]], second
 
 
 class _Servers:
-    """Ours, Prometheus and VictoriaMetrics, all new."""
+    """The gateway, Prometheus and VictoriaMetrics, all new."""
 
     def __init__(self, here: Path, kafka: str) -> None:
         self._here: Final = here
@@ -179,10 +181,11 @@ class _Servers:
         }
 
     def measure(self, samples: int, connections: int, rounds: int, seconds: float) -> dict[str, Any]:
+        """Return the result of one row."""
         rates: dict[str, list[float]] = defaultdict(list)
         taken: dict[str, list[float]] = defaultdict(list)
         senders = [Sender(number, samples) for number in range(connections)]
-        # Within the hours that all three take, and never beyond now.
+        # Times have to be within the hours that all three servers accept, and not in the future.
         time_ms = int(time.time() * 1000) - 12 * 3_600_000
         with ExitStack() as stack:
             pids = {
@@ -190,7 +193,7 @@ class _Servers:
                 for name, command in self._commands.items()
             }
             for n in range(-1, rounds):
-                # In the first, which does not count, topics and series are made.
+                # The first round, in which topics and series are created, is not measured.
                 prepared: list[list[bytes]] = [[] for _ in senders]
                 for _ in range(2 if n < 0 else max(3, round(seconds * SAMPLES_A_SECOND_MAX / samples / connections))):
                     time_ms += SCRAPE_INTERVAL_MS
@@ -220,7 +223,7 @@ def row(result: dict[str, Any]) -> str:
 
 
 def keep(result: dict[str, Any]) -> None:
-    """In the place of what was measured before of the same."""
+    """Write a result into bench/results, in the place of an earlier result of the same row."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     same = ("samples", "connections")
     kept = [one for one in kept if any(one[key] != result[key] for key in same)] + [result]

@@ -1,18 +1,18 @@
-"""What it costs to recognize requests that are sent again: CPU of the gateway and of the writer, with and without.
+"""Measures what it costs to recognize repeated requests: CPU of the gateway and of the writer, with and without.
 
     python bench/repetitions.py [--part gateway,writer,messages] [--signal metrics,logs,traces] [--items 1,100,1000]
                                 [--rounds 5] [--seconds 2] [--rows 300000]
 
-Needs Kafka's jars in $PEERS, but for the part `messages`. One gateway (or writer) has the default settings of [repetitions],
-the other `window_s = 0`. Both are measured in turn, so that what else the machine does hits both alike. Each request is sent
+Needs Kafka's jars in $PEERS, except for the part `messages`. One gateway (or writer) has the default settings of [repetitions],
+the other `window_s = 0`. Both are measured in turn, so that other work of the machine affects both alike. Each request is sent
 once: an unknown field at the end of its body has its number. Decoders skip that field.
 
-The writers have a database each. They are stopped (SIGSTOP) while the topic is filled, then each in turn goes on until it has
-stored everything. What is compared is the CPU time of the writer's process; look-ups in the store do not occur after a writer's
-first window, and a writer that has just started makes them: they are counted as its work.
+Each writer has its own database. Both are stopped (SIGSTOP) while the topic is filled. Then each in turn continues until it has
+stored everything. The CPU times of the writers' processes are compared. A writer looks up fingerprints in the store only in its
+first window after a start. These writers have just started, so their look-ups are part of the result.
 
-`messages` is what the writer's own code takes for each message to find out whether it is a repetition, without a broker or a
-store: the least of the rounds, since other work on the machine can only add to it. No message is a repetition.
+`messages` is the time that the writer's own code takes for each message to decide whether it is a repetition, without a broker
+or a store. It is the minimum of the rounds, since other work of the machine can only increase it. No message is a repetition.
 """
 
 import argparse
@@ -61,7 +61,7 @@ _INPUTS: Final = {
     "logs": Input(adapters.otlp.logs.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS),
     "traces": Input(adapters.otlp.traces.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/traces", PAYLOAD_FORM_OTLP_TRACES),
 }
-# Of the part `messages`: the first is not measured.
+# The number of ranges of the part `messages`. The first is not measured.
 _RANGES: Final = 6
 # A field that no message has, as a varint: field 15 with wire type 0.
 _UNKNOWN_FIELD: Final = b"\x78"
@@ -70,7 +70,7 @@ _numbers = itertools.count(1 << 21)  # four bytes as a varint, so that all bodie
 
 
 def once(kind: tuple[bytes, ...]) -> Iterator[bytes]:
-    """Bodies of a kind, without end, each of which differs from all others."""
+    """Yield bodies of a kind without end. Each differs from all others."""
     for body in itertools.cycle(kind):
         number = next(_numbers)
         varint = bytes((number >> shift & 0x7F) | (0x80 if shift < 21 else 0) for shift in (0, 7, 14, 21))
@@ -78,7 +78,8 @@ def once(kind: tuple[bytes, ...]) -> Iterator[bytes]:
 
 
 def ratio(with_: list[float], without: list[float]) -> str:
-    """How much CPU with repetitions takes in comparison, of the medians, and its least and most by round."""
+    """Return the ratio of the CPU time with repetitions to that without: of the medians, and the smallest and the largest of a
+    round."""
     each = sorted(one / other for one, other in zip(with_, without, strict=True))
     return f"{statistics.median(with_) / statistics.median(without):.3f} ({each[0]:.3f} to {each[-1]:.3f})"
 
@@ -159,7 +160,7 @@ def of_writer(here: Path, kafka: str, options: argparse.Namespace) -> None:
                     os.kill(pid, signals.SIGCONT)
                     wait(lambda: ask(engines[name], count) >= expected, "stored")  # noqa: B023 - called before the next
                     os.kill(pid, signals.SIGSTOP)
-                    if turn:  # the first makes what is loaded late
+                    if turn:  # in the first, modules that are imported late are loaded
                         cost[name].append((cpu_seconds(pid) - before) / requests * 1e6)
                     if (found := ask(engines[name], count)) != expected:
                         sys.exit(f"{found} rows of {signal} are stored by the writer {name}, not {expected}")
@@ -181,7 +182,7 @@ def of_messages(options: argparse.Namespace) -> None:
 
 
 async def _messages(signal: str, items: int, number: int) -> list[Message]:
-    """As a gateway makes them."""
+    """Return messages as a gateway makes them."""
     made = receivers(
         anonymous=ANONYMOUS,
         fingerprints=RequestFingerprints(900, HASHED, 0),
@@ -194,7 +195,7 @@ async def _messages(signal: str, items: int, number: int) -> list[Message]:
 
 
 def _ranges(messages: Sequence[Message]) -> list[Range]:
-    """As Kafka's client gives them: parts of what was received."""
+    """Return ranges as Kafka's client returns them: their messages are slices of one received buffer."""
     found: list[Range] = []
     size = max(1, len(messages) // _RANGES)
     for start in range(0, len(messages), size):
@@ -207,7 +208,7 @@ def _ranges(messages: Sequence[Message]) -> list[Range]:
 
 
 def _cpu_of_recognizing(ranges: Sequence[Range]) -> float:
-    """Return the CPU-seconds of all but the first range, before which nothing is known."""
+    """Return the CPU-seconds of all ranges but the first, before which no fingerprint is known."""
     repetitions = Repetitions(_EmptyStore(), 900, 1_000_000, _NoObserver())
     began = 0.0
     for number, each in enumerate(ranges):

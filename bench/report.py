@@ -1,11 +1,10 @@
-"""Makes the report of what was measured: the tables of docs/internals/performance.md and its chart,
-docs/internals/performance.svg.
+"""Writes the report of the results: the tables of docs/internals/performance.md, and docs/internals/performance.svg.
 
     python bench/report.py
 
-From bench/results/*.json, by whichever suites have been run. In the page only what stands between the tables' markers is
-replaced. The chart is the same to the byte for the same numbers, and says in its description which they are, so that
-docs/generate.py --check can tell, without matplotlib, that one of the two is old. Needs matplotlib: bench/requirements.lock.
+Reads bench/results/*.json of the suites that have been run. In the page only the text between the tables' markers is replaced.
+The same numbers give the same chart, byte by byte. Its description has a hash of them. So docs/generate.py --check can report
+an outdated page or chart without matplotlib. Needs matplotlib: bench/requirements.lock.
 """
 
 import sys
@@ -24,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs/internals/performance.md"
 CHART: Final = ROOT / "docs/internals/performance.svg"
 SIGNALS: Final = ("metrics", "logs", "traces")
-# Told apart by whoever sees colours otherwise, too.
+# These colours can be distinguished by people with colour blindness.
 COLOURS: Final = {"ours": "#0072b2", "collector": "#e69f00", "prometheus": "#009e73", "victoria_metrics": "#999999"}
 LABELS: Final = {
     "ours": "InfraSage",
@@ -35,7 +34,8 @@ LABELS: Final = {
 
 
 def draw(axes: Axes, title: str, groups: list[tuple[str, dict[str, Any]]], names: list[str]) -> None:
-    """A bar for each name in each group, to its median, with a line from minimum to maximum, and the ratio above ours."""
+    """Draw a bar for each name in each group: its height is the median, a line goes from minimum to maximum, and our ratio is
+    above it."""
     width = 0.8 / len(names)
     for at, name in enumerate(names):
         for position, (_, result) in enumerate(groups):
@@ -50,7 +50,7 @@ def draw(axes: Axes, title: str, groups: list[tuple[str, dict[str, Any]]], names
     axes.set_title(title, fontsize=10)
     axes.set_xticks(range(len(groups)), [name for name, _ in groups], fontsize=8)
     axes.set_yscale("log")
-    # From 1,000: a logarithmic bar has no natural foot.
+    # Bars begin at 1,000, since a logarithmic axis has no zero.
     axes.set_ylim(1_000, 10_000_000)
     axes.minorticks_off()
     axes.grid(visible=True, axis="y", linewidth=0.3)
@@ -61,7 +61,7 @@ def draw(axes: Axes, title: str, groups: list[tuple[str, dict[str, Any]]], names
 
 
 def chart() -> None:
-    mpl.rcParams["svg.hashsalt"] = "infrasage"  # else its ids are drawn by lot
+    mpl.rcParams["svg.hashsalt"] = "infrasage"  # without it, ids are random
     mpl.rcParams["svg.fonttype"] = "none"
     found = tables.load("gateway")
     figure = Figure(figsize=(10, 9), layout="constrained")

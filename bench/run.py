@@ -1,11 +1,13 @@
-"""All suites, one after the other, and the report of them: `make bench`.
+"""Runs all suites, one after the other, and writes the report: `make bench`.
 
     python bench/run.py [gateway shapes remote_write latency writer embedded growth hostile] [--quick]
 
-Without names, all of them: some 40 minutes. --quick: a few minutes, to see that they work; its numbers are not worth much. Each
-suite keeps its results in bench/results, in the place of what was measured before of the same; then bench/report.py makes
-docs/internals/performance.md and its chart of all there is. Each can be run alone, with more options: its --help says which,
-and what it needs. A suite that fails is told at the end, by exit status 1; the others run all the same.
+Without names it runs all of them, for about 40 minutes. --quick takes a few minutes, and only shows whether they work; its
+numbers mean little. Each suite writes its results into bench/results, in the place of earlier results of the same row. Then
+bench/report.py writes docs/internals/performance.md and its chart from all results.
+
+Each suite can be run by itself, with more options: its --help lists them and what it needs. If a suite fails, the others still
+run, and the exit status is 1.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Requests in the shapes that real senders have: several of each, of different services or nodes."""
+"""Request bodies in the shapes of real senders: several of each shape, of different services or nodes."""
 
 import functools
 import json
@@ -27,14 +27,14 @@ _STACK: Final = "java.lang.IllegalStateException: no stock\n" + "\tat com.exampl
 
 @functools.cache
 def bodies(shape: str) -> tuple[bytes, ...]:
-    """OTLP in protobuf."""
+    """Return the OTLP requests of a shape in protobuf."""
     now = time.time_ns()
     return tuple(_SHAPES[shape](variant, now).SerializeToString() for variant in range(_VARIANTS))
 
 
 @functools.cache
 def json_bodies(shape: str) -> tuple[bytes, ...]:
-    """The same in JSON, as SDKs write it: without white space."""
+    """Return the requests of `bodies` in JSON without white space, as SDKs write it."""
     parse = REQUESTS[SIGNALS[shape]].FromString
     return tuple(json.dumps(to_json(parse(one)), separators=(",", ":")).encode() for one in bodies(shape))
 
@@ -51,7 +51,8 @@ def _put(owner: Any, values: dict[str, str | int | bool]) -> None:
 
 
 def _service(variant: int) -> dict[str, str | int | bool]:
-    """The resource of a service in Kubernetes, as Java's agent and the k8sattributes processor make it: 22 attributes."""
+    """Return the resource of a service in Kubernetes, as Java's agent and the k8sattributes processor make it: 22
+    attributes."""
     return {
         "service.name": f"checkout-{variant}",
         "service.namespace": "shop",
@@ -79,7 +80,8 @@ def _service(variant: int) -> dict[str, str | int | bool]:
 
 
 def _kubelet(variant: int, now: int) -> Message:
-    """What the kubeletstats receiver sends of a node: a resource for each container, and no attributes on points."""
+    """Return a request of the kubeletstats receiver for a node: a resource for each container, and points without
+    attributes."""
     request = ExportMetricsServiceRequest()
     names = ("cpu.time", "cpu.usage", "memory.available", "memory.usage", "memory.rss", "memory.working_set")
     for pod in range(50):
@@ -110,7 +112,7 @@ def _kubelet(variant: int, now: int) -> Message:
 
 
 def _sdk_metrics(variant: int, now: int) -> Message:
-    """What a periodic reader sends: scopes of a histogram, a sum and a gauge, ten points each."""
+    """Return a request of a periodic reader: scopes of a histogram, a sum and a gauge, with ten points each."""
     request = ExportMetricsServiceRequest()
     entry = request.resource_metrics.add()
     _put(entry.resource, _service(variant))
@@ -145,7 +147,7 @@ def _sdk_metrics(variant: int, now: int) -> Message:
 
 
 def _spans(variant: int, now: int) -> Message:
-    """Spans of servers, clients and databases; one in ten has an exception with its stack."""
+    """Return spans of servers, clients and databases. One in ten has an exception with its stack."""
     request = ExportTraceServiceRequest()
     entry = request.resource_spans.add()
     _put(entry.resource, _service(variant))
@@ -184,7 +186,7 @@ def _spans(variant: int, now: int) -> Message:
 
 
 def _java_logs(variant: int, now: int) -> Message:
-    """What Java's agent sends: each logger is a scope, with eight or nine records."""
+    """Return a request of Java's agent: each logger is a scope, with eight or nine records."""
     request = ExportLogsServiceRequest()
     entry = request.resource_logs.add()
     _put(entry.resource, _service(variant))

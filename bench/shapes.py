@@ -1,16 +1,17 @@
-"""Records per CPU-second in the shapes that real senders have, side by side with the OpenTelemetry Collector and Rotel: OTLP
-over HTTP in, Kafka out, acks=all.
+"""Measures records per CPU-second in the shapes of real senders: the gateway, the OpenTelemetry Collector and Rotel.
 
     python bench/shapes.py [--shape kubelet,sdk_metrics,spans,java_logs] [--encoding protobuf,gzip,json]
                            [--rounds 5] [--seconds 2] [--keep]
 
-`kubelet` is 50 resources of 12 points; `sdk_metrics` 10 scopes of histograms, sums and gauges, with integers; `spans` 8 scopes
-with 12 attributes and exceptions; `java_logs` 512 records of 60 loggers, each a scope, under a resource of 22 attributes.
+Requests are OTLP over HTTP, and go into Kafka with acks=all. `kubelet` is 50 resources of 12 points. `sdk_metrics` is 10 scopes
+of histograms, sums and gauges, with integers. `spans` is 8 scopes with 12 attributes and exceptions. `java_logs` is 512 records
+of 60 loggers, each a scope, under a resource of 22 attributes.
 
-Needs what bench/gateway.py needs, and for Rotel `tests/clients/peers rotel-agent`; without it there is no column of it. Rotel
-answers before Kafka has a request, and takes no JSON. What it does behind its answers is counted: a round ends when it rests.
+Needs what bench/gateway.py needs, and for Rotel `tests/clients/peers rotel-agent`; without it there is no column for Rotel.
+Rotel answers before it has sent the request to Kafka, and does not accept JSON. Its work after the answers is counted too: a
+round ends when its process is idle.
 
-With --keep the results go into bench/results/shapes.json, each in the place of what was measured before of the same.
+With --keep the results go into bench/results/shapes.json, in the place of earlier results of the same row.
 """
 
 import argparse
@@ -43,13 +44,13 @@ SUITE: Final = "shapes"
 SAME: Final = ("shape", "encoding")
 ENCODINGS: Final = ("protobuf", "gzip", "json")
 WARM_S: Final = 0.5
-# A process that took less than so much of a second's tenth does nothing.
+# A process that uses less CPU than this, in seconds, in a tenth of a second is idle.
 _RESTS_S: Final = 0.01
 _REST_TIMEOUT_S: Final = 20
 
 
 class Servers(Pair):
-    """Also Rotel, where it is installed and takes the encoding."""
+    """Starts also Rotel, if it is installed and accepts the encoding."""
 
     def __init__(self, here: Path, kafka: str, encoding: str) -> None:
         super().__init__(here, kafka)
@@ -78,7 +79,7 @@ def senders(port: int, shape: str, encoding: str) -> Senders:
 
 
 def rest(pid: int) -> float:
-    """Wait until the process does nothing more. Return the CPU-seconds that it took until then."""
+    """Wait until the process is idle, at most _REST_TIMEOUT_S. Return the CPU-seconds that it used until then."""
     began = cpu_seconds(pid)
     deadline = time.monotonic() + _REST_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -95,7 +96,7 @@ def measure(here: Path, kafka: str, shape: str, encoding: str, rounds: int, seco
         pids = servers.pids
         ports = {name: http for name, (http, _) in servers.ports.items()}
         sides = {name: Side() for name in pids}
-        for name, port in ports.items():  # topics are made, what is loaded late is there
+        for name, port in ports.items():  # topics are created, and modules that are imported late are loaded
             closed_loop(senders(port, shape, encoding), WARM_S)
             rest(pids[name])
         for _ in range(rounds):

@@ -1,11 +1,11 @@
-"""The life of a row in the engine: CPU until all its merges have settled, and bytes on disk, beside the exporter's tables.
+"""Measures the cost of a row in the engine: CPU until all its merges are done, and bytes on disk, for several tables.
 
     python bench/store.py [--signal logs,traces,metrics] [--form FORM]… [--rows 10000000] [--insert-rows 50000] [--rounds 3]
         [--keep]
 
-Needs nothing but the package. Rows of a real shape are made once and kept in Native format. Each form of the tables then gets
-the same rows, in inserts of the same size, in an engine of its own. Then its merges are waited for. The forms take turns, round
-by round, so that a busy machine is busy for all of them, and the smallest of the rounds counts. CPU is that of the form's whole
+Needs only the package. Rows of a real shape are made once, and kept in Native format. Each form of the tables gets the same
+rows in inserts of the same size, in a separate engine. Then the suite waits for its merges. The forms alternate round by round,
+so that other work of the machine affects all of them. The result is the smallest of the rounds. CPU is that of the form's whole
 process, without its start.
 
 The forms:
@@ -16,10 +16,10 @@ The forms:
 - `ours, text`: the same, with `schema.text_indexes = "all"`.
 - `exporter, text`: the OpenTelemetry exporter's tables by their columns, with text indexes, which are its default.
 - `exporter, bloom`: the same with bloom filters.
-- `VARIANTS`: of ours, only where they are asked for.
+- `VARIANTS`: variants of our tables, only if --form names them.
 
-Parsing and flattening a payload is not in it: `bench/writer.py` has it. `make bench` leaves this suite out: ten
-million rows take hours.
+The cost of parsing and flattening payloads is not included: bench/writer.py measures it. `make bench` leaves this suite out,
+since ten million rows take hours.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from collector.store.insert import SETTINGS
 from collector.store.options import EXPORTERS_ATTRIBUTES, RequestedTables, StoreOptions
 
 SUITE: Final = "store"
-# What else was tried of our tables (docs/adr/0053): settings of tables, and another type.
+# Variants of our tables that were tried (docs/adr/0053): settings of tables, and another type.
 _LOW: Final = "Map(LowCardinality(String), LowCardinality(String))"
 VARIANTS: Final = {
     "ours, ClickHouse's merges": ("ALTER TABLE {table} MODIFY SETTING merge_selector_base = 5",),
@@ -58,7 +58,7 @@ VARIANTS: Final = {
     ),
 }
 FORMS: Final = ("ours", "ours, all indexes", "ours, no columns", "ours, text", "exporter, text", "exporter, bloom")
-ROWS_PER_S: Final = 500  # of the rows' own times: ten million are five and a half hours
+ROWS_PER_S: Final = 500  # by the times in the rows, so ten million rows span five and a half hours
 _QUIET_S: Final = 3.0
 
 _MAP: Final = "Map(LowCardinality(String), String)"
@@ -66,7 +66,8 @@ _LC: Final = "LowCardinality(String)"
 
 
 class StoredSignal(NamedTuple):
-    """`rows`: expressions of the exporter's columns, by name. `columns`: its columns, with their types."""
+    """A signal's rows. `rows` has expressions of the exporter's columns by name, `columns` the exporter's columns with their
+    types."""
 
     table: str
     time: str
@@ -87,7 +88,7 @@ _RESOURCE: Final = (
     f" 'host.name', concat('host-', toString(toUInt8({_POD}) % 12)),"
     " 'cloud.region', 'eu-west-1', 'deployment.environment.name', 'production', 'telemetry.sdk.language', 'java')"
 )
-# What every row of ours has besides. A batch is 500 rows.
+# The further columns of each of our rows. A batch is 500 rows.
 OURS: Final = {
     "TenantId": "concat('tenant-', toString(intDiv(number, 500) % 3))",
     "Source": "'otlp'",
@@ -207,7 +208,7 @@ SIGNALS: Final = {
 
 
 def exporter_table(signal: StoredSignal, *, text: bool) -> str:
-    """Return the exporter's table, by its columns. Its metrics have no text indexes."""
+    """Return the statement that makes the exporter's table, by its columns. Its metrics tables have no text indexes."""
     text = text and signal.time == "Timestamp"
     lines = [f"{name} {type_}" + ("" if "CODEC" in type_ else " CODEC(ZSTD(1))") for name, type_ in signal.columns.items()]
     if signal.materialized:
@@ -239,16 +240,16 @@ def exporter_table(signal: StoredSignal, *, text: bool) -> str:
 
 
 def open_store(path: Path, form: str = "") -> ClickHouseStore:
-    wanted = RequestedTables(fsync=False)
+    requested = RequestedTables(fsync=False)
     if form == "ours, no columns":
-        wanted = wanted._replace(materialized_attributes=())
+        requested = requested._replace(materialized_attributes=())
     if form == "ours, text":
-        wanted = wanted._replace(text_indexes="all")
-    return ClickHouseStore.embedded(path, StoreOptions(wanted))
+        requested = requested._replace(text_indexes="all")
+    return ClickHouseStore.embedded(path, StoreOptions(requested))
 
 
 def make_rows(directory: Path, name: str, rows: int, per_insert: int) -> None:
-    """Write the rows as files in Native format, one an insert: with our columns, and without."""
+    """Write the rows as files in Native format, one file for each insert: one set with our columns, and one without."""
     signal = SIGNALS[name]
     with closing(open_store(directory / "making")) as store:
         for whose, columns in (("ours", {**signal.rows, **OURS}), ("exporter", dict(signal.rows))):
@@ -263,7 +264,7 @@ def make_rows(directory: Path, name: str, rows: int, per_insert: int) -> None:
 
 
 def settled(store: ClickHouseStore) -> None:
-    """Wait until no merge has run for some seconds."""
+    """Wait until no merge has run for _QUIET_S."""
     quiet_since = time.monotonic()
     while time.monotonic() < quiet_since + _QUIET_S:
         if int(store._text("SELECT count() FROM system.merges")):
@@ -272,19 +273,20 @@ def settled(store: ClickHouseStore) -> None:
 
 
 def cpu_s() -> float:
+    """Return the CPU-seconds of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def life(directory: Path, name: str, form: str) -> dict[str, float]:
-    """Insert the rows into one form of the table, in this process. Return what it cost, for each row."""
+    """Insert the rows into one form of the table, in this process. Return the cost of each row."""
     signal = SIGNALS[name]
     is_ours = form.startswith("ours")
     settings: dict[str, str | int] = dict(SETTINGS) if is_ours else {}
     settings |= {"max_threads": 1, "max_insert_threads": 1, "insert_deduplicate": 0}
     if form == "ours, all indexes":
         settings["exclude_materialize_skip_indexes_on_insert"] = ""
-    said = ", ".join(f"{key} = {value!r}" for key, value in settings.items())
+    assignments = ", ".join(f"{key} = {value!r}" for key, value in settings.items())
     with tempfile.TemporaryDirectory() as here, closing(open_store(Path(here) / "store", form)) as store:
         if is_ours:
             store.apply_schema()
@@ -297,7 +299,7 @@ def life(directory: Path, name: str, form: str) -> dict[str, float]:
         began = cpu_s()
         for file in files:
             store._command(
-                f"INSERT INTO {signal.table} ({columns}) SETTINGS {said} SELECT {columns} FROM file('{file}', 'Native')"
+                f"INSERT INTO {signal.table} ({columns}) SETTINGS {assignments} SELECT {columns} FROM file('{file}', 'Native')"
             )
         inserted = cpu_s()
         settled(store)

@@ -1,7 +1,6 @@
-"""The tables of docs/internals/performance.md, from bench/results. Needs nothing but Python: docs/generate.py checks them with
-it.
+"""The tables of docs/internals/performance.md, made from bench/results. Needs only Python, since docs/generate.py checks them.
 
-A rate is three numbers, over the rounds: minimum, median, maximum; a ratio is one of medians.
+A rate is three numbers over the rounds: minimum, median and maximum. A ratio is one of medians.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ _TRANSPORTS: Final = {
     "native": "native JSON",
     "native_json": "native JSON, to OTLP/JSON",
 }
-# What the Collector is sent beside our own JSON.
+# The transport to the Collector beside our own JSON.
 _NATIVE: Final = {"native": "OTLP over HTTP", "native_json": "OTLP/JSON"}
 _SHAPES: Final = {
     "kubelet": "kubelet metrics: 50 resources of 12 points",
@@ -90,19 +89,19 @@ HEADS: Final = {
 
 
 def load(suite: str) -> list[Result]:
-    """Empty where it was not measured yet."""
+    """Return the results of a suite; none if it was not measured yet."""
     path = RESULTS / f"{suite}.json"
     found: list[Result] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return found
 
 
 def peers(result: Result) -> list[str]:
-    """Who was measured beside us."""
+    """Return the names of the servers that were measured beside ours."""
     return [name for name, value in result.items() if isinstance(value, dict) and name != "ours"]
 
 
 def ratio(result: Result, peer: str) -> float:
-    """Of median rates, ours to theirs."""
+    """Return the ratio of the median rates, ours to the peer's."""
     return float(result["ours"]["rate"][1] / result[peer]["rate"][1])
 
 
@@ -111,7 +110,7 @@ def _row(*cells: str) -> str:
 
 
 def _three(values: Sequence[float]) -> str:
-    """Minimum, **median**, maximum."""
+    """Return the text of minimum, **median** and maximum."""
     low, middle, high = (f"{one:,}" for one in values)
     return f"{low} · **{middle}** · {high}"
 
@@ -238,7 +237,7 @@ def growth() -> str:
 
 
 def summary() -> str:
-    """What is asked, and what was found."""
+    """Return the table of the questions and their results."""
     rows = []
     ratios = {(one["transport"], one["items"], one["signal"]): ratio(one, "collector") for one in load("gateway")}
     for transport in ("http", "https", "h2c", "h2", "grpc", "grpcs", "json"):
@@ -280,7 +279,7 @@ def summary() -> str:
 
 
 def machine() -> str:
-    """On what, when, and beside which versions."""
+    """Return the table of machines, dates and versions."""
     path = RESULTS / "machine.json"
     noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = []
@@ -307,7 +306,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
 
 
 def fill(page: str) -> str:
-    """The page with what stands between its markers replaced; all else, what people wrote, stays to the byte."""
+    """Return the page with the tables between its markers replaced. All other text stays unchanged."""
     for name, make in TABLES.items():
         table = make()
         pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -318,6 +317,6 @@ def fill(page: str) -> str:
 
 
 def charted() -> str:
-    """Of the numbers that the chart shows: stands in it, and tells whether it is theirs."""
+    """Return a hash of the numbers that the chart shows. The chart contains it, so an outdated chart can be recognized."""
     gateway = [result for result in load("gateway") if result["transport"] in _CHARTED]
     return hashlib.sha256(json.dumps([gateway, load("remote_write")], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,18 +1,19 @@
-"""What a quiet tenant notices of a noisy one: its throughput and latency alone, and beside one that sends far more than it may.
+"""Measures the effect of a noisy tenant on a quiet one: throughput and latency without it, and beside it.
 
     python bench/tenants.py [--noise http,grpc,large,unlimited] [--quota 50] [--times 20] [--rounds 5] [--seconds 2]
 
-The noisy tenant's plan allows `quota` requests a second; it sends `times` as many, by 16 connections:
+The noisy tenant's plan allows `quota` requests a second. It sends `times` as many, by 16 connections:
   http       small requests over HTTP
-  grpc       the same over gRPC
-  large      50 requests a second of 1 MiB over HTTP, each more than its plan ever allows, sent in full whatever is answered
-  unlimited  as http, but on a plan without limits: what the quiet tenant would have if there were none
+  grpc       small requests over gRPC
+  large      50 requests a second of 1 MiB over HTTP; each exceeds its plan, and is sent in full whatever the answer is
+  unlimited  as http, but on a plan without limits, which shows the effect if there were no plans
 
-The quiet one sends requests of 100 log records over 8 connections, first 200 a second (latency, from the moment when each was
-due), then as many as it can (throughput). Alone and beside are measured in turn, so that what else the machine does hits both
-alike; what is shown are medians over the rounds, and ratios of them. `serve` runs on one core, whoever sends on the others, the
-noisy one at the lowest priority: else the two tenants would compete where they send, too. Beside it: how much of its core the
-server spends on the noise alone.
+The quiet tenant sends requests of 100 log records over 8 connections: first 200 a second, for the latency from the planned time
+of each, and then as many as it can, for the throughput. It is measured without and beside the noisy tenant in turn, so that
+other work of the machine affects both alike. The output has medians over the rounds, and their ratios.
+
+`serve` runs on one core. The senders run on the others, the noisy one at the lowest priority: otherwise the two tenants would
+compete where they send. The output also has the share of its core that the server spends on the noise.
 """
 
 import argparse
@@ -51,15 +52,16 @@ NOISY_ITEMS: Final = 10
 NOISY_CONNECTIONS: Final = 16
 LARGE_BYTES: Final = 1 << 20
 LARGE_PER_S: Final = 50.0
-# More than small requests need, and less than a large one has.
+# More bytes than small requests need, and fewer than a large one has.
 NOISY_BYTES_PER_S: Final = 512 << 10
 UNDER_WAY: Final = "under way"
 
-Send = Callable[[], Awaitable[bool]]  # one request; whether it was accepted
+Send = Callable[[], Awaitable[bool]]  # sends a request; returns whether it was accepted
 
 
 class Round(NamedTuple):
-    """What the quiet tenant had: requests a second flat out, seconds of each at its steady pace, and how many were refused."""
+    """The results of the quiet tenant: its highest rate of requests a second, the durations in seconds at its steady rate, and
+    the number of refused requests."""
 
     per_s: float
     taken_s: list[float]
@@ -67,7 +69,8 @@ class Round(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """What the noisy one had, a second, and the part of a core that the server spent on it while nobody else sent."""
+    """The noisy tenant's requests a second, sent and accepted, and the share of a core that the server spent while nobody else
+    sent."""
 
     sent: float
     accepted: float
@@ -79,7 +82,7 @@ class Noise(NamedTuple):
 
 @asynccontextmanager
 async def http_sender(port: int, key: str, body: bytes) -> AsyncIterator[Send]:
-    """A bare socket: a slow client would be measured too."""
+    """Yield a sender over a socket. A slow client would change the results."""
     head = (
         "POST /v1/logs HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-protobuf\r\n"
         f"X-API-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -125,8 +128,9 @@ async def send_all(
     ended: asyncio.Event,
     done: Callable[[bool, float], None],
 ) -> None:
-    """Until `ended`. `per_s`: of all senders together, each in its turn; None: as many as they can. `done` is told of each
-    request whether it was accepted and how long it took, in seconds, from when it was due."""
+    """Send until `ended` is set. `per_s` is the rate of all senders together, which take turns; None sends as many as they can.
+
+    `done` is called for each request with whether it was accepted, and its duration in seconds from its planned time."""
     began = time.perf_counter()
 
     async def run(index: int, sender: AbstractAsyncContextManager[Send]) -> None:
@@ -144,12 +148,12 @@ async def send_all(
     await asyncio.gather(*(run(index, sender) for index, sender in enumerate(senders)))
 
 
-# The noisy tenant, in a process of its own.
+# The noisy tenant, in a separate process.
 
 
 async def make_noise(kind: str, port: int, key: str, per_s: float) -> None:
-    """Until standard input ends. Prints a line when its burst is used up; and at the end what was sent and accepted a second
-    since."""
+    """Send noise until standard input ends. Print a line when the tenant's burst is used up. At the end, print the requests a
+    second that were sent and accepted since then."""
     ended = asyncio.Event()
     reading = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     reading.add_done_callback(lambda _: ended.set())
@@ -176,9 +180,9 @@ async def make_noise(kind: str, port: int, key: str, per_s: float) -> None:
 
 @contextmanager
 def noise(kind: str, program: Program, key: str, per_s: float) -> Iterator[list[Noise]]:
-    """While inside; then in the list is what came of it."""
+    """Run the noisy tenant inside this context. After the context, the yielded list has its results."""
     port = program.grpc_port if kind == "grpc" else program.http_port
-    told: list[Noise] = []
+    results: list[Noise] = []
     command = ["nice", "-n", "19", sys.executable, __file__, "--make-noise", kind, str(port), key, str(per_s)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -188,20 +192,20 @@ def noise(kind: str, program: Program, key: str, per_s: float) -> Iterator[list[
         before, began = cpu_seconds(program.pid()), time.perf_counter()
         time.sleep(1)
         core = (cpu_seconds(program.pid()) - before) / (time.perf_counter() - began)
-        yield told
+        yield results
     finally:
         out, _ = process.communicate(timeout=60)
     sent, accepted = json.loads(out)
-    told.append(Noise(sent, accepted, core))
+    results.append(Noise(sent, accepted, core))
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of user and system, by the kernel's account."""
+    """Return the CPU-seconds of a process, user and system, as /proc reports them."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# The quiet one.
+# The quiet tenant.
 
 
 def measure(port: int, key: str, seconds: float) -> Round:
@@ -229,13 +233,13 @@ def measure(port: int, key: str, seconds: float) -> Round:
 
 
 def settle(program: Program) -> None:
-    """Until everything is stored: that goes on in the same process, after whoever sent it has gone."""
-    time.sleep(3.5)  # the lag is looked at every three seconds
+    """Wait until everything is stored. The server continues to store after the senders have ended."""
+    time.sleep(3.5)  # the lag is polled every three seconds
     until(lambda: metric(program.http, "infrasage_log_lag_messages") == 0, timeout_s=120)
 
 
 def compare(kind: str, alone: list[Round], beside: list[Round], noises: list[Noise]) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
 
     def per_s(rounds: list[Round]) -> float:
         return statistics.median(each.per_s for each in rounds)

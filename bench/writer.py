@@ -1,14 +1,14 @@
-"""Rows per CPU-second of the writer's own process and of ClickHouse's engine: from Kafka through to storage.
+"""Measures rows per CPU-second of the writer's own process and of ClickHouse's engine, from Kafka to the store.
 
     python bench/writer.py [--signal metrics,logs,traces] [--rows 2000000] [--rounds 3] [--keep]
 
-Needs Kafka's jars in $PEERS. The engine is the embedded one (chDB) behind a small HTTP bridge of the tests
-(tests/support/processes/clickhouse_bridge.py), in a process of its own: its CPU time is the engine's and the bridge's, with the
-merges that follow. Inserted parts are synced, as by default.
+Needs Kafka's jars in $PEERS. The engine is the embedded one (chDB), in a separate process behind a small HTTP bridge of the
+tests (tests/support/processes/clickhouse_bridge.py). Its CPU time includes the bridge, and the merges that follow. Inserted
+parts are synced, as by default.
 
-While the writer is stopped (SIGSTOP) the topic is filled, through the gateway, with requests of 1,000 items; then it goes on,
-and both processes' CPU time counts until all is stored: the number of rows is asked for. The writer has a core to itself; the
-engine shares the other with Kafka.
+The topic is filled through the gateway with requests of 1,000 items, while the writer is stopped (SIGSTOP). Then the writer
+continues. The CPU time of both processes counts until the number of rows shows that all are stored. The writer has a separate
+core; the engine shares the other with Kafka.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from support.processes.program import WriterCommand, metric, started
 
 SUITE: Final = "writer"
 ITEMS: Final = 1000
-# As many different ones; then they begin again.
+# The number of different requests. After the last, the first is sent again.
 REQUESTS: Final = 250
 CONNECTIONS: Final = 8
 TIMEOUT_S: Final = 300
@@ -50,14 +50,14 @@ def wait(done: Callable[[], bool], what: str) -> None:
 
 
 def ask(engine: Bridge, sql: str) -> int:
-    """The one number of the answer."""
+    """Return the one number of the answer."""
     headers = {"X-ClickHouse-User": engine.user, "X-ClickHouse-Key": engine.password}
     with urlopen(Request(f"{engine.url}/?database={engine.database}", sql.encode(), headers)) as answer:
         return int(answer.read())
 
 
 class Way:
-    """From the gateway to the engine, all running."""
+    """A running gateway, writer and engine."""
 
     def __init__(self, gateway: measuring.Gateway, writer: WriterCommand, engine: Bridge) -> None:
         self._gateway = gateway
@@ -69,14 +69,15 @@ class Way:
         send_all(http_senders(self._gateway.otlp_port, messages, CONNECTIONS), rows // ITEMS)
 
     def _count(self, signal: str) -> int:
-        """Asked of the engine, for which it is cheap: the writer's own page of metrics would cost it more than its work."""
+        """Return the number of rows by a query to the engine, which is cheap. The writer's page of metrics would cost more than
+        its work."""
         return ask(self._engine, f"SELECT count() FROM {TABLES[signal]}")
 
     def _inserts(self, signal: str) -> float:
         return metric(self._writer.http, "infrasage_writer_insert_duration_seconds_count", f'topic="infrasage.{signal}"')
 
     def measure(self, signal: str, rows: int, rounds: int) -> dict[str, Any]:
-        self.fill(signal, ITEMS)  # what is loaded late is there
+        self.fill(signal, ITEMS)  # modules that are imported late are loaded now
         wait(lambda: self._count(signal) == ITEMS, "stored")
         assert self._engine.process is not None
         pids = {"writer": self._writer.worker(), "engine": self._engine.process.pid}
@@ -111,13 +112,14 @@ class Way:
 
 
 def measure(here: Path, kafka: str, signal: str, rows: int, rounds: int) -> dict[str, Any]:
-    """With a gateway, a writer and an engine of its own, so that their memory is this signal's."""
+    """Return the result of one signal. The gateway, the writer and the engine are new, so that their memory is this
+    signal's."""
     gateway = measuring.Gateway(here, kafka)
     with measuring.server(gateway.command, gateway.otlp_port, gateway.log), bridge(here / "engine") as engine:
         writer = WriterCommand(
             here / "writer",
             kafka__bootstrap=kafka,
-            # Stopped as long as the topic is being filled, it shall not lose its partitions.
+            # The writer must not lose its partitions while it is stopped.
             kafka__session_timeout_s=600,
             kafka__group_id=f"bench-{signal}",
             clickhouse__url=engine.url,
