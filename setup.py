@@ -1,7 +1,8 @@
-"""Packs the collector under one name, and compiles the hot path with mypyc.
+"""Builds the package of the collector under one name, and compiles the hot path with mypyc.
 
-Where there is no C compiler it installs the same modules uncompiled, and says so. The packages of the checkout are put into the
-package `infrasage_collector`, since `adapters` and `collector` are too common for top-level modules: docs/adr/0036.
+Without a C compiler it installs the same modules uncompiled, and prints a warning. The packages of the checkout are put into
+the package `infrasage_collector`, since `adapters` and `collector` are too common as names of top-level packages:
+docs/adr/0036.
 """
 
 import os
@@ -29,7 +30,7 @@ PACKAGE_DATA = {
     "infrasage": ["py.typed", "v1/*.proto", "v1/*.pyi", "prometheus/*/*.proto", "prometheus/*/*.pyi"],
 }
 
-# The hot path: every module of these packages is compiled, but for those of INTERPRETED.
+# The hot path: every module of these packages is compiled, except those in INTERPRETED.
 HOT_PACKAGES = [
     "adapters",
     "collector/broker/kafka/protocol",
@@ -39,7 +40,7 @@ HOT_PACKAGES = [
     "collector/receivers/http",
     "collector/receivers/transport",
 ]
-# Hot modules of packages that are not hot as a whole.
+# Modules of the hot path in other packages.
 HOT_MODULES = [
     "collector/broker/kafka/producer.py",
     "collector/broker/kafka/producer_batches.py",
@@ -63,11 +64,11 @@ HOT_MODULES = [
     "collector/tenancy/access.py",
     "collector/writer/fingerprint_memory.py",
 ]
-# Modules that run once a connection, once a page or once a start, or that only hand bytes to C libraries.
+# Modules that run once for each connection, page or start, or that only pass bytes to C libraries.
 INTERPRETED = {
     "adapters/codec/decompress.py",
     "adapters/codec/growing_bytes.py",
-    # In a thread, whose lock compiled loops would keep.
+    # It runs in a thread, and a compiled loop would not release the interpreter's lock.
     "collector/broker/kafka/protocol/compression.py",
     "collector/broker/kafka/protocol/foreign_records.py",
     "collector/broker/kafka/protocol/offsets.py",
@@ -103,8 +104,8 @@ COMPILED = sorted(
     }
 )
 
-# An isolated build has the compiler, but not the libraries that the program runs with. What comes from them is then untyped:
-# the compiled code treats it as any object. `make check` does the strict check, with all libraries installed.
+# An isolated build has the compiler, but not the libraries with which the program runs. Names from these libraries are then
+# untyped: compiled code treats their values as any object. `make check` does the strict check, with all libraries installed.
 BUILD_OPTIONS = [
     "--ignore-missing-imports",
     "--allow-subclassing-any",
@@ -114,12 +115,14 @@ BUILD_OPTIONS = [
 ]
 
 
-# Commands of a build that compile nothing. Each would else type-check and translate the hot path as the build itself does.
+# Commands of a build that compile nothing. Without this list each would type-check and translate the hot path, as the build
+# does.
 METADATA_COMMANDS = {"egg_info", "dist_info", "sdist"}
 
 
 def missing_to_compile() -> str | None:
-    """Return what a compile needs and is not there. Without this check mypyc works for a minute before that is noticed."""
+    """Return what a compilation needs and the machine lacks; None if nothing is missing. Otherwise mypyc would work for a
+    minute before it fails."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         return f"there is no C compiler ({compiler})"
@@ -139,14 +142,15 @@ def _extensions() -> list[Extension]:
 
     extensions: list[Extension] = mypycify([*BUILD_OPTIONS, *COMPILED], opt_level="3", debug_level="0", group_name="infrasage")
     for extension in extensions:
-        extension.optional = True  # a compiler that fails: a warning now and at start, not a failed installation
-        # Nobody replaces a function of ours by another of its name: so the compiler may inline them, for a fifth of the time.
+        extension.optional = True  # a compiler error is a warning now and at the start, not a failed installation
+        # No other library replaces our functions, so the compiler may inline them, which saves a fifth of the time.
         extension.extra_compile_args = [*extension.extra_compile_args, "-fno-semantic-interposition"]
     return extensions
 
 
 class BuildExactly(build):
-    """Removes what an earlier build from the same folder left: pip would pack modules that are gone, and run them compiled."""
+    """Removes files that an earlier build of the same folder has left. Otherwise pip would pack deleted modules, and the
+    program would run them compiled."""
 
     def run(self) -> None:
         super().run()
@@ -159,14 +163,16 @@ class BuildExactly(build):
 
 
 class BuildInside(build_ext):
-    """Puts compiled modules beside their sources, in HOME. Their names stay: compiled code knows its own module's."""
+    """Puts compiled modules beside their sources, in HOME. Their names do not change, since compiled code contains its module's
+    name."""
 
     def get_ext_fullpath(self, ext_name: str) -> str:
         path = super().get_ext_fullpath(ext_name)
         return path if self.inplace else str(Path(self.build_lib, HOME, Path(path).relative_to(self.build_lib)))
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile. Where the compiler fails, the module of an earlier build must not stay beside its newer source."""
+        """Compile. If the compiler fails, remove the compiled module of an earlier build, so that it is not used beside its
+        newer source."""
         try:
             super().build_extension(ext)
         except BaseException:
@@ -174,12 +180,12 @@ class BuildInside(build_ext):
             raise
 
 
-if __name__ == "__main__":  # others only read from here: deploy/install.py, .ci/checks/compiled_handlers.py
+if __name__ == "__main__":  # deploy/install.py and .ci/checks/compiled_handlers.py only read names of this module
     setup(
         packages=list(PACKAGES),
         package_dir=PACKAGES,
         package_data=PACKAGE_DATA,
-        include_package_data=False,  # PACKAGE_DATA has all; else setuptools warns of each folder of data, for 40 lines
+        include_package_data=False,  # PACKAGE_DATA has all files; without this, setuptools warns of each folder, in 40 lines
         ext_modules=_extensions(),
         cmdclass={"build": BuildExactly, "build_ext": BuildInside},
     )

@@ -1,11 +1,13 @@
-"""Writes what of the documentation is derived from the source, or checks that it is up to date.
+"""Writes the parts of the documentation that are derived from the source, or checks that they are up to date.
 
-`make docs`, or `PYTHONPATH=.:proto python docs/generate.py [--check]`. configuration.md is generated as a whole from
-collector/config/; the tables between markers in api.md (reasons, repairs) and operating.md (metrics) from
-adapters/errors.py, adapters/repairs.py and collector/telemetry/metrics.py; conformance.md from the numbered demands in
-tests/conformance/items.py, and the tests named by them; the tables in performance.md from bench/results. Its chart needs
-matplotlib, so it is only checked:
-bench/report.py draws it.
+Usage: `make docs`, or `PYTHONPATH=.:proto python docs/generate.py [--check]`.
+
+- configuration.md is generated as a whole from collector/config/.
+- The tables between markers in api.md (reasons, repairs) and operating.md (metrics) are made from adapters/errors.py,
+  adapters/repairs.py and collector/telemetry/metrics.py.
+- conformance.md is made from the numbered demands in tests/conformance/items.py, and the tests that their numbers name.
+- The tables in performance.md are made from bench/results. Its chart is only checked: bench/report.py draws it, with
+  matplotlib.
 """
 
 import ast
@@ -63,10 +65,12 @@ the line of the file or the variable to change. `infrasage-collector config chec
 
 
 def row(*cells: str) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def configuration() -> str:
+    """Return the text of configuration.md."""
     flags = ", ".join(f"`{flag}` (`{key}`)" for key, flag in FLAGS.items())
     out = [CONFIGURATION_HEAD.format(flags=flags)]
     for name, section, listed in sections():
@@ -75,7 +79,7 @@ def configuration() -> str:
         out.append(f"\n## {title}\n\n{purpose}\n" if purpose else f"\n## {title}\n")
         out.append("| setting | default | allowed | meaning |\n|---|---|---|---|")
         out += [setting_row(setting) for setting in listed]
-    # A section for each name that one likes.
+    # The section of a plan may have any name.
     out.append(f"\n## `[plans.NAME]`\n\n{PlanLimits.__doc__}\n")
     out.append("| setting | default | allowed | meaning |\n|---|---|---|---|")
     out += [setting_row(Setting(f"plans.NAME.{name}", field)) for name, field in PlanLimits.model_fields.items()]
@@ -83,11 +87,13 @@ def configuration() -> str:
 
 
 def setting_row(setting: Setting) -> str:
+    """Return the row of a setting."""
     name = setting.key.rpartition(".")[2]
     return row(f"`{name}`", f"`{setting.default}`", setting.allowed, setting.field.description or "")
 
 
 def reasons() -> str:
+    """Return the tables of the reasons for which items and requests are refused."""
     items = [reason for reason in REASONS if reason.code < INVALID_JSON]
     requests = [reason for reason in REASONS if reason.code >= INVALID_JSON]
     return "\n".join(
@@ -102,17 +108,20 @@ def reasons() -> str:
 
 
 def repairs() -> str:
+    """Return the table of repairs."""
     rows = [row(f"`{repair.name}`", repair.meaning) for repair in REPAIRS]
     return "\n".join(["| repair | what was wrong, and what was done |\n|---|---|", *rows])
 
 
 def request_row(reason: Reason) -> str:
+    """Return the row of a reason for which a request is refused."""
     codes = codes_of(reason.code)
     again = ", may be sent again" if codes.retryable else ""
     return row(f"`{reason.name}`", f"{codes.http}{again}", f"{codes.grpc}", reason.meaning, reason.remedy)
 
 
 def metrics() -> str:
+    """Return the table of metrics."""
     out = ["| metric | type | labels | meaning |\n|---|---|---|---|"]
     for name, type_, labels, meaning in sorted(Metrics().described):
         out.append(row(f"`{name}`", type_, ", ".join(f"`{label}`" for label in labels), meaning))
@@ -137,7 +146,7 @@ The 145 cases of [h2spec](https://github.com/summerwind/h2spec) run with `make t
 gRPC. It was written for RFC 7540, which RFC 9113 has replaced. These cases fail, and no others may:
 """
 
-# By the decorators of tests/support/conformance.py and the tests' own.
+# By the names of decorators in tests/support/conformance.py and in the tests.
 OVER = {
     "EACH_WAY": "gRPC, HTTP protobuf, HTTP JSON; plain, gzip",
     "EACH_HTTP_WAY": "HTTP protobuf, HTTP JSON; plain, gzip",
@@ -152,7 +161,7 @@ NUMBERED = re.compile(r"test_(?P<group>[a-z_]+?)_(?P<number>\d\d)_(?P<claim>\w+)
 
 
 def conformance() -> str:
-    """Fails where an item has no test, or a test no item."""
+    """Return the text of conformance.md. Exit with a message if an item has no test, or a test has no item."""
     tests: dict[tuple[str, int], list[str]] = {}
     for path in sorted((HERE.parent / "tests/conformance").glob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -180,12 +189,14 @@ def conformance() -> str:
 
 
 def conformance_row(number: int, item: Item, claims: list[str]) -> str:
+    """Return the row of an item, with the claims of its tests."""
     ours = f" *Ours: {item.ours}.*" if item.ours else ""
     return row(f"{number}", item.demand + ours, item.source, "; ".join(claims))
 
 
 def with_table(page: str, name: str, table: str) -> str:
-    """The page with what stands between its markers replaced."""
+    """Return the page with the text between the markers of `name` replaced by the table. Exit with a message if it has no
+    markers."""
     pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(page):
         sys.exit(f"there is no marker for {name}")
@@ -193,6 +204,7 @@ def with_table(page: str, name: str, table: str) -> str:
 
 
 def main() -> int:
+    """Write or check the pages. Return the exit status: 1 if --check finds an outdated page."""
     pages: dict[str, Callable[[str], str]] = {
         "operate/configuration.md": lambda _: configuration(),
         "internals/conformance.md": lambda _: conformance(),

@@ -1,6 +1,6 @@
-"""Check that no interpreted class inherits from a compiled one: mypyc makes such a class raise TypeError when it is used.
+"""Checks that no interpreted class inherits from a compiled one: mypyc makes such a class raise TypeError when it is used.
 
-The uncompiled form does not show it, so tests on the source pass, and the compiled program fails at the first request.
+Uncompiled code does not show the error. So tests of the source pass, and the compiled program fails at the first request.
 
 Usage: `python .ci/checks/compiled_bases.py`, from the project's root. Exit status 1: something was found.
 """
@@ -18,8 +18,7 @@ INTERPRETED_FOLDERS = ("adapters", "collector", "tests", "bench")
 def compiled_classes(compiled: list[str], root: Path = ROOT) -> set[str]:
     """Return the full names of the classes that setup.py compiles, except those that allow interpreted subclasses.
 
-    A Protocol and a NamedTuple are no native classes.
-    """
+    Protocols, NamedTuples and enums are no native classes."""
     names = set()
     for name in compiled:
         module = name.removesuffix(".py").replace("/", ".")
@@ -27,7 +26,7 @@ def compiled_classes(compiled: list[str], root: Path = ROOT) -> set[str]:
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base).split("[")[0] for base in node.bases}
                 open_ = any("allow_interpreted_subclasses" in ast.unparse(each) for each in node.decorator_list)
-                # An exception without methods of its own has none whose compiled form asks for its exact class.
+                # An exception without methods has no compiled method that requires its exact class.
                 is_plain = "Exception" in bases and not any(isinstance(each, ast.FunctionDef) for each in node.body)
                 if not open_ and not is_plain and not bases & {"Protocol", "NamedTuple", "Enum", "IntEnum"}:
                     names.add(f"{module}.{node.name}")
@@ -35,7 +34,7 @@ def compiled_classes(compiled: list[str], root: Path = ROOT) -> set[str]:
 
 
 def subclasses(source: str, native: set[str]) -> Iterator[tuple[int, str]]:
-    """Yield the line of each class of a module that inherits from one of `native`, and that one's full name."""
+    """Yield the line of each class of a module that inherits from a class in `native`, and the full name of that class."""
     tree = ast.parse(source)
     imported: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -53,7 +52,7 @@ def subclasses(source: str, native: set[str]) -> Iterator[tuple[int, str]]:
 
 
 def main() -> int:
-    """Print what was found, one a line; return the exit status."""
+    """Print what was found, one finding a line. Return the exit status."""
     compiled: list[str] = runpy.run_path(str(ROOT / "setup.py"))["COMPILED"]
     native = compiled_classes(compiled)
     found = 0

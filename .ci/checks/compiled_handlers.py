@@ -1,9 +1,11 @@
-"""Check the handlers of exceptions in compiled modules. ADR 0021 has the reasons and the minimal example.
+"""Checks the handlers of exceptions in compiled modules. ADR 0021 has the reasons and the minimal example.
 
-A coroutine or generator that mypyc compiles keeps the exception that it handles in the thread's state, not in a state of its
-own. When it suspends there, other tasks see that exception and replace it: a later `raise` raises another task's exception or
-`None`, which corrupts memory. And a name that handlers of one function share has the type of the first: binding an exception of
-another type raises TypeError in its place.
+A coroutine or generator that mypyc compiles keeps the exception that it handles in the state of the thread, not in its own.
+When it suspends there, other tasks see that exception and replace it. A later `raise` then raises another task's exception or
+`None`, which corrupts memory.
+
+A name that handlers of one function share has the type of the first. If a handler binds an exception of another type to it,
+TypeError is raised instead.
 
 Usage: `python .ci/checks/compiled_handlers.py`, from the project's root. Exit status 1: something was found.
 
@@ -34,14 +36,14 @@ _OTHER_FRAMES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef
 
 
 class Finding(NamedTuple):
-    """One place that has to change."""
+    """A place in the code that has to change."""
 
     line: int
     reason: str
 
 
 def findings(source: str) -> list[Finding]:
-    """Return what is wrong in one module, by line."""
+    """Return the findings in the source of one module, by line."""
     found: set[Finding] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Try | ast.TryStar):
@@ -65,7 +67,7 @@ def compiled_modules() -> list[Path]:
 
 
 def _shared_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
-    """Yield the handlers that bind another type than an earlier one of their name."""
+    """Yield the handlers that bind an exception to a name that an earlier handler binds to another type."""
     types: dict[str, str] = {}
     handlers = [node for node in ast.walk(function) if isinstance(node, ast.ExceptHandler) and node.name and node.type]
     for handler in sorted(handlers, key=lambda each: each.lineno):
@@ -77,7 +79,7 @@ def _shared_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[
 
 
 def _suspensions(statements: Iterable[ast.stmt]) -> Iterator[int]:
-    """Yield the lines that suspend this frame; a function that is only defined here has a frame of its own."""
+    """Yield the lines that suspend this frame. A function that is defined here has its own frame, and is left out."""
     pending: list[ast.AST] = list(statements)
     while pending:
         node = pending.pop()
@@ -91,7 +93,7 @@ def _suspensions(statements: Iterable[ast.stmt]) -> Iterator[int]:
 
 
 def main() -> int:
-    """Print what was found, one a line; return the exit status."""
+    """Print what was found, one finding a line. Return the exit status."""
     found = 0
     for path in compiled_modules():
         for finding in findings(path.read_text()):

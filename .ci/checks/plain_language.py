@@ -1,16 +1,16 @@
-"""Check docstrings, comments and pages for words that readers have stumbled over.
+"""Checks docstrings, comments and pages for words that readers did not understand at first reading.
 
-The texts are meant to be understood at first reading, also by people whose first language is not English. So each of `WORDS`
-has a plain alternative, which the finding names.
+The texts have to be understood at first reading, also by people whose first language is not English. So each of `WORDS` has a
+plain alternative, which the finding names.
 
 Usage: `python .ci/checks/plain_language.py`, from the project's root. Exit status 1: something was found.
 
-Generated text is not checked, since it is made of strings in the code; neither is code in a page or a docstring.
+Generated text is not checked, since it consists of strings in the code. Code in a page or a docstring is not checked either.
 
 Invariants, each held by tests/packaging/test_plain_language.py:
 1. Each word is found, in a docstring, in a comment and in a page. test_each_word_is_found_wherever_it_is
 2. Code is not text: identifiers, string literals and text in backticks pass. test_code_is_not_text
-3. What docs/generate.py writes is left out. test_generated_text_is_left_out
+3. The text that docs/generate.py writes is left out. test_generated_text_is_left_out
 4. The project's own texts have none of the words. test_the_project_has_none_of_them
 """
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES: Final = ("adapters", "collector", ".ci/checks")
 PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs")
 
-# What must not occur, whatever its case, and what to write. "stand-in" and "standing" are other words, and pass.
+# Patterns that must not occur, in upper or lower case, and what to write. "stand-in" and "standing" are other words, and pass.
 WORDS: Final = {
     r"\bthe law\b": "number it under `Invariants:`, with its test",
     r"\bwhoever\b": "name who it is: a client, a reader, a process",
@@ -49,7 +49,7 @@ _HOLDERS: Final = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 
 
 class Finding(NamedTuple):
-    """One word to replace."""
+    """A word that has to be replaced."""
 
     line: int
     word: str
@@ -57,19 +57,19 @@ class Finding(NamedTuple):
 
 
 def in_module(source: str) -> list[Finding]:
-    """Return what is found in the docstrings and comments of a module, by line."""
+    """Return the findings in the docstrings and comments of a module, by line."""
     return sorted([*_in_docstrings(ast.parse(source)), *_in_comments(source)])
 
 
 def in_page(text: str) -> list[Finding]:
-    """Return what is found in a page, by line; nothing in text that docs/generate.py writes."""
+    """Return the findings in a page, by line; none in text that docs/generate.py writes."""
     if _GENERATED_PAGE in text:
         return []
     return sorted(_findings(_BLOCK.sub(_blank, _GENERATED.sub(_blank, text)), 1))
 
 
 def files() -> Iterator[Path]:
-    """Yield everything that is checked; not what protoc generates."""
+    """Yield every file that is checked. Modules that protoc generates are left out."""
     for folder in MODULES:
         yield from sorted(path for path in (ROOT / folder).rglob("*.py") if "_pb2" not in path.name)
     for name in PAGES:
@@ -108,7 +108,7 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def main() -> int:
-    """Print what was found, one a line; return the exit status."""
+    """Print what was found, one finding a line. Return the exit status."""
     found = 0
     for path in files():
         text = path.read_text("utf-8")

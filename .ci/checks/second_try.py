@@ -1,8 +1,8 @@
-"""After a failed run of all tests: run the few that failed once more, alone, if the machine may be why (ADR 45).
+"""Runs the few tests that failed in a run of all tests once more, without other tests, if the machine may be the cause (ADR
+45).
 
-Exit status 0: each of them passed. Everything else fails: more than `FAILED_MAX` tests failed, or one of them neither drives
-another process nor measures, or the run did not come to its end, or one fails again. The run must have begun without
-`.pytest_cache`.
+Exit status 0: each of them passed. Every other case fails: more than `FAILED_MAX` tests failed, one of them neither drives
+another process nor measures, the run did not finish, or a test fails again. The run must have begun without `.pytest_cache`.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 FAILED_MAX = 3
 # Tests that wait for brokers, engines, browsers and sockets, which a busy machine may hold up.
 FOLDERS = ("tests/system/", "tests/integration/")
-# Tests with limits of CPU seconds, which other processes on the same cores make larger. Nothing else gets a second try.
+# Tests that limit CPU seconds, which other processes on the same cores increase. No other tests get a second try.
 MEASURING = (
     "tests/unit/adapters/codec/test_decompress.py",
     "tests/unit/adapters/native/test_request.py",
@@ -27,11 +27,12 @@ MEASURING = (
     "tests/unit/collector/receivers/test_decompress.py",
 )
 _CACHE = Path(".pytest_cache/v")
-_TESTS_FAILED = 1  # pytest's exit status where the run came to its end
+_TESTS_FAILED = 1  # pytest's exit status if the run finished and tests failed
 
 
 def refusal(exit_status: int | None, failed: Collection[str]) -> str:
-    """Return why these tests get no second try; empty: they do. `exit_status`: pytest's, None if it wrote none."""
+    """Return why these tests get no second try; "" if they get one. `exit_status` is that of pytest, or None if it wrote
+    none."""
     if exit_status != _TESTS_FAILED or not failed:
         return f"the run did not come to its end with failed tests: pytest's exit status is {exit_status}"
     if len(failed) > FAILED_MAX:
@@ -50,6 +51,7 @@ def _read(name: str) -> object:
 
 
 def main() -> int:
+    """Run the failed tests again if they get a second try. Return the exit status."""
     exit_status, failed = _read("infrasage/exit_status"), _read("cache/lastfailed")
     tests = sorted(failed) if isinstance(failed, dict) else []
     reason = refusal(exit_status if isinstance(exit_status, int) else None, tests)

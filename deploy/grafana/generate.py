@@ -1,6 +1,6 @@
-"""Makes the dashboards, deploy/grafana/dashboards/*.json. `--check`: fail where one is not what this makes.
+"""Makes the dashboards, deploy/grafana/dashboards/*.json. With --check, fails if a file differs from the generated text.
 
-Import them into any Grafana, or have docker-compose.yaml provision them. Each asks for its data sources: a Prometheus that
+Import the dashboards into any Grafana, or let docker-compose.yaml provision them. Each needs a data source: a Prometheus that
 scrapes the collector (Flow, Delivery, Tenants), or ClickHouse by its plugin (Store).
 """
 
@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefre
 OUT: Final = Path(__file__).parent / "dashboards"
 CLICKHOUSE_PLUGIN: Final = "grafana-clickhouse-datasource"
 
-# Grafana's widths and heights: 24 columns.
+# Widths and heights in Grafana's units. A dashboard is 24 units wide.
 _HALF: Final = 12
 _QUARTER: Final = 6
 _TALL: Final = 8
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Sql(builder.Builder[variants.Dataquery], variants.Dataquery):
-    """A query of the ClickHouse plugin, which the SDK has no class for. `kind`: timeseries or table."""
+    """A query of the ClickHouse plugin, for which the SDK has no class. `kind` is timeseries or table."""
 
     def __init__(self, sql: str, kind: str) -> None:
         self._sql: Final = sql
@@ -54,6 +54,7 @@ class Sql(builder.Builder[variants.Dataquery], variants.Dataquery):
 
 
 def _graph(title: str, description: str, unit: str, *lines: Line, width: int = _HALF, stacked: bool = False) -> Any:
+    """Return a panel of time series."""
     panel = timeseries.Panel().title(title).description(description).unit(unit).min(0).span(width).height(_TALL)
     panel.fill_opacity(20 if stacked else 0)
     panel.legend(_legend())
@@ -63,7 +64,7 @@ def _graph(title: str, description: str, unit: str, *lines: Line, width: int = _
 
 
 def _by_reason(title: str, description: str, counter: str) -> Any:
-    """How fast a counter with the label `reason` grows, by reason."""
+    """Return a panel with the growth of a counter a second, by its label `reason`."""
     return _graph(title, description, "short", Line(f"{_rate(counter, 'reason')} > 0", "{{reason}}"), stacked=True)
 
 
@@ -77,6 +78,7 @@ def _legend() -> Any:
 
 
 def _number(title: str, description: str, unit: str, *lines: Line) -> Any:
+    """Return a panel that shows one number for each query."""
     panel = stat.Panel().title(title).description(description).unit(unit).span(_QUARTER).height(_LOW)
     return _with(panel.graph_mode(common.BigValueGraphMode.AREA), lines)
 
@@ -90,11 +92,13 @@ def _with(panel: Any, lines: tuple[Line, ...]) -> Any:
 
 
 def _sql_graph(title: str, description: str, unit: str, sql: str) -> Any:
+    """Return a panel of time series, by SQL."""
     panel = timeseries.Panel().title(title).description(description).unit(unit).span(_HALF).height(_TALL).legend(_legend())
     return panel.datasource(DataSourceRef(CLICKHOUSE_PLUGIN, "${clickhouse}")).with_target(Sql(sql, "timeseries"))
 
 
 def _sql_table(title: str, description: str, sql: str, width: int = 2 * _HALF) -> Any:
+    """Return a panel with a table, by SQL."""
     panel = table.Panel().title(title).description(description).span(width).height(_TALL).show_header(True)
     return panel.datasource(DataSourceRef(CLICKHOUSE_PLUGIN, "${clickhouse}")).with_target(Sql(sql, "table"))
 
@@ -135,17 +139,19 @@ _UNKEPT: Final = 'status=~"refused|failed"'
 
 
 def _rate(metric: str, by: str = "", where: str = "") -> str:
+    """Return the PromQL expression for the growth of a metric a second."""
     matchers = ", ".join(part for part in (_JOB, where) if part)
     grouped = f" by ({by})" if by else ""
     return f"sum{grouped} (rate({metric}{{{matchers}}}[$__rate_interval]))"
 
 
 def _quantile(metric: str, quantile: float, by: str) -> str:
+    """Return the PromQL expression for a quantile of a histogram."""
     return f"histogram_quantile({quantile}, {_rate(f'{metric}_bucket', f'{by}, le' if by else 'le')})"
 
 
 def flow() -> Any:
-    """What comes in, what becomes of it, and how near the limits are."""
+    """Return the dashboard of received requests and items, their outcomes, and the distance to the limits."""
     made = _of_prometheus("Flow", "What comes in, what becomes of it, how fast it is answered, and how near the limits are.")
     events = "infrasage_ingestion_events_total"
     made.with_panel(_number("Items a second", "Accepted.", "short", Line(_rate(events, "", _ACCEPTED))))
@@ -240,7 +246,7 @@ def flow() -> Any:
 
 
 def delivery() -> Any:
-    """From the broker into the store."""
+    """Return the dashboard of the path from the broker into the store."""
     made = _of_prometheus(
         "Delivery", "From the broker into the store: what waits, how fast it is written, and whether it adds up."
     )
@@ -345,7 +351,7 @@ def delivery() -> Any:
 
 
 def tenants() -> Any:
-    """Who sends what, and who is over the plan."""
+    """Return the dashboard of tenants: who sends which data, and who exceeds a plan."""
     made = _of_prometheus(
         "Tenants",
         "Who sends what, and who is over the plan. Names need a key of scope admin for the scrape, or tenants.metrics_names.",
@@ -394,7 +400,7 @@ def tenants() -> Any:
 
 
 def store() -> Any:
-    """The data themselves, by SQL."""
+    """Return the dashboard of the stored data, by SQL."""
     made = _dashboard("Store", "The telemetry itself, by SQL: receipts, logs, traces, metrics, dead letters.")
     made.with_variable(dashboard.DatasourceVariable("clickhouse").label("ClickHouse").type(CLICKHOUSE_PLUGIN))
     made.with_variable(
@@ -409,7 +415,7 @@ def store() -> Any:
         .multi(True)
     )
     made.with_variable(dashboard.TextBoxVariable("text").label("Log text").default_value(""))
-    # Without a value of its own, "All" would be the tenants that the list has. The second part is a constant: it costs nothing.
+    # Without its own value, "All" would be the tenants of the list. The second part is a constant, so it costs nothing.
     tenant = f"(TenantId IN (${{tenant:singlequote}}) OR {ALL_TENANTS} IN (${{tenant:singlequote}}))"
     receipts = f"FROM telemetry_batches WHERE $__timeFilter(ReceivedAt) AND {tenant}"
     logs = f"FROM otel_logs WHERE $__timeFilter(Timestamp) AND {tenant}"
@@ -501,13 +507,13 @@ def store() -> Any:
 
 
 TENANTS: Final = "SELECT DISTINCT TenantId FROM telemetry_batches ORDER BY TenantId LIMIT 10000"
-# What "All" is in a query, as it is: Grafana quotes no value that a dashboard gives to it. No tenant has this name.
+# The value of "All" in a query. Grafana does not quote a value that a dashboard sets for it. No tenant has this name.
 ALL_TENANTS: Final = "''"
 DASHBOARDS: Final = {"flow": flow, "delivery": delivery, "tenants": tenants, "store": store}
 
 
 def made() -> dict[Path, str]:
-    """Return each file's text."""
+    """Return the text of each file."""
     texts = {}
     for name, make in DASHBOARDS.items():
         texts[OUT / f"{name}.json"] = JSONEncoder(sort_keys=True, indent=2).encode(make().build()) + "\n"
@@ -515,6 +521,7 @@ def made() -> dict[Path, str]:
 
 
 def main() -> int:
+    """Write or check the files. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a file would change")
     check = parser.parse_args().check
