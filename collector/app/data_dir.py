@@ -1,4 +1,4 @@
-"""The data directory: whether one is needed, and which process has it."""
+"""The data directory: whether the settings need one, and which process has locked it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -38,15 +38,18 @@ def store_dir(data_dir: Path) -> Path:
 
 
 def check_there(directory: Path, what: str) -> None:
-    """Check that a directory exists which a command is about to read. Raises CannotRun if not."""
+    """Check that a directory exists that a command is about to read. `what` names it in the error. Raises CannotRun if it does
+    not."""
     if not directory.is_dir():
         raise CannotRun(f"there is no {what}: no collector has ever run there; --data-dir names another directory")
 
 
 @contextmanager
 def locked_data_dir(settings: Settings, *, is_needed: bool, command: str, restoring: bool = False) -> Iterator[None]:
-    """Make the data directory, lock it, and close it to other users. `command` is as in Locked. Raises CannotRun, Locked.
-    Unless `restoring`, raises CannotRun also if a restore was broken off."""
+    """Make the data directory, lock it, and remove the rights of other users. Do nothing unless `is_needed`. `command` is as in
+    Locked.
+
+    Raises CannotRun, Locked. Unless `restoring`, also raises CannotRun if a restore was interrupted."""
     if not is_needed:
         yield
         return
@@ -70,8 +73,10 @@ def locked_data_dir(settings: Settings, *, is_needed: bool, command: str, restor
 
 
 class DataDirWait:
-    """The one rule about a data directory that is in use: a command, and a collector that does not listen at its query socket,
-    because it is starting or ending, are waited for, up to data_dir_wait_s. A collector that listens is not."""
+    """Decides how long to wait for a data directory that another process has locked.
+
+    It waits up to data_dir_wait_s for a command, and for a collector that does not listen on its query socket because it is
+    starting or stopping. It does not wait for a collector that listens."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings

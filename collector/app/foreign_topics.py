@@ -1,4 +1,4 @@
-"""Compose the reading of topics that others write, by the settings."""
+"""Composes the reader of topics that other programs write, by the settings."""
 
 import time
 from typing import TYPE_CHECKING
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def foreign_names(settings: Settings) -> list[str]:
-    """Return the names of the topics that others write and writers store."""
+    """Return the names of the topics that other programs write and that writers store."""
     return [topic.name for topic in topics_of_others(settings.kafka.topics)]
 
 
 def stored_topics(settings: Settings) -> list[str]:
-    """Return every topic that writers store."""
+    """Return the names of all topics that writers store."""
     return [*TOPICS, *foreign_names(settings)]
 
 
 def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) -> "ForeignTopics | None":
-    """Return the reader of these topics; None if there are none. It appends dead letters by `producer`."""
+    """Return the reader of the topics of other programs; None if there are none. It appends dead letters by `producer`."""
     named = topics_of_others(settings.kafka.topics)
     if not named:
         return None

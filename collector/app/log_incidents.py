@@ -1,4 +1,4 @@
-"""The commands `log`: incidents of the local log, and an operator's confirmation, whether a collector runs or not."""
+"""The commands `log`: show the incidents of the local log, and confirm them. Both work with and without a running collector."""
 
 from collections.abc import Sequence
 

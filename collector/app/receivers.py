@@ -1,4 +1,4 @@
-"""The receivers, over HTTP and gRPC, and the pipeline behind them."""
+"""Composes the receivers, over HTTP and gRPC, and the pipeline behind them."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ from collector.tenancy.access import Access
 
 
 class Listening(NamedTuple):
-    """The ports that are listened on."""
+    """The ports on which the receivers listen."""
 
     http_port: int
     otlp_port: int
@@ -238,8 +238,8 @@ def _tcp(places: tuple[Place, ...]) -> list[tuple[str, int]]:
 
 
 async def lame_duck(stopping: GracefulShutdown, health_monitor: HealthMonitor, *servers: HttpServer | GrpcServer) -> None:
-    """Announce the end to balancers and clients, and give clients the time to go elsewhere. Requests are answered
-    meanwhile."""
+    """Report to balancers and clients that the process stops, and wait until clients use other processes. Requests are still
+    answered."""
     health_monitor.stopping()
     for server in servers:
         server.leave()

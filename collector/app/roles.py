@@ -1,11 +1,11 @@
-"""The commands that run until they are stopped. Each is composed of parts, which start in order and stop in reverse.
+"""The commands that run until they are stopped. Each consists of parts, which start in order and stop in reverse order.
 
-`serve` is composed of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store. All
-acknowledged records are in the broker: whatever happens to the process, the next start continues from there.
+`serve` consists of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store. All acknowledged
+records are in the broker. If a process ends in any way, the next start continues from there.
 
 Invariants:
 1. Receivers start last and stop first, so that no record is accepted that could not be kept.
-2. If a part ends that should not, the process ends with an error and does not continue without it (test_it_does_not_limp).
+2. If a part ends by itself, the process ends with an error and does not continue without it (test_it_does_not_limp).
 """
 
 import asyncio
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from collector.store.clickhouse import ClickHouseStore
 
 Say = Callable[[str], None]
-# The time between two looks at a broker that is away.
+# The time between two checks of a broker that is not reached.
 _LOOK_S: Final = 0.2
 log = structlog.get_logger(__name__)
 
@@ -262,8 +262,8 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
 
 
 async def _until_the_end(stopping: GracefulShutdown, *parts: asyncio.Task[None]) -> int:
-    """Wait for the end. Return the exit status: 0 when asked to stop, 1 when a part has ended by itself. Raises CannotRun if
-    the part ended with it."""
+    """Wait until the process is asked to stop, or a part ends by itself. Return the exit status: 0 or 1. Raises CannotRun if a
+    part ended with it."""
     ended = await stopping.wait_or_end(*parts)
     if ended is None:
         return 0
@@ -279,7 +279,8 @@ async def _until_the_end(stopping: GracefulShutdown, *parts: asyncio.Task[None])
 
 @asynccontextmanager
 async def _announced(broker: Broker, started: Callable[[str | None], None], reached: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `started` with why the broker can't be used, or None. If it can't be used, call `reached` as soon as it can."""
+    """Call `started` with the reason why the broker cannot be used, or None. If there is a reason, call `reached` as soon as
+    the broker can be used."""
     failure = broker.failure
     started(failure)
     if failure is None:
@@ -310,6 +311,7 @@ def _health_monitor(
     writer: Writer | None = None,
     tenancy: Tenancy | None = None,
 ) -> HealthMonitor:
+    """Return the monitor of the broker, and of the store if this process writes to one."""
     local = broker if isinstance(broker, LocalLog) else None
     return HealthMonitor(
         metrics,
@@ -318,7 +320,7 @@ def _health_monitor(
         disk=local.disk if local is not None else _disk(settings, store),
         dead_letters=store.open_dead_letters if store is not None else None,
         owns=writer.owns if writer is not None else None,
-        # The engine in this process is there as long as the process is.
+        # An engine in this process needs no ping.
         ping_store=store.ping if store is not None and not is_embedded(settings) else None,
         writer_state=(lambda: writer.state) if writer is not None else None,
         failures=tenancy.failures if tenancy is not None else None,

@@ -1,17 +1,18 @@
-"""The supervisor: the process above a gateway's workers, or a writer, which starts, watches and ends them.
+"""The supervisor: the parent process of a gateway's workers, or of a writer, which starts, watches and ends them.
 
 Invariants (tests in tests/system/test_gateway_processes.py and tests/system/test_supervised_writer.py):
-1. A worker that ends unasked is logged and replaced, after a delay that doubles. test_a_writer_that_dies_is_replaced
+1. A worker that ends by itself is logged and replaced, after a delay that doubles. test_a_writer_that_dies_is_replaced
 2. If a first worker cannot run (CannotRun, or an end before it is ready), the command ends with that error.
    test_a_writer_that_cannot_run_ends_the_command
 3. Signals are passed on. test_a_signal_under_load_is_passed_on, test_a_writer_stops_with_status_0
-4. Workers do not outlive the process above. test_workers_do_not_outlive_the_process_above,
+4. Workers end when the supervisor ends. test_workers_do_not_outlive_the_process_above,
    test_a_writer_does_not_outlive_the_process_above
 
-The supervisor handles no telemetry. Each worker has a socket to it. There it reports that it has started, or why it cannot run,
-and asks for the metrics of all workers, which the supervisor gathers (collector/telemetry/aggregate.py). A worker is
-`python -m collector.app.worker FD`. Its job (its settings, secrets included) comes over the socket, so neither arguments nor
-environment contain it.
+The supervisor handles no telemetry. Each worker has a socket to it. Over this socket the worker reports that it has started, or
+why it cannot run. It also asks for the metrics of all workers, which the supervisor gathers (collector/telemetry/aggregate.py).
+
+A worker is `python -m collector.app.worker FD`. Its job (its settings, secrets included) is sent over the socket, so neither
+arguments nor environment contain it.
 """
 
 import asyncio
@@ -48,15 +49,15 @@ from collector.telemetry.tenant_ranking import Ranking
 
 # If a worker does not report its metrics in time, its last ones are shown.
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
-# If a worker dies, its counts since it was last asked are lost. So it is asked even if nobody scrapes.
+# If a worker dies, its counts since its last answer are lost. So its metrics are requested even without scrapes.
 _SNAPSHOT_INTERVAL_S: Final = 1.0
 _RESTART_MIN_S: Final = 0.1
 _RESTART_MAX_S: Final = 30.0
-# A worker that ran for this time had started well, so its end has a new cause, and the delay begins again.
+# If a worker ran for this time, its start was successful. So its end has a new cause, and the delay begins again.
 _STABLE_S: Final = 60.0
-# Workers keep the time to stop by themselves. A worker that does not is killed so much later.
+# Workers observe the time limit of a stop by themselves. A worker that does not is killed so many seconds after the limit.
 _KILL_AFTER_S: Final = 2.0
-# The time between two looks whether workers still wait for something.
+# The time between two checks of whether workers still wait for something.
 _LOOK_S: Final = 0.2
 _WHO: Final = {"gateway": "a worker", "writer": "the writer"}
 
@@ -131,7 +132,7 @@ class Supervisor:
         self._gathering: Final = asyncio.Lock()
         self._gathered: Snapshot = []
         self._gathered_s = -math.inf  # when they were gathered, by the machine's monotonic clock
-        # The ranking is here, since another worker may answer each scrape, and would choose other tenants to show.
+        # The ranking is in the supervisor, since different workers answer scrapes, and each would choose other tenants to show.
         self._ranking: Final = Ranking(settings.tenants.shown_max)
         self._failed: int | None = None
         self._cannot_run: str | None = None
@@ -143,7 +144,7 @@ class Supervisor:
         with the reason why one of them waits, if any; `reached` is called when none waits any more. Raises CannotRun."""
         count = self._count
         watching: list[asyncio.Task[None]] = []
-        # Only the first worker is started at once: a cause that keeps it from starting holds for all, and is reported once.
+        # The others start after the first one: a cause that prevents its start applies to all, and is reported once.
         keeping = [asyncio.create_task(self._keep(0))]
         if await self._started(keeping, 0):
             keeping += [asyncio.create_task(self._keep(index)) for index in range(1, count)]
@@ -176,6 +177,7 @@ class Supervisor:
         return _WHO[self._command]
 
     def _signalled(self, number: signal.Signals) -> None:
+        """Stop all workers; kill them at a second signal."""
         if self._stopping.is_set():
             log.warning("ended by a second signal", signal=number.name)
             for worker in self._workers.values():
@@ -191,12 +193,13 @@ class Supervisor:
         return next((worker.waits_for for worker in self._workers.values() if worker.waits_for is not None), None)
 
     async def _report_reached(self, reached: Callable[[], None]) -> None:
+        """Call `reached` once all workers are running and none waits."""
         while self._waits_for() is not None or len(self._workers) < self._count:  # noqa: ASYNC110  # workers come and go
             await asyncio.sleep(_LOOK_S)
         reached()
 
     async def _started(self, keeping: list[asyncio.Task[int]], index: int) -> bool:
-        """Return whether that worker has started; if it could not, all stop."""
+        """Wait until the worker has started, and return whether it has. If it cannot start, stop all workers."""
         while not self._stopping.is_set():
             worker = self._workers.get(index)
             if worker is not None and worker.started.is_set():
@@ -222,15 +225,16 @@ class Supervisor:
             if self._stopping.is_set():  # while it was being started
                 worker.signal(self._passed_on)
             status = await worker.ended()
-            # In one step, or a scrape in between would miss its counts, or count them twice.
+            # These two lines are one step without an await. Otherwise a scrape could miss its counts, or count them twice.
             del self._workers[index]
             self._counted_by_the_dead = combine([self._counted_by_the_dead, counted(worker.snapshot)])
             if worker.cannot_run is not None and not restarted:
-                # No worker has run in this place yet, and waiting changes nothing: the command reports the reason to its user.
+                # No worker with this index has run yet, and waiting changes nothing. So the command reports the reason and
+                # ends.
                 self._cannot_run = worker.cannot_run
                 self._stopping.set()
             if self._stopping.is_set():
-                # Our signal ends a worker that is too young to handle it: it has nothing to finish.
+                # The signal has ended a worker that does not handle signals yet. It has no work to finish.
                 is_young = not worker.started.is_set() and status == -self._passed_on
                 return 0 if is_young else _exit_status(status)
             if not (worker.started.is_set() or restarted):
@@ -289,6 +293,7 @@ class Supervisor:
         return combined([question.result() for question in done])
 
     async def _ask_now_and_then(self) -> None:
+        """Gather the metrics every _SNAPSHOT_INTERVAL_S."""
         while True:
             await asyncio.sleep(_SNAPSHOT_INTERVAL_S)
             await self._gather()

@@ -1,4 +1,4 @@
-"""Open the parts that know the senders and limit them."""
+"""Opens the parts that identify senders and limit them."""
 
 import asyncio
 import time
@@ -30,8 +30,11 @@ log = structlog.get_logger(__name__)
 
 
 class Tenancy(NamedTuple):
-    """The parts that know the senders. `failures` has, by the names in metrics, functions that return why a part fails. `plans`
-    returns the names of each tenant's plans. `kept_days` returns the retention of a tenant's plans; None: no plan has any."""
+    """The parts that identify senders and limit them. `failures` has, by the names in metrics, functions that return why a part
+    fails, or None.
+
+    `plans` returns the names of each tenant's plans. `kept_days` returns the retention of a tenant's plans, in days; it is None
+    if no plan has a retention. `task` reads the keys file again when it changes."""
 
     access: Access
     limiter: Limiter
@@ -42,7 +45,8 @@ class Tenancy(NamedTuple):
 
 
 def first_key(settings: Settings) -> str | None:
-    """Make a key if there are none yet, and return it, to be shown once. Raises CannotRun."""
+    """Make the keys file with an administrator's key if there is no keys file. Return the key, to be shown once, or None.
+    Raises CannotRun."""
     return keys.ensure_admin_key(keys.path_of(settings.data_dir, settings.tenants.keys_file), now=datetime.now(UTC))
 
 

@@ -1,4 +1,5 @@
-"""A process of the gateway, or the writer's: `python -m collector.app.worker FD`, started by collector/app/supervisor.py."""
+"""A worker process of the gateway or of the writer: `python -m collector.app.worker FD`, started by
+collector/app/supervisor.py."""
 
 import signal
 import socket
@@ -18,7 +19,7 @@ def main() -> int:
         job = receive_job(connection)
     except EOFError:
         return 1
-    from collector.app import roles  # noqa: PLC0415  # a second to load: not before there is something to do
+    from collector.app import roles  # noqa: PLC0415  # loading takes a second, so it waits for a job
 
     return roles.work(job, connection)
 

@@ -1,4 +1,4 @@
-"""A worker's connection to its supervisor."""
+"""The worker's side of its connection to the supervisor."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ class Link:
     """A worker's connection to its supervisor. Run `run` in a task, then call `started`, `gather` and the others."""
 
     def __init__(self, frames: "WorkerFrames", snapshot: Callable[[], Snapshot], live_records: Answering) -> None:
-        """Use `open`."""
+        """Use `open` to create a connection."""
         self._frames: Final = frames
         self._snapshot: Final = snapshot
         self._own_live_records: Final = live_records
@@ -43,7 +43,7 @@ class Link:
         return cls(WorkerFrames(*await asyncio.open_unix_connection(sock=connection)), snapshot, live_records)
 
     async def run(self) -> None:
-        """Run until the supervisor is gone."""
+        """Answer the supervisor's questions until its end of the connection is closed."""
         async for message in self._frames:
             if isinstance(message, LiveReply):
                 self._live_answers.take(message.number, message.answer)
@@ -57,7 +57,8 @@ class Link:
                 self._answers.take(message.number, message.snapshot)
 
     def started(self, waits_for: str | None = None) -> None:
-        """Report that this worker listens. `waits_for` is why it can't do its work yet; call again without it when it can."""
+        """Report that this worker listens. `waits_for` is why it cannot do its work yet. Once it can, call this again without a
+        reason."""
         self._frames.send(WorkerStarted(waits_for))
 
     async def cannot_run(self, reason: str) -> None:
@@ -66,11 +67,13 @@ class Link:
         await self._frames.close_sent()
 
     async def gather(self) -> Snapshot:
-        """Return the metrics of all workers, with those of every tenant. Raises RequestRefused."""
+        """Return the metrics of all workers, with those of every tenant. Raises RequestRefused if the supervisor does not
+        answer."""
         return await self._ask(COMBINED)
 
     async def gather_shown(self) -> Snapshot:
-        """Return the metrics of all workers in the form that everyone may see. Raises RequestRefused."""
+        """Return the metrics of all workers in the form that everyone may see. Raises RequestRefused if the supervisor does not
+        answer."""
         return await self._ask(SHOWN)
 
     async def live_records(self, watching: Watching) -> LiveAnswer:

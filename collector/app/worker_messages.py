@@ -1,6 +1,6 @@
-"""The messages between a worker and its supervisor: objects of ours, each pickled, after its length, over a socket.
+"""The messages between a worker and its supervisor. Each is a pickled object, sent over a socket after its length.
 
-Both are processes of one command, so neither reads what others have written.
+Both are processes of one command, so neither unpickles data of other programs.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Command = Literal["gateway", "writer"]
 # Asks a worker to stop without a lame duck. Ctrl-C itself goes to every process of the terminal, so workers ignore SIGINT.
 AT_ONCE: Final = signal.SIGUSR1
 
-# Kinds of MetricsMessage: metrics of the worker that is asked; of all; of all, in the form that everyone may see.
+# Kinds of MetricsMessage: metrics of one worker; of all workers; of all workers, in the form that everyone may see.
 SNAPSHOT: Final = "snapshot"
 COMBINED: Final = "combined"
 SHOWN: Final = "shown"
@@ -79,7 +79,7 @@ class WorkerCannotRun(NamedTuple):
 
 
 def no_answer(what: str) -> RequestRefused:
-    """Return the error for a supervisor that does not answer. A client may ask for the page again."""
+    """Return the error for a supervisor that does not answer. Its status allows the client to ask for the page again."""
     return RequestRefused(OVERLOADED, f"no {what} of all workers within {GATHER_TIMEOUT_S:g} s")
 
 
@@ -126,14 +126,15 @@ async def reply_live(frames: "WorkerFrames", question: LiveQuestion, answering: 
 
 
 class WorkerFrames:
-    """Sends and receives objects over a stream between two processes of ours, each pickled, after its length."""
+    """Sends and receives messages over a stream. Iterate over it to receive them until the other side closes the stream."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader: Final = reader
         self._writer: Final = writer
 
     def send(self, message: object) -> None:
-        # Sending does not wait, and the buffer is bounded all the same: no process is asked again before it has answered.
+        """Send a message without waiting. Ignore an error of the connection."""
+        # The buffer is bounded although sending does not wait, since no process is asked again before it has answered.
         with contextlib.suppress(OSError):
             self._writer.write(_frame(message))
 
@@ -163,7 +164,8 @@ def _frame(message: object) -> bytes:
 
 
 def receive_job(connection: socket.socket) -> Job:
-    """Return the first frame, before a worker has an event loop. Raises EOFError."""
+    """Return the first message on the socket, before the worker has an event loop. Raises EOFError if the supervisor has
+    ended."""
     with connection.makefile("rb", buffering=0) as stream:
         (length,) = _LENGTH.unpack(_exactly(stream.read, _LENGTH.size))
         job: Job = pickle.loads(_exactly(stream.read, length))  # noqa: S301  # from our own process

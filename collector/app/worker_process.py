@@ -1,4 +1,4 @@
-"""The supervisor's side of a worker."""
+"""The supervisor's side of its connection to a worker process."""
 
 import asyncio
 import contextlib
@@ -26,12 +26,12 @@ from collector.app.worker_messages import (
 from collector.query.live_records import Answering, LiveAnswer, Watching
 from collector.telemetry.aggregate import Snapshot
 
-# How long to wait for a worker's last messages after it ended. They have been sent already.
+# How long to wait for a worker's last messages after its end. They were sent before it ended.
 _LAST_WORDS_S: Final = 1.0
 
 
 class WorkerProcess:
-    """A worker process, for its supervisor."""
+    """A worker process, as its supervisor sees it."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class WorkerProcess:
         self.began_s: Final = time.monotonic()
         self.started: Final = asyncio.Event()
         self.waits_for: str | None = None
-        """Why it can't do its work yet, such as that Kafka is away; None if it can."""
+        """Why the worker cannot do its work yet, for example because Kafka is not reached; None if it can."""
         self.snapshot: Snapshot = []
         self.cannot_run: str | None = None
         self._frames: Final = frames
@@ -74,6 +74,7 @@ class WorkerProcess:
         return cls(job.worker, process, frames, answer, live_records)
 
     def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, unless it has ended."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
@@ -125,12 +126,12 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Block the signal in this thread, and for good in the processes that are started meanwhile."""
+    """Block the signal in this thread inside this context. Processes that are started in it keep the signal blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:
-        # Not the mask from before: several workers start at once, and one would restore the mask that another has set.
+        # The earlier mask is not restored, since several workers start at once: it could be a mask that another start has set.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 

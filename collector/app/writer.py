@@ -1,4 +1,4 @@
-"""Run the writer, which moves messages from the broker into the store."""
+"""Runs the writer, which moves messages from the broker into the store."""
 
 import asyncio
 import time
@@ -70,13 +70,13 @@ async def written(settings: Settings, storage: Storage, metrics: Metrics) -> Asy
 async def running_writer(
     settings: Settings, storage: Storage, metrics: Metrics, stopping: GracefulShutdown
 ) -> AsyncIterator[Writing]:
-    """Run the writer inside this context. At the end, store the messages that the log still has, as far as there is time."""
+    """Run the writer inside this context. At the end, store the remaining messages of the local log, as far as time permits."""
     writer = _writer(settings, storage, metrics)
     task = asyncio.create_task(writer.run(), name="writer")
     try:
         yield Writing(writer, task)
     finally:
-        # Kafka keeps its records for the other writers, and for the next start, so there is no need to wait.
+        # Kafka keeps its records for other writers and for the next start, so the stop does not wait for them.
         drains = not settings.kafka.bootstrap
         if drains and not task.done() and not await writer.drained(stopping.left_s(WRITER_SHARE)):
             log.warning("the log is not empty; the next start goes on from there")
