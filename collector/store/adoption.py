@@ -1,14 +1,15 @@
-"""Tables that the OpenTelemetry Collector's ClickHouse exporter made, taken over.
+"""Takes over tables that the OpenTelemetry Collector's ClickHouse exporter made.
 
-The collector's own tables have the exporter's names and other columns, so they need a database of their own. In the exporter's
-database a table `otel_logs` is renamed to `otel_logs_exporter`, and `otel_logs` becomes the union of that and of our table:
-dashboards stay as they are, and read old and new rows as one (docs/adr/0048).
+The collector's tables have the exporter's names and other columns, so they need a separate database. In the exporter's database
+a table `otel_logs` is renamed to `otel_logs_exporter`, and `otel_logs` becomes the union of that table and ours. So dashboards
+need no change, and read old and new rows as one table (docs/adr/0048).
 
 Invariants (tests/integration/clickhouse/test_adoption.py):
-1. Each statement may be the last one that is run: the next run does the rest (test_an_adoption_that_was_interrupted_goes_on).
-2. Adopting changes no row: what the exporter's tables had is in the union, and what is stored afterwards too
+1. An adoption may be interrupted after each statement: the next run does the rest
+   (test_an_adoption_that_was_interrupted_goes_on).
+2. Adopting changes no row. The union has the rows of the exporter's tables, and the rows that are stored afterwards
    (test_old_and_new_rows_are_one_table).
-3. A start that finds the exporter's tables in its own database changes nothing, and says what can be done
+3. A start that finds the exporter's tables in its own database changes nothing, and its error says what the user can do
    (test_a_start_names_the_tables_and_the_ways_out).
 """
 
@@ -21,12 +22,12 @@ from collector.store.contract import RECEIPTS, ROLLUPS, TRACE_TIMES, StoreMiscon
 from collector.store.migrations import identifier, literal
 from collector.store.retention import TIME_COLUMNS
 
-# The exporter's names of tables, as far as its settings leave them as they are, and ours for the same rows.
+# The exporter's default names of tables, and ours for the same rows.
 EXPORTER_TABLES: Final = {
     **{table: table for table in TIME_COLUMNS if table not in {RECEIPTS, *ROLLUPS}},
     "otel_metrics_exp_histogram": "otel_metrics_exponential_histogram",
 }
-# It writes the times of traces. Nothing is written to the old tables any more, and ours have views of their own.
+# This view writes the times of traces. Nothing is written to the old tables any more, and our tables have separate views.
 _EXPORTER_VIEW: Final = f"{TRACE_TIMES}_mv"
 KEPT_SUFFIX: Final = "_exporter"
 _UNIONS: Final = frozenset({"Merge", "View"})
@@ -34,7 +35,8 @@ _JSON: Final = re.compile(r"\bJSON\b")
 
 
 class LiveColumn(NamedTuple):
-    """A column as it is: its type, and its kind (empty, DEFAULT, MATERIALIZED, ALIAS) with that expression."""
+    """A column of an existing table: its type, and its kind (empty, DEFAULT, MATERIALIZED, ALIAS) with the expression of that
+    kind."""
 
     type: str
     kind: str
@@ -46,23 +48,25 @@ Select = Callable[[str], str]
 
 
 class OldTable(NamedTuple):
-    """A table of the exporter: its own name, that of ours, and the name that its rows are kept under."""
+    """A table of the exporter: its name, and the name of our table for the same rows."""
 
     name: str
     ours: str
 
     @property
     def kept(self) -> str:
+        """Return the name under which the exporter's rows are kept."""
         return self.name + KEPT_SUFFIX
 
 
 class Adoption:
-    """Of one database of the exporter, into the one of ours."""
+    """Adopts the tables of one database of the exporter into our database."""
 
     def __init__(
         self, command: Callable[[str], object], select: Select, *, source: str, database: str, tenant: str, cluster: str
     ) -> None:
-        """`source`: the exporter's database; `database`: ours, with its tables up to date. `tenant`: whose the old rows are."""
+        """`source` is the exporter's database; `database` is ours, with its tables up to date. The old rows get the tenant
+        `tenant`."""
         self._command: Final = command
         self._select: Final = select
         self._source: Final = source
@@ -71,7 +75,8 @@ class Adoption:
         self._on_cluster: Final = f" ON CLUSTER {literal(cluster)}" if cluster else ""
 
     def adopt(self) -> Iterator[OldTable]:
-        """Rename what is not renamed yet, make the unions again, and yield each table once done. Raises StoreMisconfigured."""
+        """Rename the tables that are not renamed yet, and make their unions again. Yield each table when it is done. Raises
+        StoreMisconfigured."""
         engines = self._engines()
         every = [OldTable(name, ours) for name, ours in EXPORTER_TABLES.items()]
         for table in every:
@@ -94,7 +99,8 @@ class Adoption:
         return [OldTable(name, ours) for name, ours in EXPORTER_TABLES.items() if name + KEPT_SUFFIX in engines]
 
     def readers(self) -> list[str]:
-        """Return the materialized views that read the exporter's tables, but for the exporter's own: they see no new rows."""
+        """Return the materialized views that read the exporter's tables, except the exporter's own. They do not see new
+        rows."""
         names = ", ".join(map(literal, EXPORTER_TABLES))
         found = self._select(
             "SELECT base64Encode(concat(view_database, '.', view_name)) FROM ("  # noqa: S608 - quoted
@@ -125,7 +131,8 @@ class Adoption:
         old = columns_of(self._select, self._source, table.kept)
         ours = columns_of(self._select, self._database, table.ours)
         name = self._of_source(table.name)
-        # A Merge table of JSON and Map columns finds no paths in the maps. One whose names differ could find another union.
+        # A Merge table of JSON and Map columns finds no paths in the maps. If the two names differ, it could match another
+        # union.
         if table.name != table.ours or is_json(old):
             return f"CREATE OR REPLACE VIEW {name}{self._on_cluster} AS {self._union_of_queries(table, old, ours)}"
         columns = []
@@ -158,7 +165,7 @@ class Adoption:
                 from_ours.append(name)
         for column, live in old.items():
             if column not in ours:
-                # Beside each JSON column the exporter has one of its keys.
+                # For each JSON column the exporter has another column with its keys.
                 keys = f"mapKeys(ours.{identifier(column.removesuffix('Keys'))})" if column.removesuffix("Keys") in ours else ""
                 from_old.append(identifier(column))
                 value = keys or f"defaultValueOfTypeName({literal(live.type)})"
@@ -177,7 +184,7 @@ class Adoption:
 
 
 def columns_of(select: Select, database: str, table: str) -> dict[str, LiveColumn]:
-    """Return the columns of a table, in their order; none of one that is not there."""
+    """Return the columns of a table, in their order; none if the table does not exist."""
     found = select(
         "SELECT base64Encode(name), base64Encode(type), default_kind, base64Encode(default_expression) FROM system.columns"  # noqa: S608
         f" WHERE database = {literal(database)} AND table = {literal(table)} ORDER BY position"
@@ -190,12 +197,12 @@ def columns_of(select: Select, database: str, table: str) -> dict[str, LiveColum
 
 
 def is_json(columns: Columns) -> bool:
-    """Return whether it is the exporter's form with attributes of type JSON."""
+    """Return whether the exporter's table has attributes of type JSON."""
     return any(_JSON.search(column.type) for column in columns.values())
 
 
 def check_own_tables(select: Select, where: str) -> None:
-    """Raise StoreMisconfigured where something in our database has a name of ours, and is of another program."""
+    """Check that no table of another program in our database has the name of one of ours. Raises StoreMisconfigured."""
     names = ", ".join(map(literal, EXPORTER_TABLES))
     found = select(
         "SELECT name, database, ifNull(total_rows, 0), engine, (database, name) IN"  # noqa: S608 - our own names

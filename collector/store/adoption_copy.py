@@ -42,8 +42,8 @@ _ADDED: Final = {
 
 
 class CopiedDay(NamedTuple):
-    """A day of a table: the number of its rows, and a checksum of their times. `left` says why the rows were not copied; empty:
-    they are in our table."""
+    """A day of a table: the number of its rows, and a checksum of their times. `left` is why the rows were not copied; it is
+    empty if they are in our table."""
 
     table: str
     day: str
@@ -66,7 +66,8 @@ class AdoptionCopy:
         retention: Retention,
         statement_rows_max: int = _STATEMENT_ROWS_MAX,
     ) -> None:
-        """`statement_rows_max`: a day with more rows is copied by hours."""
+        """`statement_rows_max` is the largest number of rows of a day that is copied by one statement. A larger day is copied
+        by hours."""
         self._command: Final = command
         self._select: Final = select
         self._source: Final = source
@@ -156,7 +157,7 @@ class AdoptionCopy:
             )
 
     def _kept_from(self, table: OldTable) -> date | None:
-        """Return the first day that our table keeps; None: it keeps every day."""
+        """Return the first day that our table keeps; None if it keeps every day."""
         days = self._retention.tenants.get(self._tenant, self._retention.of_table(table.ours))
         if days is None:
             return None
@@ -169,8 +170,8 @@ class AdoptionCopy:
         return f"{identifier(self._source)}.{identifier(table.kept)}"
 
     def _rows(self, table: OldTable) -> str:
-        """Return the expression that reads the table. It has FINAL if the engine's merges remove rows: so a merge between two
-        counts does not change the count."""
+        """Return the expression that reads the table. It has FINAL if the engine's merges remove rows, so that a merge between
+        two counts does not change the count."""
         of_table = f"database = {literal(self._source)} AND name = {literal(table.kept)}"
         is_plain = self._select(
             "SELECT engine IN ('MergeTree', 'ReplicatedMergeTree', 'SharedMergeTree') FROM system.tables"  # noqa: S608 - quoted

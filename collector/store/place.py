@@ -1,12 +1,12 @@
-"""Check that the directories of the embedded store are still those that the engine opened.
+"""Checks that the directories of the embedded store are still the directories that the engine opened.
 
-The engine finds its files by their paths, and makes directories that are missing. So with the store's directory removed,
-renamed or replaced, an insert succeeds, into directories that nobody looks into after the former are put back. Merges do
-the same at any time, so a store that was gone is not used before the next start.
+The engine finds its files by their paths, and creates directories that are missing. So if the store's directory is removed,
+renamed or replaced, an insert succeeds into new directories. These are not used when the former directory is back. Merges have
+the same effect at any time. So after the directory was replaced, the store is not used before the next start.
 
 Invariants:
-1. No row counts as stored once one of the directories was replaced (test_a_store_that_is_moved_away_takes_nothing).
-2. Nor does one after the former directory is back (test_a_store_that_was_away_is_used_after_a_restart).
+1. No row counts as stored after one of the directories was replaced (test_a_store_that_is_moved_away_takes_nothing).
+2. This also holds after the former directory is back (test_a_store_that_was_away_is_used_after_a_restart).
 """
 
 import os
@@ -20,7 +20,7 @@ from collector.store.contract import StoreUnavailable
 
 
 class StorePlace:
-    """Checks the directories of one store. Any thread may call."""
+    """Checks the directories of one store. Thread-safe."""
 
     def __init__(self, directory: Path | None) -> None:
         """`directory` is that of the embedded store; None for a server. Raises OSError."""
@@ -30,11 +30,11 @@ class StorePlace:
         self._logger: Final = structlog.get_logger(__name__)
 
     def note_tables(self, directories: Iterable[str]) -> None:
-        """Note the directories of the tables. A directory that is made later is not checked. Raises OSError."""
+        """Note the directories of the tables. Directories that are created later are not checked. Raises OSError."""
         self._directories = {**self._of_store, **{it: _identity(it) for it in directories if os.path.isdir(it)}}  # noqa: PTH112
 
     def check(self) -> None:
-        """Check the directories. Once one was removed or replaced, always raise StoreUnavailable."""
+        """Check the directories. Raises StoreUnavailable, and always again after one was removed or replaced."""
         if self._gone is None:
             self._gone = self._fault()
             if self._gone is not None:

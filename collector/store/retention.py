@@ -1,4 +1,4 @@
-"""The TTL of each table: how long the store keeps rows, and when they move to a cold volume."""
+"""The TTL of each table: how long the store keeps rows, and when rows move to a cold volume."""
 
 import re
 from collections import defaultdict
@@ -19,8 +19,8 @@ TIME_COLUMNS: Final = {
 }
 """The column by which a table's rows age, for tables that have the retention of telemetry."""
 
-# Dead letters have a retention of their own. An event must not be removed before its entry, which would then look open again.
-# Both are removed whole days at a time, some hours late.
+# Dead letters have a separate retention. An event must not be removed before its entry, which would then appear open again.
+# Entries and events are removed by whole days, some hours late.
 DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
 EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
@@ -33,11 +33,10 @@ _OTHERS_CONDITION: Final = re.compile(rf" WHERE TenantId NOT IN {_LIST}")
 
 
 class Retention(NamedTuple):
-    """The days for which rows are kept; None: for ever.
+    """The number of days for which rows are kept; None keeps them for ever.
 
-    If `metrics`, `logs` or `traces` is None, `days` holds for it. `tenants` are the days of single tenants, which replace all
-    of these. Rows older than `cold_after_days` move to `cold_volume`.
-    """
+    If `metrics`, `logs` or `traces` is None, `days` applies to it. `tenants` has the days of single tenants, which replace all
+    of these. Rows older than `cold_after_days` move to `cold_volume`."""
 
     days: int | None = None
     metrics: int | None = None
@@ -49,7 +48,8 @@ class Retention(NamedTuple):
     cold_after_days: int | None = None
 
     def of_table(self, table: str) -> int | None:
-        """Return the days of a telemetry table, for tenants without days of their own. Receipts outlive the rows they count."""
+        """Return the days of a telemetry table, for tenants without days of their own. Receipts are kept as long as any row
+        they count."""
         metrics, logs, traces = self.of_signals()
         if table == RECEIPTS:
             return None if metrics is None or logs is None or traces is None else max(metrics, logs, traces)
@@ -91,13 +91,13 @@ class Retention(NamedTuple):
 
 
 def tenants_that_differ(one: str, other: str) -> set[str] | None:
-    """Return the tenants that only one of two TTLs names, or names with other days; None if more than that differs.
+    """Return the tenants that only one of two TTLs has, or that have other days in the other. Return None if more than tenants
+    differs.
 
-    Both are as `Retention.ttl` makes them.
-    """
+    Both TTLs are as `Retention.ttl` makes them."""
     rules, other_rules = _TENANTS_RULE.sub("", one), _TENANTS_RULE.sub("", other)
     general, other_general = (_OTHERS_CONDITION.sub("", text).strip(", ") for text in (rules, other_rules))
-    # A rule that gets a condition, or loses it, is another rule: parts know nothing of it.
+    # A rule with a new condition, or without its former one, is another rule, for which parts have no data.
     if general != other_general or bool(_OTHERS_CONDITION.search(rules)) != bool(_OTHERS_CONDITION.search(other_rules)):
         return None
     return {tenant for tenant, _ in _days_of_tenants(one) ^ _days_of_tenants(other)}

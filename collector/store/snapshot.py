@@ -1,11 +1,11 @@
-"""Make a snapshot of the embedded engine's files, in a directory that the engine can open.
+"""Makes a snapshot of the embedded engine's files, in a directory that the engine can open.
 
-The parts of a table never change, so they are linked, by ClickHouse's FREEZE. The other files are small and are copied: the
-definitions of the tables, and the tokens of inserts. ClickHouse's BACKUP needs a setting that the engine lacks.
+The parts of a table never change, so ClickHouse's FREEZE links them. The other files are small and are copied: the definitions
+of the tables, and the tokens of inserts. ClickHouse's BACKUP is not used, since it needs a setting that the engine lacks.
 
 Invariants:
-1. Nothing is inserted meanwhile, so the copied tokens are those of the parts (collector/app/backup.py).
-2. Linked files stay unchanged, whatever the engine does to its own (test_a_backup_under_load).
+1. Nothing is inserted during a snapshot, so the copied tokens are those of the parts (collector/app/backup.py).
+2. Linked files do not change, whatever the engine does with its own (test_a_backup_under_load).
 """
 
 import os
@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-# Directories of a table that are not its parts. Parts that were put aside are no data.
+# Directories of a table that are not its parts. Detached parts are not copied, since they are no data.
 _TOKENS: Final = "deduplication_logs"
 _ASIDE: Final = "detached"
 _TABLE_FILE: Final = "format_version.txt"
@@ -22,7 +22,8 @@ _LEFT_OUT: Final = frozenset([_SHADOW, "tmp"])
 
 
 def take(store: Path, name: str, target: Path) -> None:
-    """Make `target` from the store's directory and the parts frozen under `name`, which are moved. Raises OSError."""
+    """Make the directory `target` from the store's directory. The parts that are frozen under `name` are moved there. Raises
+    OSError."""
     _copy(store, target, _LEFT_OUT)
     frozen = store / _SHADOW / name
     for part in frozen.glob("store/*/*/*"):

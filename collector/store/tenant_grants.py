@@ -1,17 +1,18 @@
-"""Statements that make a user of a ClickHouse server for each tenant, who reads the tenant's rows and no others.
+"""Statements that make a user of a ClickHouse server for each tenant. The user reads the rows of that tenant only.
 
-A user has a settings profile with limits, row policies, and then SELECT on the tables. A restrictive policy leaves out the rows
-of others whatever other policies exist. A permissive policy is for servers on which a user without a policy reads nothing.
-Views have policies too: the engine checks the tables below a view as the view's definer, if it has one (docs/adr/0047).
+A user has a settings profile with limits, row policies, and SELECT on the tables. A restrictive policy removes the rows of
+other tenants, whatever other policies exist. A permissive policy is for servers on which a user without a policy reads nothing.
+Views have policies too: for the tables below a view, the engine checks the policies of the view's definer, if it has one
+(docs/adr/0047).
 
 Invariants:
 1. Every table and view of the schema is listed here: with its column of tenants, or as never read by tenants
    (test_every_table_is_listed).
-2. A tenant reads its own rows of each table and view with a column of tenants, also of views with the rights of their definer,
-   and nothing of the others (test_a_tenant_reads_its_own_rows_only).
-3. After each statement a tenant's user reads its own rows at most: policies come before grants, and a removal begins with the
-   user (test_no_statement_opens_a_table_before_its_policies).
-4. A name is always quoted, so it can't become a statement (test_every_statement_is_what_the_engine_parses).
+2. A tenant reads its own rows of each table and view with a column of tenants, also of views with the rights of their definer.
+   It reads no other table (test_a_tenant_reads_its_own_rows_only).
+3. After each statement a tenant's user can read at most its own rows: policies come before grants, and a removal begins with
+   the user (test_no_statement_opens_a_table_before_its_policies).
+4. A name is always quoted, so it cannot become a statement (test_every_statement_is_what_the_engine_parses).
 """
 
 import hashlib
@@ -76,12 +77,13 @@ NEVER_READ: Final = frozenset(
         "landing_traces_to_traces",
     }
 )
-"""The others. Landing tables keep no rows. Their views have no policies, which could change what an insert writes."""
+"""All other tables and views. Landing tables keep no rows. Their views have no policies, since these could change what an
+insert writes."""
 
 PROFILE: Final = "infrasage_tenants"
 USER_PREFIX: Final = "tenant_"
 ALL_ROWS_POLICY: Final = "infrasage_all_rows"
-# This is no hash, so that the server refuses the statement until someone has replaced it by a hash.
+# This text is no hash. So the server refuses the statement until the text is replaced by a hash.
 NO_PASSWORD: Final = "SHA256-OF-THE-PASSWORD"  # noqa: S105 - the opposite of one
 _SALT_BYTES: Final = 16
 _DRIVERS_MARGIN_S: Final = 5
@@ -90,9 +92,8 @@ _DRIVERS_MARGIN_S: Final = 5
 class TenantGrants(NamedTuple):
     """Yields the statements about the tenants' users in one database.
 
-    `all_rows` are users who go on reading every row, first of all the collector's own. `has_delivery`: whether tenants read
-    their own receipts and dead letters too.
-    """
+    `all_rows` are users who read the rows of all tenants, first of all the collector's own. `has_delivery` is whether tenants
+    also read their own receipts and dead letters."""
 
     database: str
     cluster: str = ""
@@ -102,7 +103,7 @@ class TenantGrants(NamedTuple):
     user_prefix: str = USER_PREFIX
 
     def user(self, tenant: str) -> str:
-        """Return the name of a tenant's user. The prefix keeps a tenant's name from being that of another user."""
+        """Return the name of a tenant's user. Because of the prefix, it cannot be the name of another user."""
         return self.user_prefix + tenant
 
     def shared(self) -> Iterator[str]:
@@ -175,7 +176,7 @@ class TenantGrants(NamedTuple):
 
 
 def _by_column() -> dict[str, dict[str, str]]:
-    """Return the tables by their column of tenants: a policy has one condition."""
+    """Return the tables by their column of tenants, since a policy has one condition."""
     found: dict[str, dict[str, str]] = {}
     for table, column in TENANT_COLUMNS.items():
         found.setdefault(column, {})[table] = column
@@ -187,7 +188,7 @@ def _policy_name(kind: str, user: str) -> str:
 
 
 def _identified(password: str | None) -> str:
-    """Return the clause that identifies the user. The password itself is in no statement, so in no log of statements."""
+    """Return the clause that identifies the user. No statement contains the password, so no log of statements contains it."""
     if password is None:
         return f" IDENTIFIED WITH sha256_hash BY '{NO_PASSWORD}'"
     salt = secrets.token_hex(_SALT_BYTES)
