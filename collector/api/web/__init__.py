@@ -1,1 +1,1 @@
-"""The web pages for people, at / and below /ui/: HTML that the server renders, with the key rules of the API."""
+"""The web pages for people, at / and below /ui/. The server renders their HTML; keys have the same rights as in the API."""

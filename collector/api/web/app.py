@@ -1,13 +1,13 @@
 """The web pages, as an ASGI application for WEB_PATHS.
 
 Invariants:
-1. A page shows no more than the API shows for the same key: without one, what /healthz and /metrics show to everybody; with a
-   tenant's key, the tenant's own rows; all rows with a key of scope admin (test_a_tenants_key_shows_its_own_rows,
-   test_without_a_key_a_page_shows_what_everybody_may_see).
-2. Dead letters are changed with keys of scope write or admin only, by forms that are sent from a page
+1. A page shows no more than the API shows for the same key. Without a key, it shows what /healthz and /metrics show to
+   everybody. With a tenant's key, it shows the tenant's own rows, and with a key of scope admin all rows
+   (test_a_tenants_key_shows_its_own_rows, test_without_a_key_a_page_shows_what_everybody_may_see).
+2. Dead letters are changed only with keys of scope write or admin, by forms that a page of this site sent
    (test_only_keys_that_read_and_send_change_dead_letters, test_a_form_of_another_site_changes_nothing).
-3. What viewers cost is bounded: static files are in memory, answers of the store are shared, and the number of tenants changes
-   nothing (test_a_page_costs_the_same_with_ten_thousand_tenants).
+3. The cost of viewers is bounded: static files are in memory, viewers share answers of the store, and the number of tenants
+   changes nothing (test_a_page_costs_the_same_with_ten_thousand_tenants).
 """
 
 import asyncio
@@ -53,9 +53,9 @@ WEB_PATHS: Final = frozenset({HOME, TREE})
 
 _STATIC: Final = "/ui/static/"
 _LOGIN_FORM_BYTES_MAX: Final = 4096
-# Read of a form whose key is not in force any more, to give back what was typed.
+# The largest form that is read although its key is no longer in force, so that its text can be shown again.
 _REFUSED_FORM_BYTES_MAX: Final = 256 * 1024
-# What the store is asked for is kept for so long, and waited for at most so long.
+# How long an answer of the store is kept, and how long a page waits for one.
 _KEEP_S: Final = 5.0
 _WAIT_S: Final = 10.0
 _KEPT_MAX: Final = 64
@@ -65,7 +65,7 @@ log = structlog.get_logger(__name__)
 
 
 class WebUi:
-    """An ASGI application."""
+    """The ASGI application of all web pages."""
 
     def __init__(self, sources: Sources, access: Access, explain: Explain, clock: Callable[[], float] = time.monotonic) -> None:
         self._sources: Final = sources
@@ -102,7 +102,7 @@ class WebUi:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")),
             key=session.key_in(headers),
             is_secure=scope["scheme"] == "https" or session.came_over_tls(headers),
-            # What a form brought is answered in its place.
+            # The answer to a form is a whole page, not a fragment.
             is_fragment="hx-request" in headers and scope["method"] == "GET",
         )
         try:
@@ -114,7 +114,7 @@ class WebUi:
         await self._send(asked, view, send)
 
     async def _answered(self, method: str, asked: Asked, headers: session.Headers, receive: Receive) -> View:
-        """Raises RequestRefused, StoreError, BrokerError, TooSlow, Gone."""
+        """Return the page for a request. Raises RequestRefused, ValueError, StoreError, BrokerError, TooSlow, Gone."""
         if method == "POST" and asked.path == "/ui/login":
             session.check_origin(headers)
             form = await self._form(headers, receive, _LOGIN_FORM_BYTES_MAX)
@@ -126,12 +126,12 @@ class WebUi:
         if method == "POST":
             action = self._actions.get(asked.path) or (self._change_letter if letters.id_in(asked.path) else None)
             if action is None:
-                raise RequestRefused(METHOD_NOT_ALLOWED, f"POST is not for {asked.path}; GET is")
+                raise RequestRefused(METHOD_NOT_ALLOWED, f"POST is not allowed for {asked.path}: use GET")
             return await self._changed(action, asked, headers, receive)
         if asked.key is not None and not (method == "GET" and asked.path == "/ui/login"):
             asked = asked._replace(caller=self._access.reader(asked.key))
         if method != "GET":
-            raise RequestRefused(METHOD_NOT_ALLOWED, f"{method} is not for {asked.path}; GET and POST are")
+            raise RequestRefused(METHOD_NOT_ALLOWED, f"{method} is not allowed for {asked.path}: use GET or POST")
         view = self._views.get(asked.path)
         if view is None and letters.id_in(asked.path):
             view = self._letter
@@ -146,9 +146,10 @@ class WebUi:
     async def _changed(
         self, action: Callable[[Asked], Awaitable[View]], asked: Asked, headers: session.Headers, receive: Receive
     ) -> View:
-        """Do what a form asks for. Where that fails, whatever the reason, what was typed comes back with it.
+        """Do the action of a form, and return the next page. If that fails, for any reason, the page has the text that was
+        typed.
 
-        Raises RequestRefused, Gone."""
+        Raises Gone, and RequestRefused if the form itself can't be read."""
         refused: RequestRefused | None = None
         try:
             asked = asked._replace(caller=self._known_reader(asked.key))
@@ -170,7 +171,7 @@ class WebUi:
             return self._refusal(asked, error)
 
     def _known_reader(self, key: bytes | None) -> Caller:
-        """Raises RequestRefused."""
+        """Return the caller of a key that may read. Raises RequestRefused."""
         if key is None:
             raise _no_key()
         return self._access.reader(key)
@@ -206,7 +207,7 @@ class WebUi:
             context["chart"] = search.chart(inflow.value, time.time())
             context["stats"] = (await self._kept.get(("letters", whose), lambda: reports.stats_now(whose))).value
             if found.lags is None and asked.caller.scope.is_admin:
-                # Another process audits, and leaves what it finds in the store.
+                # Another process runs the audits. It writes its findings to the store.
                 context["findings"] = (await self._kept.get("findings", recent.audit_findings)).value
             context["behind"] = (await self._kept.get("behind", reports.reader.messages_behind_now)).value
         except (StoreError, BrokerError, TooSlow) as error:
@@ -215,7 +216,7 @@ class WebUi:
 
     async def _letters(self, asked: Asked) -> View:
         reports = self._reports()
-        # Not kept: what a form has just changed is shown as it is now.
+        # Not kept, so that the page shows the change of a form at once.
         key = ("letters", asked.tenant, asked.query_text)
         return (await self._kept.get(key, lambda: letters.listed(asked, reports), is_kept=False)).value
 
@@ -263,22 +264,25 @@ class WebUi:
         return View("settings.html", {"settings": shown, "only_changed": only_changed})
 
     async def _usage(self) -> tuple[Mapping[str, Usage], Mapping[str, str]]:
+        """Return the usage and the plans, by tenant."""
         snapshot = await self._sources.gather()
-        # Thousands of tenants take a while: not in the event loop.
+        # In a thread, since thousands of tenants take a while.
         return await asyncio.to_thread(lambda: (usage_by_tenant(snapshot), self._sources.plans()))
 
     def _reports(self) -> DeadLetterReports:
+        """Return the reports of dead letters. Raises RequestRefused if there is no store."""
         if self._sources.letters is None:
             raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
         return self._sources.letters
 
     def _known_recent(self) -> RecentTelemetry:
+        """Return the reader of recent telemetry. Raises RequestRefused if there is no store."""
         if self._recent is None:
             raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
         return self._recent
 
     def _replayer(self, asked: Asked) -> DeadLetterReplayer:
-        """Raises RequestRefused."""
+        """Return the replayer. Raises RequestRefused if the key may not change dead letters, or there is no store."""
         if asked.caller is None or not asked.may_change:
             scope = "none" if asked.caller is None else asked.caller.scope
             raise RequestRefused(
@@ -291,6 +295,7 @@ class WebUi:
     # Answering.
 
     def _refusal(self, asked: Asked, error: Exception) -> View:
+        """Return the page for an error: the login form if a key is missing, or else the error with its message."""
         if isinstance(error, ValueError):
             error = RequestRefused(INVALID_PARAMETER, str(error))
         elif isinstance(error, (StoreError, TooSlow)):
@@ -302,7 +307,7 @@ class WebUi:
         refusal: Refusal = self._explain(error)
         headers = {} if refusal.retry_after_s is None else {"retry-after": str(int(refusal.retry_after_s) or 1)}
         if refusal.codes.http == 401:
-            # A page that refreshes itself shows at once that its key is not in force any more.
+            # A page that refreshes itself is loaded anew, so that it shows at once that its key is no longer in force.
             headers |= {"www-authenticate": 'ApiKey realm="infrasage"'} | ({"hx-refresh": "true"} if asked.is_fragment else {})
             context = {"next": quote(asked.path) + asked.query_text, "error": refusal.message if asked.key is not None else ""}
             return View("login.html", {**context, **letters.given_back(asked, may_retry=False)}, 401, headers)
@@ -310,15 +315,16 @@ class WebUi:
             "name": refusal.name,
             "message": refusal.message,
             "status": refusal.codes.http,
-            # What failed for now may be sent once more; a form that another site made up is not offered.
+            # A form that failed may be sent once more, but not one that another site made.
             **letters.given_back(asked, may_retry=asked.is_from_us and refusal.codes.http not in (403, 404)),
         }
         return View("error.html", context, refusal.codes.http, headers)
 
     async def _send(self, asked: Asked, view: View, send: Send) -> None:
+        """Render a page, and send it."""
         body = b""
         if view.template:
-            # Also of a refusal, which may have come before the key was looked at.
+            # Look up the caller also for an error, which may have come before that.
             caller = None if asked.key is None else self._access.find(asked.key)
             if caller is not None and caller.scope.reads:
                 asked = asked._replace(caller=caller)
@@ -338,7 +344,7 @@ class WebUi:
             "content-type": _HTML,
             "content-length": str(len(body)),
             "cache-control": "no-store",
-            # Not no-referrer: browsers would then send forms with "Origin: null".
+            # Not no-referrer, with which browsers send forms with "Origin: null".
             "referrer-policy": "same-origin",
             "content-security-policy": POLICY,
             "x-content-type-options": "nosniff",
@@ -352,6 +358,8 @@ class WebUi:
 
 
 async def _static(page: Page, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a static file, with a header that forbids browsers to guess its type."""
+
     async def sent(message: Any) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]

@@ -1,10 +1,10 @@
-"""Answers that are kept for some seconds, so that many viewers cost the store what one does.
+"""Keep answers for some seconds, so that many viewers cost the store as much as one.
 
 Invariants:
-1. While an answer is being made, everyone who asks for it waits for the same one (test_many_viewers_ask_once).
-2. Nobody waits longer than the time given. The answer before is shown then, with its age, if there is one
+1. While an answer is being made, all callers that ask for it wait for the same one (test_many_viewers_ask_once).
+2. No caller waits longer than `wait_s`. After that it gets the previous answer, with its age, if there is one
    (test_a_slow_answer_is_not_waited_for).
-3. At most so many answers are kept; the one that was used longest ago goes first (test_what_is_kept_is_bounded).
+3. At most `answers_max` answers are kept. The one that was used longest ago is evicted first (test_what_is_kept_is_bounded).
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class TooSlow(Exception):
 
 
 class KeptAnswer(NamedTuple, Generic[T]):
-    """`age_s`: since it was made."""
+    """An answer. `age_s` is how many seconds ago it was made."""
 
     value: T
     age_s: float
@@ -32,10 +32,10 @@ class _CacheEntry(NamedTuple):
 
 
 class AnswerCache:
-    """One event loop's: no locks."""
+    """A cache of answers. It has no locks, since one event loop uses it."""
 
     def __init__(self, clock: Callable[[], float], *, keep_s: float, wait_s: float, answers_max: int) -> None:
-        """`clock`: in seconds."""
+        """`clock` returns seconds. An answer is kept for `keep_s`, and waited for at most `wait_s`."""
         self._clock: Final = clock
         self._keep_s: Final = keep_s
         self._wait_s: Final = wait_s
@@ -44,8 +44,10 @@ class AnswerCache:
         self._making: Final[dict[Hashable, asyncio.Task[Any]]] = {}
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[T]], *, is_kept: bool = True) -> KeptAnswer[T]:
-        """What `make` gives, or gave a moment ago; where it is not kept, what `make` gives. Raises what `make` raises, and
-        TooSlow."""
+        """Return the kept answer of `key`, if it is recent, or else the result of `make`, which callers of one key share.
+
+        If not `is_kept`, the result is not kept. If `make` takes too long, return the previous answer. Raises the errors of
+        `make`, and TooSlow if there is no previous answer."""
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)
@@ -54,7 +56,7 @@ class AnswerCache:
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, make, is_kept=is_kept))
-            # If this fails when nobody waits any more, the next request asks again.
+            # Mark an error as seen also when no caller waits for it any more. The next caller tries again.
             making.add_done_callback(lambda task: task.cancelled() or task.exception())
         done, _ = await asyncio.wait({making}, timeout=self._wait_s)
         if done:

@@ -1,9 +1,9 @@
-"""What the forms of the pages of dead letters do: for one entry, for those that are chosen, or for all that a filter matches.
+"""The actions of the forms on the pages of dead letters: on one entry, on chosen entries, or on all that a filter matches.
 
 Invariants:
-1. Nothing is discarded, and nothing that a filter matches is replayed, before a page has said how many entries that are and
-   was confirmed (test_a_discard_is_confirmed, test_all_that_match_are_counted_first).
-2. A confirmed form changes at most MATCHING_MAX entries, of those that were there when they were counted
+1. A discard, and a replay of all entries that a filter matches, needs a confirmation. The page for it shows how many entries
+   will be changed (test_a_discard_is_confirmed, test_all_that_match_are_counted_first).
+2. A confirmed form for a filter changes at most MATCHING_MAX entries, and none that was kept after they were counted
    (test_all_that_match_are_changed_within_bounds).
 """
 
@@ -29,11 +29,11 @@ _ALL: Final = "_all"
 
 
 async def change_listed(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> View:
-    """Replay or discard the entries that are chosen, or all that match. Raises RequestRefused, ValueError, StoreError,
-    BrokerError."""
+    """Replay or discard the chosen entries, or all that match, and return the next page: a confirmation, or the list. Raises
+    ValueError, StoreError, BrokerError."""
     do = asked.field("do")
     if do == "edit":
-        raise ValueError("an edited payload is for one entry")
+        raise ValueError("only one entry at a time can be edited")
     if do.endswith(_ALL):
         return await _change_matching(asked, reports, replayer)
     try:
@@ -50,7 +50,7 @@ async def change_listed(asked: Asked, reports: DeadLetterReports, replayer: Dead
 
 
 async def change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[Entry]) -> list[ReplayOutcome]:
-    """Raises ValueError, StoreError, BrokerError."""
+    """Do the action of a form on entries, and return the outcomes. Raises ValueError, StoreError, BrokerError."""
     as_of: AsOf = "received" if asked.field("as_of") == "received" else "now"
     do, actor, note = asked.field("do"), _actor(asked), _note(asked)
     if do == "discard":
@@ -64,13 +64,15 @@ async def change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[E
 
 
 def is_confirmed(asked: Asked) -> bool:
-    """Whether the form is that of a confirmation."""
+    """Return whether the form was sent from a confirmation."""
     return asked.field("confirmed") == "yes"
 
 
 def confirmation(asked: Asked, counts: Mapping[str, int], *, back: str, ids: Sequence[str] = (), until: str = "") -> View:
-    """The page that asks whether to do it, with the same form. `counts`: entries by reason. `back`: where nothing is done.
-    `until`: entries that are kept from then on were not counted."""
+    """Return the page that asks for a confirmation, with the same form.
+
+    `counts` are the entries by reason. `back` is the address of the page to return to if the action is not confirmed. Entries
+    that were kept at `until` or later were not counted."""
     return View(
         "confirm.html",
         {
@@ -90,21 +92,23 @@ def confirmation(asked: Asked, counts: Mapping[str, int], *, back: str, ids: Seq
 
 
 def summary(outcomes: Sequence[ReplayOutcome]) -> str:
-    """What was done, as a part of an address."""
+    """Return the number of entries by outcome, as a part of an address."""
     return urlencode(Counter(outcome.outcome for outcome in outcomes))
 
 
 async def _change_matching(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> View:
-    """Raises ValueError, StoreError, BrokerError."""
+    """Replay or discard all entries that the list's filter matches, once that is confirmed, and return the next page.
+
+    Raises ValueError, StoreError, BrokerError."""
     do = asked.field("do").removesuffix(_ALL)
     if do not in ("replay", "discard"):
         raise _unknown(asked.field("do"))
     given = dict(_filters(asked))
-    # Those that come while somebody looks at their number are not meant.
+    # Entries that come after they were counted are left out.
     given["until"] = until = asked.field("counted_until") or given.get("until") or rfc3339(time.time_ns())
     tenant = asked.tenant_allowed or given.get("tenant")
+    which = Filter.of({name: given.get(name) for name in FILTERS}, tenant)
     if not is_confirmed(asked):
-        which = Filter.of({name: given.get(name) for name in FILTERS}, tenant)
         allowed = OPEN_STATES if do == "discard" else (*OPEN_STATES, "discarded")
         states = tuple(state for state in which.states or OPEN_STATES if state in allowed)
         counts = await reports.counts(which._replace(states=states)) if states else {}
@@ -125,17 +129,18 @@ async def _change_matching(asked: Asked, reports: DeadLetterReports, replayer: D
 
 
 def _filters(asked: Asked) -> list[tuple[str, str]]:
-    """What of a query the list itself made."""
+    """Return the filters in the query of the list that the form was on, without other parameters."""
     return [(name, value) for name, value in parse_qsl(asked.field("back")) if name in (*FILTERS, "tenant")]
 
 
 def _list(asked: Asked, done: str = "") -> str:
-    """The address of the list that the form is of. `done`: what was done."""
+    """Return the address of the list that the form was on. `done` is a summary to show there."""
     query = "&".join(filter(None, (urlencode(_filters(asked)), done)))
     return f"{LIST}?{query}" if query else LIST
 
 
 def _actor(asked: Asked) -> str:
+    """Return who does the action, as it is kept with the entries."""
     assert asked.caller is not None
     return f"key {asked.caller.key_id} of {asked.caller.tenant}"
 
@@ -145,4 +150,4 @@ def _note(asked: Asked) -> str:
 
 
 def _unknown(do: str) -> ValueError:
-    return ValueError(f"what to do must be replay, edit or discard, not {do[:100]!r}")
+    return ValueError(f"do must be replay, edit or discard, not {do[:100]!r}")

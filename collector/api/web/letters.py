@@ -1,7 +1,7 @@
 """Dead letters on web pages: a list with filters, and one entry with its payload.
 
 Invariants:
-1. What somebody typed comes back with the error of a form that fails (test_what_was_edited_comes_back_with_an_error,
+1. If a form fails, the page with the error has the text that was typed (test_what_was_edited_comes_back_with_an_error,
    test_what_was_edited_comes_back_where_it_is_not_taken).
 """
 
@@ -25,15 +25,15 @@ _TREE: Final = "/ui/dead-letters/"
 _UUID_CHARACTERS: Final = 36
 _REMEDIES: Final = {reason.name: reason.remedy for reason in REASON.values()}
 _OUTCOMES: Final = ("replayed", "rejected_again", "discarded", "unchanged")
-# The status of a page that shows an edited payload which was not taken: the rules refuse it, or somebody was faster.
+# The status of a page with an edited payload that was not stored: it was rejected again, or the entry was changed before.
 _NOT_TAKEN: Final = {"rejected_again": 422, "unchanged": 409}
-# In a form, a character takes at most so many: three of UTF-8, each as %XX. The other fields: a note above all.
+# The most bytes of a character in a form: three bytes of UTF-8, each as %XX. And those of the other fields, mostly the note.
 _FORM_BYTES_OF_CHARACTER: Final = 9
 _OTHER_FIELDS_BYTES: Final = 16 * 1024
 
 
 def id_in(path: str) -> UUID | None:
-    """The id of the entry that a page is about; None: it is about none."""
+    """Return the id of the entry in the path of its page; None if the path is another."""
     text = path.removeprefix(_TREE)
     if text == path or len(text) != _UUID_CHARACTERS:
         return None
@@ -44,7 +44,7 @@ def id_in(path: str) -> UUID | None:
 
 
 async def listed(asked: Asked, reports: DeadLetterReports) -> View:
-    """The newest first. Raises ValueError, StoreError."""
+    """Return the page with the list of entries, the newest first. Raises ValueError, StoreError."""
     given = {name: asked.query.get(name) or None for name in letter_actions.FILTERS}
     found = await reports.page(Filter.of(given, asked.tenant), letter_actions.LISTED_MAX, asked.query.get("cursor") or None, 0)
     kept = {name: value for name, value in asked.query.items() if name not in ("cursor", "chosen", "more", *_OUTCOMES)}
@@ -69,8 +69,8 @@ async def listed(asked: Asked, reports: DeadLetterReports) -> View:
 
 
 async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: int, problem: str = "") -> View:
-    """One entry. `problem`: why what was edited was not taken, which is shown in the payload's place. Raises RequestRefused,
-    StoreError."""
+    """Return the page of one entry. `problem` is why an edited payload was not stored, which is shown instead of the kept
+    payload. Raises RequestRefused, StoreError."""
     entry = await _entry(asked, reports)
     row = entry.row
     document = entry.document()
@@ -100,7 +100,8 @@ async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: 
 
 
 async def change_entry(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer, form_bytes_max: int) -> View:
-    """Replay, edit and replay, or discard one entry. An edit that was not taken is shown with the reason, to be edited further.
+    """Replay, edit and replay, or discard one entry, and return the next page. An edit that was not stored is shown with the
+    reason, and can be edited further.
 
     Raises RequestRefused, ValueError, StoreError, BrokerError."""
     entry = await _entry(asked, reports)
@@ -116,7 +117,8 @@ async def change_entry(asked: Asked, reports: DeadLetterReports, replayer: DeadL
 
 
 def given_back(asked: Asked, *, may_retry: bool) -> Mapping[str, Any]:
-    """What was typed into the form of an entry, for a page that says why it failed. `may_retry`: with its form."""
+    """Return the text that was typed into an entry's form, for the page with the error. With `may_retry`, that page has the
+    form."""
     return {"edited": asked.edited, "may_retry": may_retry, "note": asked.field("note"), "as_of": asked.field("as_of")}
 
 
@@ -124,17 +126,17 @@ NOTHING_EDITED: Final[Mapping[str, Any]] = {"edited": None, "may_retry": False, 
 
 
 def _characters_max(form_bytes_max: int) -> int:
-    """How long an edited payload may be, so that no form with it is too large."""
+    """Return how many characters an edited payload may have, so that no form with it is too large."""
     return max(0, form_bytes_max - _OTHER_FIELDS_BYTES) // _FORM_BYTES_OF_CHARACTER
 
 
 def _characters(text: str) -> int:
-    """As a browser counts them."""
+    """Return the number of characters as a browser counts them: in units of UTF-16."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
-    """Raises RequestRefused where there is none that the key may see."""
+    """Return the entry that a page is about. Raises RequestRefused if the key may see no such entry, and StoreError."""
     requested_id = id_in(asked.path)
     assert requested_id is not None
     found = await reports.entries([requested_id], asked.tenant_allowed)
@@ -144,5 +146,5 @@ async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
 
 
 def _done(query: Mapping[str, str]) -> dict[str, int]:
-    """What the last form did, by outcome, as the address says."""
+    """Return the numbers of entries by outcome that the last form put into the address."""
     return {name: int(query[name]) for name in _OUTCOMES if query.get(name, "").isdecimal() and len(query[name]) < 6}

@@ -1,4 +1,4 @@
-"""Logging in with a key, and out."""
+"""Log in with a key, and log out."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,12 +15,12 @@ TREE: Final = "/ui/"
 
 
 async def form_shown(asked: Asked) -> View:
-    """The form, which leads to the page of ours that the address names."""
+    """Return the login form. It leads to the page that `next` in the query names, if that is a page of ours."""
     return View("login.html", {"next": _own_path(asked.query.get("next", HOME)), **NOTHING_EDITED})
 
 
 def logged_in(asked: Asked, form: session.Form, access: Access, explain: Explain) -> View:
-    """What the form is answered with: the cookie, or why the key is refused."""
+    """Return the answer to the login form: a redirect with the cookie, or the form with the reason why the key is refused."""
     key = "".join(form.get("key", ())).strip()
     target = _own_path("".join(form.get("next", ())))
     try:
@@ -33,13 +33,13 @@ def logged_in(asked: Asked, form: session.Form, access: Access, explain: Explain
 
 
 async def logged_out(asked: Asked) -> View:
-    """The cookie is removed."""
+    """Return the answer that removes the cookie."""
     cookie = session.cookie_with("", path=asked.base or "/", is_secure=asked.is_secure)
     return View.redirect(asked.base + HOME, {"set-cookie": cookie})
 
 
 def _own_path(target: str) -> str:
-    """`target` if it is a page of ours, else HOME: a link to the login form must not lead to another site afterwards."""
+    """Return `target` if it is a page of ours, else HOME. A link to the login form must not lead to another site."""
     parts = urlsplit(target)
     is_ours = not parts.scheme and not parts.netloc and (parts.path == HOME or parts.path.startswith(TREE))
     is_plain = target.isascii() and target.isprintable() and "\\" not in target and " " not in target

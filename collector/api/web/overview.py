@@ -1,4 +1,4 @@
-"""The parts of the overview that come from the process's own health and metrics."""
+"""The parts of the overview page that come from the process's own health and metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -6,13 +6,13 @@ from typing import Final, NamedTuple
 from collector.api.health import NOT_USED, Health, status_of
 from collector.telemetry.aggregate import Snapshot
 
-# Of a limit: yellow from here, and red.
+# The shares of a limit from which it is shown in yellow, and in red.
 WARN_SHARE: Final = 0.8
 BAD_SHARE: Final = 0.95
 
 
 class OverviewPart(NamedTuple):
-    """Something that the collector depends on. `detail`: what it is."""
+    """A part that the collector depends on. `detail` says which kind it is, or what it is for."""
 
     name: str
     state: str
@@ -21,7 +21,7 @@ class OverviewPart(NamedTuple):
 
 
 class Used(NamedTuple):
-    """How much of a limit is in use. `unit`: bytes or count."""
+    """How much of a limit is in use. `unit` is bytes or count. `setting` changes the limit."""
 
     name: str
     used: float
@@ -31,11 +31,12 @@ class Used(NamedTuple):
 
     @property
     def share(self) -> float:
+        """Return the used part of the limit, from 0 to 1; 0 if there is no limit."""
         return min(self.used / self.limit, 1.0) if self.limit else 0.0
 
 
 class Lag(NamedTuple):
-    """What is acknowledged and not stored yet, of one topic."""
+    """The messages of one topic that are acknowledged, but not stored yet. `seconds` is the age of the oldest."""
 
     topic: str
     messages: float
@@ -43,8 +44,11 @@ class Lag(NamedTuple):
 
 
 class Audited(NamedTuple):
-    """Scheduled audits. `difference`: of all that is not confirmed and not explained; 0: everything adds up. `from_unix_s`:
-    when the earliest of it arrived. `until_unix_s`: up to when was judged; None: since the start nothing was."""
+    """The result of scheduled audits.
+
+    `difference` is that of all findings that are neither confirmed nor explained; with 0, everything adds up. `from_unix_s` is
+    when the earliest of them arrived. Requests until `until_unix_s` were judged; None: none since the start. `seconds` is the
+    duration of the last audit."""
 
     difference: float
     from_unix_s: float | None
@@ -53,7 +57,8 @@ class Audited(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """`received`: items since the start, by type and status. `lags`: None where this process does not write to a store."""
+    """The state of the process. `received` are items since the start, by type and status. `lags` is None if this process does
+    not write to a store. `ages` are those of the newest stored items, in seconds, by signal."""
 
     status: str
     parts: Sequence[OverviewPart]
@@ -69,7 +74,7 @@ class Overview(NamedTuple):
 
 
 _STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
-# By the name of the gauge in use, that of its limit, the unit, and what changes the limit.
+# The name of a limit, the gauge of its use, the gauge of the limit, the unit, and the setting that changes the limit.
 _LIMITS: Final = (
     (
         "requests in flight",
@@ -86,7 +91,7 @@ _LIMITS: Final = (
 
 
 def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: float) -> Overview:
-    """Return what a snapshot of metrics and the health say."""
+    """Return the overview of a snapshot of metrics and the health."""
     metrics = _Samples(snapshot)
     received: dict[str, dict[str, float]] = {}
     for labels, value in metrics.of("infrasage_ingestion_events_total"):
@@ -117,19 +122,20 @@ def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: fl
 
 
 class _Samples:
-    """A snapshot by the names of its samples; labels as a mapping."""
+    """Finds samples of a snapshot by their names."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._families: Final = {family.name: family for family in snapshot}
 
     def of(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        """Yield the labels and the value of each sample with this name."""
         family = self._families.get(name.removesuffix("_total")) or self._families.get(name)
         for (sample, labels), value in () if family is None else family.samples.items():
             if sample == name:
                 yield dict(labels), value
 
     def one(self, name: str) -> float | None:
-        """The value of the one without labels; None: there is none."""
+        """Return the value of the first sample with this name, for metrics without labels; None if there is none."""
         return next((value for _, value in self.of(name)), None)
 
 

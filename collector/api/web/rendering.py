@@ -1,8 +1,8 @@
-"""Templates and static files of the web pages. Both are read from the package once, and stay in memory.
+"""The templates and static files of the web pages. They are read from the package once, and stay in memory.
 
 Invariants:
-1. Text from outside is escaped wherever it is shown (test_text_from_senders_is_escaped).
-2. No page loads anything from another site, and no script or style is in the page itself, as the Content-Security-Policy has it
+1. Text from senders and users is escaped wherever it is shown (test_text_from_senders_is_escaped).
+2. No page loads anything from another site, and no page contains a script or style, as the Content-Security-Policy demands
    (test_a_page_loads_nothing_from_elsewhere).
 """
 
@@ -17,7 +17,7 @@ from collector.api.documents import FileDocuments
 from collector.api.web.overview import BAD_SHARE, WARN_SHARE
 
 if TYPE_CHECKING:
-    # Imported where it is used first: most gateways show no page, and it takes 3 MB.
+    # Imported at its first use, since it takes 3 MB, and most gateways show no page.
     from jinja2 import Environment
 
 _HERE: Final = Path(__file__).parent
@@ -29,20 +29,20 @@ POLICY: Final = (
 
 
 def static_files() -> FileDocuments:
-    """The scripts and styles, by name."""
+    """Return the scripts and styles, by name."""
     return FileDocuments(_HERE / "static")
 
 
 def render(template: str, context: dict[str, Any]) -> bytes:
-    """Return the page. The first call reads all templates."""
+    """Return a page in UTF-8. The first call reads all templates."""
     text = _environment().get_template(template).render(context)
-    # What a sender wrote may have halves of surrogates, which no page can have.
+    # Text from senders may have halves of surrogates, which UTF-8 can't express.
     return text.encode(errors="replace")
 
 
 @functools.cache
 def _environment() -> "Environment":
-    from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415  # as above
+    from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415  # takes 3 MB
 
     sources = {path.name: path.read_text() for path in sorted((_HERE / "templates").glob("*.html"))}
     environment = Environment(
@@ -63,17 +63,17 @@ def _environment() -> "Environment":
 
 
 def count(number: float) -> str:
-    """1,234,567."""
+    """Return a number such as 1,234,567."""
     return f"{number:,.0f}"
 
 
 def rate(per_s: float) -> str:
-    """A number a second: with digits after the point where it is small."""
+    """Return a rate per second: in whole numbers, or with two significant digits if it is less than 10."""
     return f"{per_s:,.0f}" if per_s >= 10 or per_s == 0 else f"{per_s:.2g}"
 
 
 def size(size_bytes: float) -> str:
-    """1.5 GiB."""
+    """Return a size such as 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(size_bytes) < 1024 or unit == "TiB":
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -82,7 +82,7 @@ def size(size_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """1.5 ms, 3 min, 2 d."""
+    """Return a duration such as 1.5 ms, 3 min or 2 d."""
     if not seconds:
         return "0 s"
     for most, unit, in_s in (
@@ -99,23 +99,23 @@ def duration(seconds: float) -> str:
 
 
 def moment(unix_s: float) -> str:
-    """2026-04-10 12:00:00, in UTC."""
+    """Return a time in UTC, such as 2026-04-10 12:00:00."""
     return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def moment_ns(unix_nano: float | str) -> str:
-    """The same with milliseconds, of nanoseconds."""
+    """Return a time that is given in nanoseconds, with milliseconds, such as 2026-04-10 12:00:00.123."""
     seconds, nanos = divmod(int(unix_nano), 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{nanos // 10**6:03}"
 
 
 def in_link(text: str) -> str:
-    """Text as the value of a link's query."""
+    """Return text quoted as a value in the query of a link."""
     return quote(text, safe="", errors="replace")
 
 
 def as_json(value: Any) -> str:
-    """For people to read and edit."""
+    """Return JSON for people to read and edit. It is ASCII if a text has halves of surrogates."""
     return json.dumps(value, indent=2, ensure_ascii=_has_surrogates(value))
 
 

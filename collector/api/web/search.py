@@ -1,4 +1,4 @@
-"""Recent logs and traces on web pages, and the chart of what comes in."""
+"""Recent logs and traces on web pages, and the chart of incoming items."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ _DEPTH_MAX: Final = 12
 
 
 def trace_in(path: str) -> str:
-    """The id of the trace that a page is about; empty: it is about none."""
+    """Return the id of the trace in the path of its page; empty if the path is another."""
     text = path.removeprefix(_TREE)
     return text if text != path and _TRACE_ID.fullmatch(text) else ""
 
 
 def search_of(asked: Asked) -> Search:
-    """Raises ValueError."""
+    """Return the search in the query of a page. Raises ValueError."""
     minutes = asked.query.get("minutes") or _MINUTES_DEFAULT
     if minutes not in _MINUTES:
         raise ValueError(f"minutes must be one of {', '.join(_MINUTES)}, not {minutes[:20]!r}")
@@ -34,7 +34,7 @@ def search_of(asked: Asked) -> Search:
 
 
 def listed(search: Search, found: KeptAnswer[Sequence[Row]]) -> dict[str, Any]:
-    """What the pages of logs and of traces have in common."""
+    """Return the context that the templates of logs and of traces have in common."""
     return {
         "search": search,
         "rows": found.value,
@@ -45,7 +45,9 @@ def listed(search: Search, found: KeptAnswer[Sequence[Row]]) -> dict[str, Any]:
 
 
 def waterfall(trace_id: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """The spans of a trace as a tree, each with where it lies in the trace, in thousandths of its length."""
+    """Return the context for a trace: its spans in the order of their tree.
+
+    `left` and `width` of a span are its begin and its length in thousandths of the trace."""
     starts = [int(row["at_unix_nano"]) for row in rows]
     begin = min(starts)
     end = max(start + int(row["duration_ns"]) for start, row in zip(starts, rows, strict=True))
@@ -58,7 +60,7 @@ def waterfall(trace_id: str, rows: Sequence[Row]) -> dict[str, Any]:
     spans: list[dict[str, Any]] = []
     seen: set[int] = set()
 
-    # Not by recursion: a trace may be as deep as it has spans.
+    # Without recursion, since a trace may be as deep as it has spans.
     waiting = [(row, 0) for row in reversed(children.get("", []))]
     while waiting:
         row, depth = waiting.pop()
@@ -77,7 +79,7 @@ def waterfall(trace_id: str, rows: Sequence[Row]) -> dict[str, Any]:
             }
         )
         waiting += [(child, depth + 1) for child in reversed(children.get(row["span_id"], []))]
-    # Spans that are each other's ancestors are in no tree.
+    # Spans that are each other's ancestors are in no tree, so they are left out.
     return {
         "trace_id": trace_id,
         "spans": spans,
@@ -89,7 +91,10 @@ def waterfall(trace_id: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def chart(inflow: Inflow, now_unix_s: float) -> dict[str, Any]:
-    """Items a second by type, minute by minute, up to the last minute that is over; and the same of the last one alone."""
+    """Return the chart of the last WINDOW_MINUTES whole minutes: items per second of each minute, by type and of those
+    rejected.
+
+    `rows` have the rate of the last minute, the highest rate, the total of items, and a small line, for each type."""
     last = int(now_unix_s) // 60 * 60 - 60
     times = list(range(last - 60 * (WINDOW_MINUTES - 1), last + 60, 60))
     by_time = {minute.unix_s: minute for minute in inflow.minutes}
@@ -110,6 +115,6 @@ def chart(inflow: Inflow, now_unix_s: float) -> dict[str, Any]:
 
 
 def _line(values: Sequence[float]) -> str:
-    """The points of a line, 120 wide and 24 high, for those who see no chart."""
+    """Return the points of a line, 120 wide and 24 high, for browsers that show no chart."""
     highest = max(values) or 1.0
     return " ".join(f"{120 * at / (len(values) - 1):.1f},{23 - 22 * value / highest:.1f}" for at, value in enumerate(values))

@@ -1,12 +1,12 @@
-"""Who asks for a web page, and whether a form that came was sent by that page.
+"""Find the API key of a request for a web page, and check that a form was sent from a page of this site.
 
-A browser has its API key in a cookie, which the login form sets. Nothing is kept in the process, so every gateway knows every
-browser, and a key that is revoked ends its sessions at once.
+A browser has its API key in a cookie, which the login form sets. The process keeps no sessions, so every gateway accepts every
+browser, and the sessions of a revoked key end at once.
 
 Invariants:
-1. A form changes nothing unless it has the token that only a page for the same key contains, and unless the browser, where it
-   says so, sent it from a page of this site (test_a_form_of_another_site_changes_nothing).
-2. The cookie is out of reach of scripts, is sent from this site's pages only, and over TLS only where it was set over TLS
+1. A form changes nothing unless it has the token that only pages for the same key contain. It also changes nothing if the
+   browser reports that a page of another site sent it (test_a_form_of_another_site_changes_nothing).
+2. Scripts can't read the cookie. It is sent from pages of this site only, and, if it was set over TLS, only over TLS
    (test_the_cookie_is_for_this_site_alone).
 """
 
@@ -28,7 +28,7 @@ FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _TOKEN_PURPOSE: Final = b"infrasage form token"
 _TOKEN_HEX_DIGITS: Final = 32
 _FIELDS_MAX: Final = 1000
-# Servers and proxies commonly take no more of a head.
+# Servers and proxies commonly accept no larger head.
 _COOKIES_BYTES_MAX: Final = 8192
 
 Headers = Mapping[str, str]
@@ -40,7 +40,7 @@ class Gone(Exception):
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """By name; several of one name are one, with commas between, and cookies with semicolons."""
+    """Return the headers by name. Several of one name are joined by commas, and cookies by semicolons."""
     found: dict[str, str] = {}
     for name, value in raw:
         key, text = name.decode("latin-1"), value.decode("latin-1")
@@ -49,12 +49,12 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def came_over_tls(headers: Headers) -> bool:
-    """Whether a proxy says that the browser came over TLS. Of several proxies the first says it."""
+    """Return whether a proxy reports that the browser used TLS. Of several proxies, the first counts."""
     return headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
 
 
 def key_in(headers: Headers) -> bytes | None:
-    """The key in a request: in a header, as the API takes it, or in the cookie; None: there is none."""
+    """Return the key in a request: from a header, as the API takes it, or else from the cookie; None if there is none."""
     api_key, authorization = headers.get("x-api-key"), headers.get("authorization")
     key = key_of(
         None if api_key is None else api_key.encode("latin-1"),
@@ -67,7 +67,7 @@ def key_in(headers: Headers) -> bytes | None:
 
 
 def _cookie(header: str) -> str:
-    """Return the value of our cookie; empty where there is none, or where the header is longer than browsers make it."""
+    """Return the value of our cookie; empty if there is none, or if the header has more than _COOKIES_BYTES_MAX characters."""
     found = ""
     if len(header) <= _COOKIES_BYTES_MAX:
         for pair in header.split(";"):
@@ -78,12 +78,12 @@ def _cookie(header: str) -> str:
 
 
 def token_of(key: bytes) -> str:
-    """What forms contain. It can't be computed without the key, and the key can't be computed from it."""
+    """Return the token in forms. It can't be computed without the key, and the key can't be computed from it."""
     return hmac.new(key, _TOKEN_PURPOSE, "sha256").hexdigest()[:_TOKEN_HEX_DIGITS]
 
 
 def check_form(headers: Headers, form: Form, key: bytes) -> None:
-    """Raise RequestRefused unless the form was sent from a page that this key was shown."""
+    """Raise RequestRefused unless the form was sent from a page that was made for this key."""
     check_origin(headers)
     given = "".join(form.get(TOKEN_FIELD, ()))
     if not hmac.compare_digest(given.encode(errors="replace"), token_of(key).encode()):
@@ -94,9 +94,10 @@ def check_form(headers: Headers, form: Form, key: bytes) -> None:
 
 
 def check_origin(headers: Headers) -> None:
-    """Raise RequestRefused where a browser says that another site's page sent the request.
+    """Raise RequestRefused if the browser reports that a page of another site sent the request.
 
-    `Sec-Fetch-Site` is the browser's own judgement. It comes over TLS and from this machine only; else `Origin` is compared.
+    `Sec-Fetch-Site` is the browser's own judgement. Browsers send it only over TLS and to their own machine. Without it,
+    `Origin` is compared with `Host`.
     """
     site = headers.get("sec-fetch-site")
     if site is not None:
@@ -115,13 +116,14 @@ def check_origin(headers: Headers) -> None:
 
 
 def cookie_with(key: str, *, path: str, is_secure: bool) -> str:
-    """The Set-Cookie header that logs in; with an empty key, the one that logs out. It ends with the browser."""
+    """Return the value of the Set-Cookie header that logs in; with an empty key, that logs out. The cookie ends with the
+    browser."""
     age = "" if key else "; Max-Age=0"
     return f"{COOKIE}={key}; Path={path}; HttpOnly; SameSite=Strict{'; Secure' if is_secure else ''}{age}"
 
 
 async def read_form(headers: Headers, receive: Receive, *, bytes_max: int, timeout_s: float) -> Form:
-    """The fields of a form by name. Raises RequestRefused, and Gone."""
+    """Return the fields of a form by name. Raises RequestRefused, and Gone."""
     if headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
         raise RequestRefused(INVALID_PARAMETER, f"the Content-Type of a form must be {FORM_TYPE}")
     body = bytearray()

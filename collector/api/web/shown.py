@@ -1,4 +1,4 @@
-"""What a web page is asked for with, and what it shows."""
+"""The request for a web page, and the page that is its answer."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -8,7 +8,7 @@ from collector.tenancy.identity import Caller
 
 
 class Asked(NamedTuple):
-    """A request for a page. `base`: what comes before the paths of this site. `caller`: whose key it came with."""
+    """A request for a page. `base` precedes the paths of this site in links. `caller` is that of the request's key."""
 
     path: str
     base: str
@@ -18,43 +18,44 @@ class Asked(NamedTuple):
     is_fragment: bool
     caller: Caller | None = None
     form: Mapping[str, list[str]] = {}
-    # The form has this key's token.
+    # Whether the form has the token of this key.
     is_from_us: bool = False
 
     @property
     def tenant(self) -> str | None:
-        """Whose rows are shown: the caller's; of an admin those of the tenant that is asked for, or None: everybody's."""
+        """Return the tenant whose rows are shown: the caller's. For a key of scope admin, the tenant in the query, or None:
+        all."""
         assert self.caller is not None
         return (self.query.get("tenant") or None) if self.caller.scope.is_admin else self.caller.tenant
 
     @property
     def tenant_allowed(self) -> str | None:
-        """Whose rows may be changed; None: everybody's."""
+        """Return the tenant whose rows the key may see and change; None: those of all tenants."""
         assert self.caller is not None
         return None if self.caller.scope.is_admin else self.caller.tenant
 
     @property
     def may_change(self) -> bool:
-        """Whether the key changes dead letters: it reads them, and a replay is a record that is sent."""
+        """Return whether the key may change dead letters: it must read, and also send, since a replay sends a record."""
         return self.caller is not None and self.caller.scope.reads and self.caller.scope.sends
 
     @property
     def query_text(self) -> str:
-        """The query as a link has it, with its question mark."""
+        """Return the query for a link, with its question mark; empty if there is none."""
         return f"?{urlencode(self.query)}" if self.query else ""
 
     @property
     def edited(self) -> str | None:
-        """The payload of a dead letter as a form brought it: what somebody may have typed. None: it brought none."""
+        """Return the payload of a dead letter in the form, which somebody may have edited; None if the form has none."""
         return self.field("payload") if "payload" in self.form else None
 
     def field(self, name: str) -> str:
-        """A form's field; empty where it is not there."""
+        """Return the value of a field of the form; empty if the form lacks it."""
         return "".join(self.form.get(name, ())[:1])
 
 
 class View(NamedTuple):
-    """A template and what it is rendered with; without a template, an answer without a body."""
+    """A template and its context. Without a template, the answer has no body."""
 
     template: str
     context: Mapping[str, Any] = {}
@@ -63,5 +64,5 @@ class View(NamedTuple):
 
     @classmethod
     def redirect(cls, target: str, headers: Mapping[str, str] | None = None) -> Self:
-        """To be loaded by GET. `target` is a path of ours."""
+        """Return the answer that makes a browser load `target`, a path of ours, by GET."""
         return cls("", {}, 303, {"location": target, **(headers or {})})

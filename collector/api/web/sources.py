@@ -1,4 +1,4 @@
-"""Where web pages get what they show."""
+"""The sources of the data that web pages show."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from collector.telemetry.aggregate import Snapshot
 
 
 class SettingShown(NamedTuple):
-    """A setting in force."""
+    """A setting in force, as the page of settings shows it."""
 
     key: str
     value: str
@@ -19,10 +19,10 @@ class SettingShown(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """Where pages get what they show. What is None, this process has no store for.
+    """The sources of the data that web pages show. `letters` and `replayer` are None if the process has no store.
 
-    `snapshot`: the metrics as /metrics shows them. `gather`: those of all processes, with every tenant under its name.
-    `plans`: the names of tenants' plans. `settings`: those in force.
+    `snapshot` returns the metrics as /metrics shows them. `gather` returns those of all processes, with every tenant under its
+    own name. `plans` returns the names of the plans, by tenant. `settings` returns the settings in force.
     """
 
     version: str

@@ -1,4 +1,4 @@
-"""Plans and use of tenants on a web page: all of them for a key of scope admin, else the caller's own."""
+"""The plans and the usage of tenants on a web page: of all for a key of scope admin, or else of the caller's tenant."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -13,7 +13,8 @@ _NOTHING: Final = Usage({}, {}, 0, {})
 
 
 class TenantRow(NamedTuple):
-    """One tenant. `plan`: the names of its keys' plans."""
+    """One tenant. `plan` has the names of the plans of its keys. `items` are all items, and `limited` the requests over the
+    plan."""
 
     name: str
     plan: str
@@ -23,7 +24,8 @@ class TenantRow(NamedTuple):
 
 
 class TenantsPage(NamedTuple):
-    """`number` counts those that match; `own`: the plan of the caller's key, by dimension."""
+    """One page of tenants. `number` is how many match. `first` is the index of the first row. `own` is the plan of the caller's
+    key: dimension, rate and burst."""
 
     rows: Sequence[TenantRow]
     number: int
@@ -36,7 +38,7 @@ class TenantsPage(NamedTuple):
 
 
 def tenants_page(asked: Asked, usage: Mapping[str, Usage], plans: Mapping[str, str]) -> TenantsPage:
-    """The largest first. Raises ValueError."""
+    """Return the page of tenants, those with the most items first. Raises ValueError."""
     assert asked.caller is not None
     caller = asked.caller
     text = asked.query.get("text", "").strip()
@@ -66,6 +68,7 @@ def _row(name: str, usage: Mapping[str, Usage], plans: Mapping[str, str]) -> Ten
 
 
 def _plan_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Return the dimensions of a plan, with their rates and bursts, for people."""
     return [
         (
             dimension,

@@ -406,6 +406,17 @@ async def test_all_that_match_are_changed_within_bounds(monkeypatch: pytest.Monk
         assert "more=1" not in page
 
 
+@pytest.mark.parametrize("confirmed", ["", "yes"])
+@pytest.mark.parametrize("fields", [{"back": "reason=no_such"}, {"counted_until": "yesterday"}])
+async def test_a_wrong_filter_is_the_senders_mistake(confirmed: str, fields: dict[str, str]) -> None:
+    """Also in a confirmed form, which nobody has counted before."""
+    made, replayer = changing()
+    async with made.browser("admin") as client:
+        sent = form("admin", do="discard_all", confirmed=confirmed, **fields)
+        answer = await client.post("/ui/dead-letters", data=sent)
+        assert (answer.status_code, replayer.done) == (400, [])
+
+
 async def test_all_of_a_page_are_chosen_without_scripts() -> None:
     """By a link that keeps the filter, the page and where the keyboard is; and once more, none."""
     made, _ = changing()
