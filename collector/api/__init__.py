@@ -1,1 +1,1 @@
-"""The HTTP API that reads and administers, and the control socket."""
+"""The HTTP API for reading and administration, and the socket that commands query."""

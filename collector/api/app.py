@@ -1,11 +1,13 @@
-"""The pages beside the routes that take telemetry: health, metrics, the list of types, and the description of the native API.
+"""The pages beside the routes for telemetry: health, metrics, the list of types, the description of the native API, the pages
+that need a key, and the web pages.
 
-The POST routes of the native API are answered elsewhere (collector/receivers/http/asgi.py). They are described here only.
+The POST routes of the native API are only described here. collector/receivers/http/asgi.py answers them.
 
 Invariants:
 1. /openapi.json lists every answer of the native API that a sender can get, with every error code
    (test_the_description_has_every_error_code_of_the_native_api).
-2. No page loads anything from another site (test_the_pages_load_nothing_from_elsewhere). The web pages: collector/api/web.
+2. No page loads anything from another site (test_the_pages_load_nothing_from_elsewhere). For the web pages, see
+   collector/api/web/rendering.py.
 """
 
 import asyncio
@@ -75,7 +77,7 @@ log = structlog.get_logger(__name__)
 
 # Reasons that no record of the native API can have.
 _OF_OTHER_PROTOCOLS: Final = {INVALID_PROTOBUF, INVALID_SPAN_ID, INVALID_LABELS, INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY}
-# Reasons that none of its POST routes can answer with.
+# Reasons that no POST route of the native API can answer with.
 _OF_OTHER_ROUTES: Final = {NOT_FOUND, INVALID_PARAMETER, STORE_UNAVAILABLE}
 
 
@@ -87,7 +89,7 @@ class TypesAnswer(BaseModel):
 
 
 class TelemetryRecord(BaseModel):
-    """One thing that was measured or that happened."""
+    """A measurement or an event."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -104,7 +106,7 @@ class TelemetryRecord(BaseModel):
         }
     )
 
-    service_id: str = Field(description="The service that sends.")
+    service_id: str = Field(description="The service that the record is from.")
     type: Literal["metric", "log", "trace", "event", "profile", "slo"] = "metric"
     metric_name: str | None = Field(default=None, description="Required for metric, trace, slo and profile.")
     value: float | None = Field(default=None, description="A finite float64. Required for metric, trace, slo and profile.")
@@ -117,31 +119,31 @@ class TelemetryRecord(BaseModel):
 
 
 class Queued(BaseModel):
-    """The record is durable."""
+    """The answer to one record, which is durable."""
 
     status: Literal["ok"]
     queued: Literal[1]
 
 
 class Failure(BaseModel):
-    """A record of a batch that was not taken."""
+    """A record of a batch that was rejected."""
 
-    index: int = Field(description="Its place in the array, from 0.", examples=[45])
+    index: int = Field(description="The record's place in the array, from 0.", examples=[45])
     error: str = Field(examples=["timestamp_too_old"])
     message: str = Field(examples=["Timestamp is more than 24h in the past"])
 
 
 class BatchQueued(BaseModel):
-    """What became of the records of a batch; those that are queued are durable."""
+    """The answer to a batch. Its queued records are durable; the others failed."""
 
     status: Literal["ok"]
     queued: int = Field(examples=[1000])
     failed: int = Field(examples=[1])
-    failures: list[Failure] = Field(description="The first 10,000 of them.")
+    failures: list[Failure] = Field(description="The first 10,000 failed records.")
 
 
 class ErrorAnswer(BaseModel):
-    """The request as a whole was not taken, and nothing of it was kept."""
+    """The request as a whole was refused. None of its records is stored."""
 
     status: Literal["error"]
     error: str = Field(examples=["invalid_value"])
@@ -159,11 +161,12 @@ def pages(
     web: ASGIApp,
     explain: Explain,
 ) -> ASGIApp:
-    """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait.
+    """Return the application for PAGE_PATHS.
 
-    `reading`: the pages that need a key. `web`: those for people, of WEB_PATHS.
+    `health` is called at each request to /healthz, and must not wait. `uptime_s` returns the seconds since the start.
+    `reading` has the pages that need a key, and `web` is the application of WEB_PATHS. `explain` maps errors to answers.
     """
-    # No page but these: FastAPI's own have scripts from elsewhere, and /redoc fonts.
+    # FastAPI's own documentation pages load scripts from other sites, and /redoc fonts.
     app = FastAPIOffline(
         title="InfraSage collector",
         version=version,
@@ -171,7 +174,7 @@ def pages(
         redirect_slashes=False,
     )
 
-    # These would be read from disk for each answer, and hold a descriptor until it is read: see _Pages.
+    # FastAPIOffline would read these files for each answer, and hold a descriptor until the client has read it. See _Pages.
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "name", "") != "static-offline-docs"]
 
     @app.get("/api/v1/telemetry-types", tags=["telemetry"], summary="The types of record")
@@ -205,7 +208,7 @@ def pages(
 
 
 def _answer_errors(app: FastAPI, metrics: Metrics, refusal: Callable[..., Response]) -> None:
-    """Have `app` answer its errors by `refusal`."""
+    """Make `app` answer its errors by `refusal`."""
 
     @app.exception_handler(RequestRefused)
     async def refused(_: Request, error: RequestRefused) -> Response:
@@ -215,13 +218,14 @@ def _answer_errors(app: FastAPI, metrics: Metrics, refusal: Callable[..., Respon
     @app.exception_handler(HTTPException)
     async def not_there(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            method = RequestRefused(METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}; GET is")
+            method = RequestRefused(METHOD_NOT_ALLOWED, f"{request.method} is not allowed for {request.url.path}: use GET")
             return refusal(method, allow="GET, HEAD")
         return refusal(RequestRefused(NOT_FOUND, "there is no such page; see /docs"))
 
 
 class _Pages:
-    """What is sent from memory, at no more than its own cost; all else is FastAPI's."""
+    """The application of all pages. It sends /metrics, /openapi.json and static files from memory, web pages by `web`, and the
+    others by FastAPI."""
 
     def __init__(
         self,
@@ -231,7 +235,7 @@ class _Pages:
         description: Callable[[], bytes],
         refusal: Callable[..., Response],
     ) -> None:
-        """`description`: the document of /openapi.json, which takes a while to make."""
+        """`description` returns the body of /openapi.json, which takes a while. So a thread calls it, once."""
         self._app: Final = app
         self._web: Final = web
         self._pages: Final[dict[str, Page]] = {METRICS_PATH: metrics_page, "/openapi.json": self._describe}
@@ -251,7 +255,7 @@ class _Pages:
         if page is None:
             await self._app(scope, receive, send)
         elif scope["method"] != "GET":
-            refused = RequestRefused(METHOD_NOT_ALLOWED, f"{scope['method']} is not for {path}; GET is")
+            refused = RequestRefused(METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed for {path}: use GET")
             await self._refusal(refused, allow="GET, HEAD")(scope, receive, send)
         else:
             try:
@@ -260,6 +264,7 @@ class _Pages:
                 await self._refusal(error)(scope, receive, send)
 
     def _file(self, name: str) -> Page | None:
+        """Return a static file of the documentation; None if there is none, or it can't be read."""
         try:
             return self._files.find(name)
         except OSError as error:
@@ -267,6 +272,7 @@ class _Pages:
             return None
 
     async def _describe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer /openapi.json. The first request makes the document, which the others wait for."""
         if self._describing is None:
             self._describing = asyncio.create_task(asyncio.to_thread(self._described))
         await (await asyncio.shield(self._describing))(scope, receive, send)
@@ -276,16 +282,16 @@ class _Pages:
 
 
 def _with_metrics(document: dict[str, Any]) -> dict[str, Any]:
-    """Add /metrics, which FastAPI does not answer."""
+    """Return the OpenAPI document with /metrics added, which FastAPI does not answer."""
     content: dict[str, Any] = {"text/plain": {}, "application/openmetrics-text": {}}
     document["paths"][METRICS_PATH] = {
         "get": {
             "tags": ["operation"],
             "operationId": "metrics",
-            "summary": "Prometheus text, or OpenMetrics where Accept asks for it",
-            "description": "A second old at most (http.metrics_interval_s), but with every dead letter that came before."
-            " Tenants have their names for a key of scope admin,"
-            " or where tenants.metrics_names says so; else they are one series with an empty label.",
+            "summary": "Prometheus text, or OpenMetrics if Accept asks for it",
+            "description": "At most http.metrics_interval_s old, but with every dead letter that came before the request."
+            " Names of tenants are shown for a key of scope admin, or if tenants.metrics_names allows it;"
+            " otherwise all tenants are one series with an empty label.",
             "responses": {"200": {"description": "All metrics.", "content": content}},
         }
     }
@@ -293,7 +299,7 @@ def _with_metrics(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the POST routes of the native API."""
+    """Return the OpenAPI document with the POST routes of the native API added."""
     models = (TelemetryRecord, Queued, BatchQueued, Failure, ErrorAnswer)
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
@@ -315,14 +321,18 @@ def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:
 def _operation(
     operation_id: str, summary: str, schema: dict[str, Any], answer: str, example: dict[str, Any], *, is_single: bool
 ) -> dict[str, Any]:
-    """One POST route. `is_single`: a record's own reasons refuse the request; in a batch they are among its `failures`."""
+    """Return the description of a POST route. `is_single` is whether it takes one record, and not a batch.
+
+    A rejected record refuses a request of its own. In a batch it is among the `failures` of the answer."""
     by_status: dict[int, list[Reason]] = {}
     for reason in REASONS:
         if reason.code not in _OF_OTHER_PROTOCOLS and reason.code not in _OF_OTHER_ROUTES:
             by_status.setdefault(codes_of(reason.code).http, []).append(reason)
     responses: dict[str, Any] = {
         "200": {
-            "description": "Durable." if is_single else "What is queued is durable; the rest is named, under the codes of 400.",
+            "description": "The record is durable."
+            if is_single
+            else "Queued records are durable. The others are in `failures`, with the codes of 400.",
             "headers": {
                 "X-InfraSage-Batch-Id": {"description": "The receipt: a UUID.", "schema": {"type": "string", "format": "uuid"}}
             },
@@ -346,7 +356,9 @@ def _operation(
             },
         }
         if codes_of(reasons[0].code).retryable:
-            described["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+            described["headers"] = {
+                "Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}}
+            }
         responses[str(status)] = described
     return {
         "tags": ["telemetry"],

@@ -1,7 +1,7 @@
-"""Pages whose bytes are known: held in memory once, compressed at most once, sent as they are.
+"""Pages with fixed contents: held in memory once, compressed at most once, and sent as they are.
 
 Invariants:
-1. A document is compressed only when somebody asks for gzip, outside the event loop, and once however many ask.
+1. A document is compressed only when a client asks for gzip, outside the event loop, and once for all clients.
    (test_it_is_compressed_once)
 2. A file is read once and then sent from memory: no answer holds a file descriptor. (test_a_file_is_opened_once)
 """
@@ -18,20 +18,20 @@ from starlette.types import Receive, Scope, Send
 
 from collector.receivers.http.targets import VALUE_BYTES_MAX
 
-# Smaller ones gain nothing by it.
+# Smaller documents gain nothing by compression.
 _COMPRESSED_BYTES_MIN: Final = 1024
 _GZIP_LEVEL: Final = 6
 _ETAG_HEX_DIGITS: Final = 16
 
-# Answers one GET; what HEAD has too much, the server leaves out.
+# Answers one GET. For HEAD, the server leaves out the body.
 Page = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Document:
-    """A Page. Any number of requests may be answered with it at once."""
+    """A Page with fixed contents. It can answer any number of requests at once."""
 
     def __init__(self, body: bytes, content_type: str, *, has_etag: bool = False) -> None:
-        """`has_etag`: clients may keep it, and ask whether it has changed."""
+        """`has_etag` is whether clients may keep the document, and ask whether it has changed."""
         self.body: Final = body
         self._content_type: Final = content_type.encode()
         self._etag: Final = f'"{sha256(body).hexdigest()[:_ETAG_HEX_DIGITS]}"'.encode() if has_etag else None
@@ -54,23 +54,24 @@ class Document:
         await send({"type": "http.response.body", "body": body})
 
     async def _compressed(self) -> bytes:
+        """Return the body in gzip, which the first call makes."""
         if self._compressing is None:
-            # A time of 0 makes the same bytes of the same document.
+            # With a time of 0, the same document always gives the same bytes.
             compressing = asyncio.to_thread(gzip.compress, self.body, _GZIP_LEVEL, mtime=0)
             self._compressing = asyncio.create_task(compressing)
-        # One request's end is not that of the others, which wait for the same.
+        # A request that ends must not cancel the task that other requests wait for.
         return await asyncio.shield(self._compressing)
 
 
 class FileDocuments:
-    """The files of one directory as documents. Those that have been asked for stay in memory."""
+    """The files of one directory as documents. A file stays in memory once it was requested."""
 
     def __init__(self, directory: Path) -> None:
         self._paths: Final = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
         self._documents: Final[dict[str, Document]] = {}
 
     def find(self, name: str) -> Document | None:
-        """None: there is no such file. Raises OSError."""
+        """Return the document of a file; None if there is no such file. Raises OSError."""
         document = self._documents.get(name)
         path = self._paths.get(name)
         if document is None and path is not None:
@@ -80,7 +81,7 @@ class FileDocuments:
 
 
 def accepts_gzip(accept_encoding: bytes) -> bool:
-    """Return whether a client takes gzip, by its Accept-Encoding (RFC 9110, 12.5.3): named, or by *, and not with q=0."""
+    """Return whether a client takes gzip, by its Accept-Encoding (RFC 9110, 12.5.3): gzip, x-gzip or *, and not with q=0."""
     by_coding: dict[bytes, bool] = {}
     for part in accept_encoding.lower().split(b","):
         coding, *parameters = (piece.strip() for piece in part.split(b";"))
@@ -94,6 +95,8 @@ def _is_zero(parameter: bytes) -> bool:
 
 
 def header(scope: Scope, name: bytes) -> bytes:
-    """Several of one name are one, with commas between (RFC 9110, 5.3). One that is too long to be parsed says nothing."""
+    """Return the value of a header. Several of the name are joined by commas (RFC 9110, 5.3).
+
+    The value is empty if there is no such header, or if it is longer than VALUE_BYTES_MAX."""
     joined = b", ".join(value for each, value in scope["headers"] if each == name)
     return joined if len(joined) <= VALUE_BYTES_MAX else b""

@@ -1,7 +1,7 @@
-"""The answer of /healthz, wherever it is asked; and the writer's two pages.
+"""The answer of /healthz for all commands, and the writer's two pages.
 
 Invariants:
-1. A page answers at once, from what is known (test_a_store_that_hangs_hides_nothing_else).
+1. /healthz answers at once, from the last known state (test_a_store_that_hangs_hides_nothing_else).
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from collector.api.documents import Page
 from collector.api.metrics_page import METRICS_PATH
 from collector.receivers.http.page_gate import HEALTH_PATH
 
-# Said of a store that this process has nothing to do with.
+# The state of a part that this process does not use.
 NOT_USED: Final = "not used"
-# What `kafka` and `clickhouse` are about: the names are the API's, whatever there is in their place.
+# The kinds of broker and store that `kafka` and `clickhouse` report. These two names are the API's, whatever is used instead.
 KAFKA: Final = "kafka"
 EMBEDDED_LOG: Final = "embedded log"
 CLICKHOUSE: Final = "clickhouse"
@@ -27,17 +27,17 @@ EMBEDDED_ENGINE: Final = "embedded engine"
 
 
 class Health(NamedTuple):
-    """The state of the two things that the collector depends on: "ok", or a word for the problem.
+    """The state of the broker, the store and the local log: "ok", or a word for the problem.
 
-    `kafka` is the broker in use, `clickhouse` the store in use; NOT_USED if there is none.
+    `kafka` is the state of the broker in use, and `clickhouse` that of the store in use; NOT_USED if there is none.
     """
 
     clickhouse: str
     kafka: str
     log: str = NOT_USED
-    """The files of the local log; NOT_USED where there is none."""
+    """The state of the local log's files; NOT_USED if there is no local log."""
     is_stopping: bool = False
-    """Whether the process leaves: it still answers, but nothing new should come to it."""
+    """Whether the process is stopping: it still answers, but clients should go elsewhere."""
     broker: str = KAFKA
     """KAFKA or EMBEDDED_LOG."""
     store: str = NOT_USED
@@ -45,37 +45,38 @@ class Health(NamedTuple):
 
 
 class HealthAnswer(BaseModel):
-    """200 when ready to accept telemetry, else 503: without its broker the gateway can't accept, without its store it can.
+    """The status is 200 if the collector can accept telemetry, else 503. It needs its broker for that, and not its store.
 
-    A collector that stops is 503 and still accepts, so that balancers have the time to send elsewhere.
+    A collector that is stopping answers 503 and still accepts, so that balancers have the time to send elsewhere.
     """
 
     status: Literal["ok", "degraded", "unavailable", "stopping"]
     version: str = Field(examples=["1.2.0"])
     uptime_seconds: int = Field(examples=[3601])
     clickhouse: str = Field(
-        description="ok, or what is the matter with the store: unavailable; degraded: something is not stored yet; damaged"
-        " parts: of the embedded engine, put aside until someone removes them. A gateway has no store: not used",
+        description="The state of the store. ok. unavailable. degraded: something is not stored yet. damaged parts: parts of"
+        " the embedded engine, put aside until someone removes them. not used: the process has no store, as a gateway",
         examples=["ok"],
     )
-    kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
+    kafka: str = Field(description="The state of the broker: ok, or the problem", examples=["ok"])
     log: str = Field(
-        description="ok; damaged: the local log's files were found damaged, until an operator confirms it with `log confirm`;"
-        " removed: they were removed or replaced while the collector runs, and it takes nothing; with Kafka: not used",
+        description="The state of the local log's files. ok. damaged: they were found damaged, until an operator confirms it"
+        " with `log confirm`. removed: they were removed or replaced while the collector runs, and it accepts nothing. not"
+        " used: Kafka is the broker",
         examples=["ok"],
     )
     broker: str = Field(
-        description='What `kafka` is about: "kafka"; or "embedded log", where there is no Kafka', examples=["kafka"]
+        description='The broker whose state `kafka` is: "kafka", or "embedded log" without Kafka', examples=["kafka"]
     )
     store: str = Field(
-        description='What `clickhouse` is about: "clickhouse"; "embedded engine", where there is no ClickHouse server; or'
+        description='The store whose state `clickhouse` is: "clickhouse", "embedded engine" without a ClickHouse server, or'
         ' "not used"',
         examples=["clickhouse"],
     )
 
 
 def status_of(health: Health, *, receives: bool) -> Literal["ok", "degraded", "unavailable", "stopping"]:
-    """All of it in one word. `receives`: as of health_answer."""
+    """Return the whole state in one word. `receives` is as in health_answer."""
     if health.is_stopping:
         return "stopping"
     if health.kafka != "ok":
@@ -86,7 +87,10 @@ def status_of(health: Health, *, receives: bool) -> Literal["ok", "degraded", "u
 
 
 def health_answer(health: Health, *, receives: bool, version: str, uptime_s: float) -> JSONResponse:
-    """`receives`: telemetry comes in here, and can't without the broker. Who only writes waits for both, and needs no help."""
+    """Return the answer of /healthz.
+
+    `receives` is whether the process accepts telemetry, which it can't without the broker. A writer waits for broker and store,
+    and needs no restart, so its status is then 200 and degraded."""
     status = status_of(health, receives=receives)
     answer = HealthAnswer(
         status=status,
@@ -102,7 +106,7 @@ def health_answer(health: Health, *, receives: bool, version: str, uptime_s: flo
 
 
 def writer_pages(*, version: str, health: Callable[[], Health], metrics_page: Page, uptime_s: Callable[[], float]) -> ASGIApp:
-    """The application of the writer command: /healthz and /metrics, nothing else."""
+    """Return the application of the writer command: /healthz and /metrics, nothing else."""
     app = FastAPI(title="InfraSage writer", version=version, openapi_url=None, redirect_slashes=False)
 
     @app.get(HEALTH_PATH)

@@ -1,4 +1,4 @@
-"""The page of live records: GET /api/v1/tail, asked again and again by a client that watches."""
+"""The page of live records: GET /api/v1/tail, which a watching client requests again and again."""
 
 import json
 from collections.abc import Callable
@@ -15,11 +15,12 @@ LIVE_PATHS: Final = frozenset({LIVE_PATH})
 
 
 class LiveRecordsAnswer(BaseModel):
-    """A sample of what was accepted, or rejected, since the question before; the oldest first."""
+    """A sample of the items that were accepted, or rejected, since the previous request; the oldest first."""
 
     records: list[dict[str, Any]] = Field(
-        description="Each has received, tenant, type and service. Accepted: time, attributes, and what its type has (body and"
-        " severity; name and duration_ns; name, kind and value). Rejected: reason, message and index.",
+        description="Each has received, tenant, type and service. An accepted record also has time, attributes, and the"
+        " fields of its type (body and severity; name and duration_ns; name, kind and value). A rejected one has reason,"
+        " message and index.",
         examples=[
             [
                 {
@@ -36,11 +37,12 @@ class LiveRecordsAnswer(BaseModel):
             ]
         ],
     )
-    left_out: int = Field(description="Items that were beyond the sample.", examples=[0])
+    left_out: int = Field(description="Items that were left out of the sample.", examples=[0])
 
 
 def live_pages(reader: Callable[[Request], Caller], asked: Callable[[Caller, str], str], answering: Answering) -> APIRouter:
-    """Routes of LIVE_PATHS. `reader`, `asked`: as of dead_letter_pages. `answering`: what all processes have."""
+    """Return the routes of LIVE_PATHS. `reader` and `asked` are as in dead_letter_pages. `answering` returns the live records
+    of all processes."""
     router = APIRouter(tags=["live records"])
 
     @router.get("/tail", summary="Records as they are accepted or rejected", response_model=LiveRecordsAnswer)
@@ -49,13 +51,13 @@ def live_pages(reader: Callable[[Request], Caller], asked: Callable[[Caller, str
         watch: Annotated[
             str,
             Query(
-                description="A random name, the same in each question. The first begins the watch; it ends 10 s after the last."
+                description="A random name, the same in each request. The first begins the watch; it ends 10 s after the last."
             ),
         ],
-        tenant: Annotated[str | None, Query(description="One tenant: for an admin's key.")] = None,
+        tenant: Annotated[str | None, Query(description="One tenant only; another than the key's needs scope admin.")] = None,
         service_id: Annotated[str | None, Query()] = None,
         type: Annotated[str | None, Query(description="metric, log, trace, event, profile or slo.")] = None,  # noqa: A002
-        rejected: Annotated[str, Query(description="1: rejected items in place of accepted ones.")] = "0",
+        rejected: Annotated[str, Query(description="1: rejected items instead of accepted ones.")] = "0",
     ) -> Response:
         if tenant is None:
             whose = None if caller.scope.is_admin else caller.tenant
@@ -67,7 +69,7 @@ def live_pages(reader: Callable[[Request], Caller], asked: Callable[[Caller, str
             question = question_of(whose, service_id, type, watch, is_rejected=rejected == "1")
         except ValueError as error:
             raise RequestRefused(INVALID_PARAMETER, str(error)) from error
-        # A name is its tenant's own: no other can end or empty the watch.
+        # The name of a watch includes its tenant, so that no other tenant can end or empty it.
         asker = None if caller.scope.is_admin else caller.tenant
         own = question._replace(name=f"{whose or '*'}/{question.name}", asker=asker)
         try:
@@ -80,5 +82,5 @@ def live_pages(reader: Callable[[Request], Caller], asked: Callable[[Caller, str
 
 
 def _document(records: list[dict[str, Any]], left_out: int) -> Response:
-    # In ASCII, as dead letters are: what a sender wrote may have halves of surrogates.
+    # The JSON is ASCII, as for dead letters: a sender's text may have halves of surrogates.
     return Response(json.dumps({"records": records, "left_out": left_out}), media_type="application/json")

@@ -1,17 +1,18 @@
-"""GET /metrics: rendered once in http.metrics_interval_s, or sooner after a dead letter, and shared by all who ask.
+"""GET /metrics: rendered once in http.metrics_interval_s, or sooner after a new dead letter, and shared by all requests.
 
 Invariants:
-1. All requests within one interval get what was rendered first, in the format that each asks for. (test_it_is_rendered_once)
-   There are few formats. (test_no_version_or_escaping_is_rendered_anew)
+1. All requests within one interval get the same state, in the format that each asks for. (test_it_is_rendered_once)
+   The number of formats is small. (test_no_version_or_escaping_is_rendered_anew)
    The event loop only reads the counters; a thread ranks tenants and writes the text. (test_many_tenants_do_not_stop_the_loop)
-   Dead letters that came before a request are in its page, also within the interval.
+   The page contains the dead letters that came before the request, also within the interval.
    (test_a_page_has_the_dead_letters_that_came_before_it)
-   However many scrapes and dead letters come, a fifth of the time is spent on such pages.
+   After such a page follows a pause of four times its work, but of at most 1 s. So however many scrapes and dead letters come,
+   a fifth of the time is spent on such pages, as long as the work for one takes at most 0.25 s.
    (test_dead_letters_do_not_make_pages_dear)
-2. Tenants have names only for a key with scope admin, or where `names_for_all` says so; for others all tenants are one series,
-   whose label is empty. (test_who_sees_names_of_tenants)
-3. Nobody is refused: without a key, or with one that is not in force, the page is the one without names, so that scraping
-   goes on when a key is revoked. (test_who_sees_names_of_tenants)
+2. Tenants have names only for a key of scope admin, or with `names_for_all`. For others all tenants are one series, whose
+   label is empty. (test_who_sees_names_of_tenants)
+3. No request is refused. Without a key, or with one that is not in force, the page has no names, so scraping continues when a
+   key is revoked. (test_who_sees_names_of_tenants)
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from collector.tenancy.access import Access, key_of
 
 METRICS_PATH: Final = "/metrics"
 
-# Between two looks, in the time that the last one took; and in seconds at most.
+# The pause after a look is this many times as long as the look, but at most so many seconds.
 _PAUSES: Final = 4
 _PAUSE_MAX_S: Final = 1.0
 
@@ -39,7 +40,9 @@ T = TypeVar("T")
 
 
 class _Rendered:
-    """What one look at the metrics has given, in the forms that were asked for since."""
+    """The result of one look at the metrics, in the forms that were requested since.
+
+    `at` is when the look was, by the page's clock. `seen` is the state of the dead letters at the look."""
 
     def __init__(self, snapshot: Snapshot, at: float, seen: object) -> None:
         self.snapshot: Final = snapshot
@@ -49,7 +52,7 @@ class _Rendered:
 
 
 class _Pauses:
-    """Between two times of the same work, which is the context: _PAUSES times as long as the last one took."""
+    """The pauses between repetitions of a work, which runs in this context: _PAUSES times as long as the last one took."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
         self._max_s: Final = min(interval_s, _PAUSE_MAX_S)
@@ -57,6 +60,7 @@ class _Pauses:
         self._began = self._until = 0.0
 
     async def rest(self) -> None:
+        """Wait until the pause is over."""
         rest_s = self._until - self._clock()
         if rest_s > 0:
             await asyncio.sleep(rest_s)
@@ -70,7 +74,7 @@ class _Pauses:
 
 
 class MetricsPage:
-    """A Page (collector/api/documents.py)."""
+    """The Page of GET /metrics (collector/api/documents.py)."""
 
     def __init__(
         self,
@@ -83,8 +87,9 @@ class MetricsPage:
         gather: Callable[[], Awaitable[Snapshot]] | None = None,
         newest: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`access`: None where nothing counts tenants. `clock`: in seconds. `gather`: the metrics of all processes as they are
-        shown, where there are several. `newest`: how far dead letters go; None: none is counted here."""
+        """`access` is None if the process counts no tenants. `clock` returns seconds. `gather` returns the metrics of all
+        processes as they are shown; None: this process is the only one. `newest` returns a value that changes with each new
+        dead letter; None: dead letters are not counted here."""
         self._metrics: Final = metrics
         self._access: Final = access
         self._interval_s: Final = interval_s
@@ -110,10 +115,11 @@ class MetricsPage:
         await document(scope, receive, send)
 
     async def snapshot(self) -> Snapshot:
-        """What the page shows to those who may see names, of the same age."""
+        """Return the metrics that the page shows with names of tenants, of the same age as the page."""
         return (await self._current()).snapshot
 
     async def _current(self) -> _Rendered:
+        """Return the state that a request gets now."""
         if self._newest is not None:
             return await self._judged(self._newest)
         rendered = self._last
@@ -125,13 +131,13 @@ class MetricsPage:
         return self._clock() >= rendered.at + self._interval_s
 
     async def _judged(self, newest: Callable[[], Awaitable[object]]) -> _Rendered:
-        """What is shown to all who came before it was looked at. One who goes away leaves it to the others."""
+        """Return the state for all requests that came before the look at it. A request that ends does not cancel the look."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._looking, newest))
         return await asyncio.shield(self._next)
 
     async def _after(self, looking: "asyncio.Task[_Rendered] | None", newest: Callable[[], Awaitable[object]]) -> _Rendered:
-        """Look after the one that is under way, which began before some of those who wait came."""
+        """Return the state after the look that is under way, since that look began before some of the waiting requests."""
         if looking is not None:
             await asyncio.wait({looking})
         await self._checks.rest()
@@ -146,6 +152,7 @@ class MetricsPage:
             return await self._look(await newest())
 
     def _shows_names(self, scope: Scope) -> bool:
+        """Return whether the page shows names of tenants to this request."""
         if self._access is None:
             return True
         headers: dict[bytes, bytes] = {}
@@ -157,17 +164,20 @@ class MetricsPage:
         return self._names_for_all or (caller is not None and caller.scope.is_admin)
 
     async def _look(self, seen: object = None) -> _Rendered:
+        """Look at the metrics. `seen` is the state of the dead letters before that."""
         at = self._clock()
         if self._gather is None:
-            # Thousands of tenants take long to rank and to write: the event loop only reads their counters.
+            # It takes long to rank and write thousands of tenants, so the event loop only reads their counters.
             snapshot = await asyncio.to_thread(self._metrics.ranked, self._metrics.snapshot())
         else:
             snapshot = await self._gather()
-            at = self._clock()  # it may have waited for dead letters that are on their way
+            at = self._clock()  # `gather` may have waited for dead letters that are on their way
         self._last = _Rendered(snapshot, at, seen)
         return self._last
 
     async def _write(self, rendered: _Rendered, content_type: str, has_names: bool) -> Document:
+        """Return the document of a state in one form, and keep it."""
+
         def text() -> bytes:
             snapshot = rendered.snapshot if has_names else without_names(rendered.snapshot)
             return self._metrics.text(snapshot, content_type)
@@ -176,7 +186,8 @@ class MetricsPage:
         return document
 
     async def _once(self, key: object, make: Callable[[], Awaitable[T]]) -> T:
-        """What `make` makes, once for all who ask while it is being made; one who goes away leaves it to the others."""
+        """Return the result of `make`, which is called once for all callers that wait for the same `key`. A caller that ends
+        does not cancel it for others."""
         making: asyncio.Task[T] | None = self._making.get(key)
         if making is None:
 

@@ -34,7 +34,8 @@ class NotRunning(Exception):
 
 
 class QueryFailed(CannotRun):
-    """The request was refused, or failed. The message is the collector's or the store's, or says why there was no answer."""
+    """The request was refused, or failed. The message is the collector's or the store's, or the reason why there is no
+    answer."""
 
 
 class QueryAnswer(NamedTuple):
@@ -52,7 +53,7 @@ def socket_address(data_dir: Path) -> Iterator[str]:
     if len(os.fsencode(path)) <= _PATH_BYTES_MAX:
         yield str(path)
         return
-    with tempfile.TemporaryDirectory(prefix="infrasage-", dir="/tmp") as directory:  # $TMPDIR may be long, too
+    with tempfile.TemporaryDirectory(prefix="infrasage-", dir="/tmp") as directory:  # not $TMPDIR, which may be long, too
         link = Path(directory) / "data"
         link.symlink_to(data_dir.absolute())
         yield str(link / SOCKET)
@@ -127,6 +128,7 @@ def _connected(data_dir: Path) -> Iterator[socket.socket]:
 
 
 def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
+    """Send a POST request to the collector, and return its answer. Raises NotRunning; QueryFailed unless the status is 200."""
     with _connected(data_dir) as connected:
         connection = _UnixConnection(connected)
         try:

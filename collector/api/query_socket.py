@@ -1,15 +1,17 @@
-"""SQL over the running collector's Unix socket: POST the statement, and the answer's body is what ClickHouse returns.
+"""Answer commands on the running collector's Unix socket. POST /query has a SQL statement as its body, and is answered with
+ClickHouse's result.
 
-POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py), POST
-/tail those of the command tail, and POST /confirm-audit confirms what audits found, in the name that is its body.
+POST /dead-letters has the requests of the dlq commands (collector/dead_letters/service.py), and POST /tail those of the command
+tail; both are answered with JSON. POST /confirm-audit confirms the findings of audits, for the actor in its body. POST
+/snapshot takes or removes a snapshot for the command backup.
 
 The socket is data_dir/query.sock. The protocol is HTTP/1.1, one request a connection, or HTTP/2:
 `curl --unix-socket data/query.sock 'http://collector/query?format=CSV' --data 'SELECT 1'`.
 
 Invariants:
-1. An answer contains everything that was acknowledged before the request, or says by how many messages it lags
+1. The answer to a query contains everything that was acknowledged before it, or says how many messages it lacks
    (test_it_waits_until_what_was_acknowledged_is_stored).
-2. Only the owner of the data directory can connect: the socket has mode 0600 (test_only_the_owner_may_ask).
+2. Only the user that the collector runs as can connect: the socket has mode 0600 (test_only_the_owner_may_ask).
 """
 
 import asyncio
@@ -38,28 +40,28 @@ from collector.runtime.errors import CannotRun
 from collector.store.contract import Store, StoreError, StoreUnavailable
 from collector.telemetry.metrics import Metrics
 
-# Others may wait to be accepted.
+# More connections wait to be accepted.
 _CONNECTIONS_MAX: Final = 1024
 _DEFECT: Final = b"a defect of the collector; its log has the details"
 
 log = structlog.get_logger(__name__)
 
-# Waits at most the given seconds until every message acknowledged before the call is stored. Returns how many are not.
+# Waits at most the given seconds until every message is stored that was acknowledged before. Returns how many are not stored.
 CaughtUp = Callable[[float], Awaitable[int]]
 
 
 class SnapshotTaker(Protocol):
-    """Of the data directory (collector/app/backup.py)."""
+    """Takes and removes the snapshot of the data directory (collector/app/backup.py)."""
 
     async def take(self) -> Mapping[str, Any]:
-        """Raises CannotRun."""
+        """Take a snapshot, and return its description. Raises CannotRun."""
 
     async def remove(self) -> None:
-        """Raises CannotRun."""
+        """Remove the snapshot. Raises CannotRun."""
 
 
 class QuerySocket:
-    """The server's side: an ASGI application and its server. Belongs to the process that holds the lock of `data_dir`."""
+    """The server of the socket, and its ASGI application. The process that holds the lock of `data_dir` has one."""
 
     def __init__(
         self,
@@ -87,13 +89,13 @@ class QuerySocket:
         self._server: HttpServer | None = None
 
     async def start(self) -> None:
-        """Listen. Raises OSError."""
+        """Listen on the socket. Raises OSError."""
         path = self._data_dir / SOCKET
-        path.unlink(missing_ok=True)  # left by a process that was killed: the lock says that none is alive
+        path.unlink(missing_ok=True)  # a killed process left it: we hold the lock, so none is alive
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with socket_address(self._data_dir) as address:
             listener.bind(address)
-        path.chmod(0o600)  # nobody can have connected before: it does not listen yet
+        path.chmod(0o600)  # nobody can have connected yet, since it does not listen
         limits = Http(connections_max=_CONNECTIONS_MAX, body_timeout_s=self._settings.body_timeout_s)
         self._server = HttpServer(
             self,
@@ -104,13 +106,13 @@ class QuerySocket:
             unix_sockets=[listener],
             is_counted=False,
             takes_page_bodies=True,
-            # The owner may page through an answer as slowly as he likes.
+            # The owner may read an answer slowly, page by page.
             answer_timeout_s=math.inf,
         )
         await self._server.start()
 
     async def close(self) -> None:
-        """Take no more questions. Do not wait for clients that wait for an answer."""
+        """Take no more requests. Do not wait until clients have their answers."""
         if self._server is not None:
             server, self._server = self._server, None
             (self._data_dir / SOCKET).unlink(missing_ok=True)
@@ -118,7 +120,7 @@ class QuerySocket:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Answer a request, as the ASGI application."""
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 sql = await self._read(receive)
@@ -135,14 +137,14 @@ class QuerySocket:
         await send({"type": "http.response.body", "body": body})
 
     async def _read(self, receive: Receive) -> str:
-        """Raises _Refused, _ClientGone."""
+        """Return the body of a request as text. Raises _QueryRefused, _ClientGone."""
         body = bytearray()
         has_more = True
         while has_more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _ClientGone
-            # What is too much is read, though not kept: a client that is still sending would not read an answer.
+            # An excess is read, but not kept, since a client that is still sending would not read an answer.
             if len(body) <= self._settings.sql_bytes_max:
                 body += message.get("body", b"")
             has_more = message.get("more_body", False)
@@ -155,9 +157,10 @@ class QuerySocket:
             raise _QueryRefused(400, "the query is not UTF-8 text") from None
 
     async def _answer(self, scope: Scope, sql: str) -> tuple[int, dict[str, str], bytes]:
+        """Return the status, headers and body for a request whose body is `sql`. Raises _QueryRefused."""
         path = scope["path"]
         if path not in ("/query", "/dead-letters", "/tail", "/snapshot", "/confirm-audit"):
-            raise _QueryRefused(404, f"there is nothing at {path}; POST the statement to /query")
+            raise _QueryRefused(404, f"there is no {path} here; POST the statement to /query")
         if scope["method"] != "POST":
             raise _QueryRefused(405, "POST the statement")
         if path == "/dead-letters":
@@ -211,7 +214,7 @@ class QuerySocket:
 
     async def _answer_confirmation(self, actor: str) -> tuple[int, dict[str, str], bytes]:
         if self._findings is None:
-            raise _QueryRefused(404, "nothing audits here")
+            raise _QueryRefused(404, "this collector runs no audits")
         try:
             confirmed = await asyncio.to_thread(self._findings.confirm_all, actor)
         except StoreError as error:
@@ -235,7 +238,7 @@ class QuerySocket:
 
 
 class _QueryRefused(Exception):
-    """The request can't be answered, with this status."""
+    """The request is refused with this HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -243,4 +246,4 @@ class _QueryRefused(Exception):
 
 
 class _ClientGone(Exception):
-    """The client disconnected before its query was whole."""
+    """The client disconnected before its request was complete."""

@@ -1,7 +1,8 @@
-"""The pages that need a key which may read.
+"""The pages that need a key that may read.
 
 Invariants:
-1. An answer is about the key's own tenant. Only an admin's key may name another tenant (test_another_tenant_is_for_admins).
+1. An answer shows the key's own tenant only. A key of scope admin may name another tenant, and reads all tenants' dead letters,
+   batches and live records (test_another_tenant_is_for_admins).
 """
 
 import time
@@ -32,32 +33,32 @@ READING_PATHS: Final = frozenset({"/api/v1/usage", *DEAD_LETTER_PATHS, *BATCH_PA
 
 
 class RateAnswer(BaseModel):
-    """What a plan allows of one thing."""
+    """What a plan allows of requests, items or bytes."""
 
-    per_s: int = Field(description="Every second.", examples=[10])
+    per_s: int = Field(description="The rate per second.", examples=[10])
     burst: int = Field(description="At once, after a pause.", examples=[10])
 
 
 class PlanAnswer(BaseModel):
-    """What the plan allows; null: any number."""
+    """The limits of a plan; null: no limit."""
 
     name: str = Field(examples=["Free"])
     requests: RateAnswer | None
     items: RateAnswer | None
-    bytes: RateAnswer | None = Field(description="Of bodies, decompressed.")
+    bytes: RateAnswer | None = Field(description="Bytes of rows, or of decompressed bodies if those are more.")
 
 
 class UsageAnswer(BaseModel):
-    """What a tenant has used since the gateway's start."""
+    """The usage of a tenant since the gateway's start."""
 
     tenant: str = Field(examples=["acme"])
-    plan: PlanAnswer | None = Field(description="The asking key's; null where another tenant is asked for.")
+    plan: PlanAnswer | None = Field(description="The plan of the request's key; null if another tenant is asked for.")
     since: datetime = Field(description="The gateway's start.")
     requests: dict[str, int] = Field(examples=[{"accepted": 1200, "refused": 1, "failed": 0}])
     items: dict[str, int] = Field(examples=[{"accepted": 60000, "rejected": 12, "rate_limited": 0, "failed": 0}])
-    bytes: int = Field(description="Of accepted requests' bodies, decompressed.", examples=[12000000])
+    bytes: int = Field(description="Bytes of the decompressed bodies of accepted requests.", examples=[12000000])
     limited: dict[str, int] = Field(
-        description="Requests that were over the plan, by what there was too much of.",
+        description="Requests that exceeded the plan, by the limit that they exceeded.",
         examples=[{"requests": 17, "items": 0, "bytes": 0}],
     )
 
@@ -70,9 +71,11 @@ def reading(
     batches: BatchReports | None = None,
     live: Answering | None = None,
 ) -> APIRouter:
-    """Routes of READING_PATHS. `gather`: the metrics of all processes, with every tenant under its name. `dead_letters`: None
-    where there is no store to ask. `live`: answers with the live records of all processes."""
-    # Both only for the description: a key is found as everywhere else.
+    """Return the routes of READING_PATHS.
+
+    `gather` returns the metrics of all processes, with every tenant under its own name. `began` is the gateway's start.
+    `dead_letters` is None if there is no store. `live` answers with the live records of all processes."""
+    # These are for the OpenAPI document only. The key is found as everywhere else, by key_of.
     declared = [
         Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
         Depends(HTTPBearer(auto_error=False, description="The same key.")),
@@ -80,15 +83,15 @@ def reading(
     router = APIRouter(prefix="/api/v1", dependencies=declared)
 
     def reader(request: Request) -> Caller:
-        """Raises RequestRefused."""
+        """Return the caller of a request, whose key must be one that reads. Raises RequestRefused."""
         caller = access.reader(key_of(_header(request, "x-api-key"), _header(request, "authorization")))
         request.scope[CALLER] = caller.tenant
         return caller
 
-    @router.get("/usage", tags=["tenants"], summary="What your tenant has used, and what of it was limited")
+    @router.get("/usage", tags=["tenants"], summary="The usage of your tenant, and the requests that were limited")
     async def usage(
         caller: Annotated[Caller, Depends(reader)],
-        tenant: Annotated[str | None, Query(description="Another tenant: for an admin's key.")] = None,
+        tenant: Annotated[str | None, Query(description="Another tenant, which needs a key of scope admin.")] = None,
     ) -> UsageAnswer:
         asked = asked_tenant(caller, tenant)
         used = usage_of(await gather(), asked)
@@ -109,7 +112,8 @@ def reading(
 
 
 def asked_tenant(caller: Caller, tenant: str | None) -> str:
-    """Whose data an answer is about. Raises RequestRefused."""
+    """Return the tenant that an answer is about: `tenant`, or if that is None the caller's. Raises RequestRefused if the caller
+    may not read it."""
     if tenant is None or tenant == caller.tenant:
         return caller.tenant
     if not caller.scope.is_admin:
@@ -120,6 +124,7 @@ def asked_tenant(caller: Caller, tenant: str | None) -> str:
 
 
 def _header(request: Request, name: str) -> bytes | None:
+    """Return the values of a header, joined by commas; None if there is none."""
     values = [value for header, value in request.scope["headers"] if header == name.encode()]
     return b", ".join(values) if values else None
 

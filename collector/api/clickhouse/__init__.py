@@ -1,1 +1,1 @@
-"""ClickHouse's HTTP protocol, read-only, over the embedded store: what Grafana, drivers and `curl` ask a ClickHouse server."""
+"""ClickHouse's HTTP protocol, read-only, for the embedded store, as Grafana, drivers and `curl` use it with a server."""

@@ -1,16 +1,17 @@
 """The application behind store.http_port.
 
 Invariants:
-1. Nothing is answered without a key that reads, but /ping. A key reads its own tenant's rows; one of scope admin reads all.
+1. No query is answered without a key that may read. A key reads its own tenant's rows; one of scope admin reads all. Without
+   a key, only /ping, /replicas_status, a request without a query, and errors are answered.
    (test_a_key_reads_its_own_tenant, test_without_a_key_that_reads_nothing_is_answered)
 2. Nothing is written, whatever the method. (test_nothing_is_written)
-3. A refusal has ClickHouse's number in X-ClickHouse-Exception-Code, and its text in the body, as drivers expect.
+3. An error has ClickHouse's code in X-ClickHouse-Exception-Code, and its text in the body, as drivers expect.
    (test_errors_are_as_clickhouse_sends_them)
-4. An answer is whole before its first byte is sent: no error comes in the middle of one.
+4. An answer is complete before its first byte is sent, so no error comes in the middle of one.
    (test_errors_are_as_clickhouse_sends_them)
-5. A query is read with a key only, and a tenant has at most half as many that are not answered yet as there may be connections.
-   More are refused at their heads. (test_who_sends_no_query_leaves_room_for_others)
-6. An answer that its tenant does not read keeps none from another tenant, behind the same proxy as well.
+5. The body of a query is read only with a key. A tenant has at most half as many unanswered queries as there may be
+   connections; more are refused at their heads. (test_who_sends_no_query_leaves_room_for_others)
+6. A tenant that does not read an answer keeps no other tenant from its own, even behind the same proxy.
    (test_an_answer_that_is_not_read_keeps_none_from_another_tenant)
 """
 
@@ -43,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 _DATABASE: Final = "default"
 _CODE: Final = re.compile(r"Code: (\d+)\.")
-# Statuses of ClickHouse's codes, as its own server has them; others are 500.
+# The HTTP statuses of ClickHouse's codes, as its server has them. Other codes are 500.
 _STATUSES: Final = {
     **dict.fromkeys((36, 43, 62, 27, 26, 6, 38, 41, 53, 69, 70, 72, 117, 130, 456, 457), 400),
     **dict.fromkeys((164, 497, 516), 403),
@@ -53,7 +54,7 @@ _STATUSES: Final = {
     48: 501,
     202: 503,
 }
-# Parameters of the request itself; all others are settings or `param_…`.
+# The parameters of the request itself. All others are settings, or parameters of the query: `param_…`.
 _OF_THE_REQUEST: Final = frozenset(
     {
         *("query", "database", "default_format", "user", "password", "query_id", "quota_key", "session_id", "session_check"),
@@ -71,14 +72,14 @@ _TYPES: Final = (
 
 
 class ClickHouseError(Exception):
-    """A request that is answered with an error of ClickHouse's."""
+    """The request is answered with an error in the form of ClickHouse."""
 
     def __init__(self, code: int, name: str, message: str) -> None:
         super().__init__(f"Code: {code}. DB::Exception: {message} ({name})")
 
 
 class _Asked(NamedTuple):
-    """A request, read."""
+    """A request with a query."""
 
     sql: str
     format: str
@@ -87,7 +88,7 @@ class _Asked(NamedTuple):
     query_id: str
     client_revision: int
     frames: str | None
-    """The method of ClickHouse's own frames; None: without."""
+    """The compression method of ClickHouse's own frames; None if the answer has no frames."""
     accept_encoding: str
 
 
@@ -98,7 +99,7 @@ class _Answer(NamedTuple):
 
 
 class ClickHouseApi:
-    """An ASGI application. `close` it at the end."""
+    """An ASGI application. Call `close` at the end."""
 
     def __init__(
         self,
@@ -114,8 +115,9 @@ class ClickHouseApi:
         wait_s: float,
         body_timeout_s: float,
     ) -> None:
-        """`answer` is the store's, and blocks. `caught_up` waits so many seconds until what was acknowledged is stored.
-        `version`, `timezone`: of the engine. `turns` is closed with this."""
+        """`answer` is the store's, and blocks. `caught_up` waits at most the given seconds until every acknowledged message is
+        stored. `version` and `timezone` are the engine's. `wait_s` is how long a query waits for that. `close` closes
+        `turns`."""
         self._access: Final = access
         self._answer: Final = answer
         self._caught_up: Final = caught_up
@@ -125,16 +127,16 @@ class ClickHouseApi:
         self._wait_s: Final = wait_s
         self._body_timeout_s: Final = body_timeout_s
         self._turns: Final = turns
-        self._open: Final[Counter[str | None]] = Counter()  # by tenant
+        self._open: Final[Counter[str | None]] = Counter()  # queries without an answer, by tenant
         self._open_max: Final = max(1, connections_max // 2)
 
     @property
     def open_queries(self) -> int:
-        """Return how many queries are being read, wait or run."""
+        """Return how many queries are being read, are waiting, or are running."""
         return self._open.total()
 
     def close(self) -> None:
-        """Take no more questions. Those that run end with the store."""
+        """Take no more queries. Running ones end with the store."""
         self._turns.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,14 +175,14 @@ class ClickHouseApi:
     async def _answered(
         self, scope: Scope, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, receive: Receive
     ) -> _Answer:
-        """Raises Refused, StoreError."""
+        """Return the answer to a request. Raises ClickHouseError, StoreError, QueryOverdue."""
         path, method = scope["path"], scope["method"]
         if path in ("/ping", "/replicas_status"):
             return _Answer(b"Ok.\n")
         if path != "/":
             return _Answer(f"There is no handle {path}. Use / or /ping for health checks.\n".encode(), 404)
         if method not in ("GET", "POST", "HEAD"):
-            raise ClickHouseError(48, "NOT_IMPLEMENTED", f"{method} is not answered here, GET and POST are")
+            raise ClickHouseError(48, "NOT_IMPLEMENTED", f"{method} is not supported: use GET or POST")
         if method in ("GET", "HEAD") and "query" not in query and not _has_body(headers):
             return _Answer(b"Ok.\n")
         tenant = self._tenant(query, headers)
@@ -191,7 +193,8 @@ class ClickHouseApi:
     async def _queried(
         self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, receive: Receive, tenant: str | None
     ) -> _Answer:
-        """Raises ClickHouseError, StoreError, QueryOverdue."""
+        """Return the answer to a query of `tenant`; None: of a key that reads all. Raises ClickHouseError, StoreError,
+        QueryOverdue."""
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 body = await self._body(receive)
@@ -214,7 +217,7 @@ class ClickHouseApi:
 
     @contextmanager
     def _place(self, tenant: str | None) -> Iterator[None]:
-        """Count a query from its head to its answer. Raises ClickHouseError."""
+        """Count a query from its head to its answer. Raises ClickHouseError if its tenant has too many."""
         if tenant is not None and self._open[tenant] >= self._open_max:
             raise ClickHouseError(
                 202,
@@ -231,14 +234,14 @@ class ClickHouseApi:
                 del self._open[tenant]
 
     async def _body(self, receive: Receive) -> bytes:
-        """Raises Refused."""
+        """Return the body of a request. Raises ClickHouseError if it is too long, or the client has gone."""
         body = bytearray()
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClickHouseError(210, "NETWORK_ERROR", "the client has gone")
-            # What is too much is read and not kept, since who is still sending would not see an answer.
+            # An excess is read, but not kept, since a client that is still sending would not see an answer.
             if len(body) <= self._sql_bytes_max:
                 body += message.get("body", b"")
             more = message.get("more_body", False)
@@ -249,7 +252,8 @@ class ClickHouseApi:
         return bytes(body)
 
     def _tenant(self, query: Mapping[str, str], headers: Mapping[str, str]) -> str | None:
-        """Whose rows the key reads; None: everyone's. The user's name means nothing. Raises Refused."""
+        """Return the tenant whose rows the key reads; None: all rows. The name of the user is ignored. Raises
+        ClickHouseError."""
         try:
             caller = self._access.reader(_key(query, headers))
         except RequestRefused as refused:
@@ -259,11 +263,11 @@ class ClickHouseApi:
         return None if caller.scope.is_admin else caller.tenant
 
     def _read(self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, body: bytes) -> _Asked:
-        """Raises Refused."""
+        """Return the query and its parameters. Raises ClickHouseError."""
         if headers.get("content-type", "").startswith("multipart/"):
-            raise ClickHouseError(48, "NOT_IMPLEMENTED", "external tables are not taken here")
+            raise ClickHouseError(48, "NOT_IMPLEMENTED", "external tables are not supported")
         if query.get("decompress", "0") not in ("0", "false") or headers.get("content-encoding", "identity") != "identity":
-            raise ClickHouseError(48, "NOT_IMPLEMENTED", "a query is to be sent as it is, not compressed")
+            raise ClickHouseError(48, "NOT_IMPLEMENTED", "compressed queries are not supported: send the query as it is")
         database = query.get("database") or headers.get("x-clickhouse-database") or _DATABASE
         if database != _DATABASE:
             raise ClickHouseError(81, "UNKNOWN_DATABASE", f"Database {database} does not exist: the tables are in {_DATABASE}")
@@ -275,9 +279,7 @@ class ClickHouseApi:
         if query.get("compress", "0") not in ("0", "false"):
             frames = query.get("network_compression_method", "LZ4").upper()
             if frames not in ("LZ4", "ZSTD"):
-                raise ClickHouseError(
-                    48, "NOT_IMPLEMENTED", f"network_compression_method is {frames}, and LZ4 and ZSTD are known"
-                )
+                raise ClickHouseError(48, "NOT_IMPLEMENTED", f"network_compression_method must be LZ4 or ZSTD, not {frames}")
         return _Asked(
             sql="\n".join(parts),
             format=query.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",
@@ -292,6 +294,7 @@ class ClickHouseApi:
         )
 
     def _error(self, text: str) -> _Answer:
+        """Return the answer for an error, whose text contains ClickHouse's code."""
         code = int(found[1]) if (found := _CODE.search(text)) else 49
         headers = {"x-clickhouse-exception-code": str(code)}
         if code == 202:
@@ -300,7 +303,7 @@ class ClickHouseApi:
 
 
 def _key(query: Mapping[str, str], headers: Mapping[str, str]) -> bytes | None:
-    """What came as the password, by any of the protocol's ways, or as a key of ours; None: nothing did."""
+    """Return the password, in any form of the protocol, or the key, as our API takes it; None if the request has neither."""
     authorization = headers.get("authorization", "")
     scheme, _, credentials = authorization.strip().partition(" ")
     if scheme.lower() == "basic":
@@ -320,4 +323,5 @@ def _has_body(headers: Mapping[str, str]) -> bool:
 
 
 def _type_of(format_: str) -> str:
+    """Return the Content-Type of one of ClickHouse's formats."""
     return next((type_ for known, type_ in _TYPES if known.fullmatch(format_)), "text/plain; charset=UTF-8")

@@ -1,7 +1,7 @@
-"""Answers compressed as clients ask: by Accept-Encoding as in HTTP, or by `compress=1` in ClickHouse's own frames.
+"""Compress answers as clients ask: by Accept-Encoding, as in HTTP, or in ClickHouse's own frames for `compress=1`.
 
 Invariants:
-1. A frame is what ClickHouse writes: CityHash128 of the rest, method, size with its head, size decompressed, data.
+1. A frame is as ClickHouse writes it: CityHash128 of the rest, method, size with this head, size decompressed, data.
    (test_frames_hold_the_body_and_its_checksum; test_clickhouse_go and test_jdbc, whose drivers verify the checksums)
 """
 
@@ -14,7 +14,7 @@ from clickhouse_cityhash.cityhash import CityHash128
 
 from collector.receivers.http.targets import VALUE_BYTES_MAX
 
-# ClickHouse's own, unless max_compress_block_size says otherwise.
+# The default of ClickHouse's max_compress_block_size.
 _FRAME_BYTES: Final = 1024 * 1024
 _HEAD: Final = struct.Struct("<BII")
 _CHECKSUM: Final = struct.Struct("<QQ")
@@ -24,7 +24,7 @@ _METHODS: Final[dict[str, tuple[int, Callable[[bytes], bytes]]]] = {
     "LZ4": (0x82, lambda data: bytes(cramjam.lz4.compress_block(data, store_size=False))),
     "ZSTD": (0x90, lambda data: bytes(cramjam.zstd.compress(data, level=1))),
 }
-# In the order in which they are chosen: what costs least first.
+# In the order of preference: the cheapest first.
 _ENCODINGS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "lz4": lambda data: bytes(cramjam.lz4.compress(data)),
     "zstd": lambda data: bytes(cramjam.zstd.compress(data, level=1)),
@@ -35,7 +35,7 @@ _ENCODINGS: Final[dict[str, Callable[[bytes], bytes]]] = {
 
 
 def framed(body: bytes, method: str) -> bytes:
-    """In ClickHouse's frames. `method`: LZ4 or ZSTD. Raises KeyError for another."""
+    """Return a body in ClickHouse's frames. `method` is LZ4 or ZSTD. Raises KeyError for another."""
     number, compress = _METHODS[method]
     frames = bytearray()
     for start in range(0, len(body), _FRAME_BYTES):
@@ -48,7 +48,7 @@ def framed(body: bytes, method: str) -> bytes:
 
 
 def encoded(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
-    """Return the body in the first of our encodings that a client accepts, and its name; None: unchanged."""
+    """Return the body in the first of our encodings that a client accepts, and the encoding's name; None: it is unchanged."""
     if len(accept_encoding) > VALUE_BYTES_MAX:
         return body, None
     taken = {

@@ -1,8 +1,8 @@
-"""What clickhouse-go asks first, in the form in which it reads the answer.
+"""Answer the first query of clickhouse-go, which asks for the server's name, version, revision and time zone.
 
-Over HTTP it reads the answer to this question at its own revision of the native protocol, which it names in
-client_protocol_version, and everything after that at the revision which the answer names. The embedded engine writes Native as
-of revision 0. So the answer names 0, and is itself written as of the client's revision.
+Over HTTP, the client reads the answer to this query at its own revision of the native protocol, which it sends in
+client_protocol_version. It reads every later answer at the revision that this answer names. The embedded engine writes the
+format Native of revision 0. So the answer names revision 0, but is itself written for the client's revision.
 """
 
 import re
@@ -10,19 +10,19 @@ import struct
 from typing import Final
 
 _HELLO: Final = re.compile(r"\s*SELECT\s+displayName\(\),\s*version\(\),\s*revision\(\),\s*timezone\(\)\s*;?\s*", re.IGNORECASE)
-# From this revision on a column says whether its serialization is a custom one.
+# From this revision on, each column has a byte that says whether its serialization is a custom one.
 _CUSTOM_SERIALIZATION: Final = 54454
 _BLOCK_INFO: Final = b"\x01\x00\x02\xff\xff\xff\xff\x00"
 _REVISION_OF_NATIVE: Final = 0
 
 
 def is_hello(sql: str, format_: str, client_revision: int) -> bool:
-    """Return whether this is that question of a client which reads the answer at a revision of its own."""
+    """Return whether a query is this first query, of a client that reads the answer at its own revision."""
     return client_revision > 0 and format_ == "Native" and _HELLO.fullmatch(sql) is not None
 
 
 def hello(version: str, timezone: str, client_revision: int) -> bytes:
-    """Return the answer, one block of one row."""
+    """Return the answer: one block of one row in the format Native, for `client_revision`."""
     columns = (
         ("displayName()", "String", _text("infrasage-collector")),
         ("version()", "String", _text(version)),
@@ -35,6 +35,7 @@ def hello(version: str, timezone: str, client_revision: int) -> bytes:
 
 
 def _text(text: str) -> bytes:
+    """Return a text of less than 128 bytes as Native has it: with its length before it."""
     data = text.encode()
-    assert len(data) < 0x80  # a varint of one byte
+    assert len(data) < 0x80  # so its length is a varint of one byte
     return bytes([len(data)]) + data

@@ -227,7 +227,7 @@ class HttpRequest(TelemetryRequest):
         if not route.formats:
             raise RequestRefused(NOT_FOUND, "there is no such route; see /docs")
         if head.method != "POST":
-            raise RequestRefused(METHOD_NOT_ALLOWED, f"{head.method} is not for {route.endpoint}; POST is")
+            raise RequestRefused(METHOD_NOT_ALLOWED, f"{head.method} is not allowed for {route.endpoint}: use POST")
         key = key_of(head.api_key, head.authorization)
         if key is None and head.query and receiver.takes_query_key:
             if len(head.query) > VALUE_BYTES_MAX:
