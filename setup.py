@@ -91,7 +91,7 @@ INTERPRETED = {
     "collector/receivers/transport/listeners.py",
     "collector/receivers/transport/pending.py",
     "collector/receivers/transport/server.py",
-    "collector/receivers/transport/tls_alerts.py",
+    "collector/receivers/transport/tls_context.py",
     "collector/receivers/transport/tls_listener.py",
 }
 COMPILED = sorted(

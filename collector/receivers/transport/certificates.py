@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from collector.config.receivers import Tls
-from collector.receivers.transport.tls_alerts import AlertingContext
+from collector.receivers.transport.tls_context import ServerContext
 from collector.runtime.errors import CannotRun
 from collector.telemetry.metrics import Metrics
 
@@ -139,7 +139,7 @@ def _named(settings: Tls, name: str) -> str:
 
 def _context(settings: Tls, pem: Pem) -> ssl.SSLContext:
     """Return a TLS context with the files. Raises _Unusable."""
-    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_CIPHERS)

@@ -21,7 +21,7 @@ from collector.receivers.transport.certificates import Certificates
 from collector.receivers.transport.connections import Connections
 from collector.receivers.transport.eviction import FRESH_S, lower_descriptor
 from collector.receivers.transport.pending import accept_pending
-from collector.receivers.transport.tls_alerts import ON_FAILURE
+from collector.receivers.transport.tls_context import ON_FAILURE
 
 # How long a client may take to confirm the end of TLS.
 _TLS_END_S: Final = 2.0
