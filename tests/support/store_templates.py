@@ -4,6 +4,7 @@ Making all tables takes the engine more than two seconds of CPU, a copy a tenth 
 with an empty directory instead.
 """
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -20,9 +21,14 @@ _VARIABLE = "TEST_STORE_TEMPLATES"
 
 def keep_for_this_run(config: pytest.Config) -> None:
     """Make the place of the templates, for all processes of this run of tests; it is gone in the end."""
+    config.add_cleanup(_make_place())
+
+
+def _make_place() -> Callable[[], None]:
+    """Make the place of the templates, and return what removes it."""
     place = tempfile.mkdtemp(prefix="infrasage-stores-")
     os.environ[_VARIABLE] = place
-    config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
+    return lambda: shutil.rmtree(place, ignore_errors=True)
 
 
 def copy_store(directory: Path, *, fsync: bool = True) -> None:
@@ -37,6 +43,8 @@ def copy_store(directory: Path, *, fsync: bool = True) -> None:
 
 def copy_template(name: str, make: Callable[[Path], None], directory: Path) -> None:
     """Make `directory` a copy of the template of this name; `make` makes it the first time."""
+    if _VARIABLE not in os.environ:  # a benchmark, not a test
+        atexit.register(_make_place())
     place = Path(os.environ[_VARIABLE])
     template = place / name
     with (place / f"{name}.lock").open("w") as lock:  # tests run in several processes
