@@ -1,7 +1,7 @@
 """The parts that commands share: options, settings, output, and the reporting of errors.
 
 A user's mistake is reported in one clear line on standard error, never as a traceback. The exit status is 0 if the command was
-done, 1 if it could not be done, and 2 if the usage was wrong (flags, settings).
+done. It is 1 if the command could not be done, and 2 if its usage was wrong (flags, settings).
 """
 
 import contextlib
@@ -93,6 +93,12 @@ def print_text(text: str, *, ends_line: bool = True) -> bool:
     """Print a text as `print_bytes` does. Characters that standard output's encoding lacks become question marks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return print_bytes((text + "\n" if ends_line else text).encode(encoding, errors="replace"))
+
+
+def announce(text: str) -> None:
+    """Print a text of the running collector. If it can't be written, report that, and return: the collector runs on."""
+    with contextlib.suppress(OSError, typer.Exit):
+        print_text(text)
 
 
 def print_bytes(data: bytes) -> bool:

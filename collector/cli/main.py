@@ -3,7 +3,7 @@
 Invariants:
 1. A user's mistake is reported in one clear line on standard error, never as a traceback (test_a_server_that_is_away_is_named,
    test_a_wrong_host_is_named).
-2. The exit status is 0 if the command was done, 1 if it could not be done, and 2 if the usage was wrong (flags, settings)
+2. The exit status is 0 if the command was done, 1 if it could not be done, and 2 if its usage was wrong: flags or settings
    (test_what_was_asked_for_wrongly_is_status_2).
 3. A command loads only the modules that it runs: a help text does not wait for the servers, the store, or their libraries
    (test_light_commands_load_nothing_heavy).
@@ -24,6 +24,7 @@ from collector.cli.common import (
     Config,
     DataDir,
     KeysFile,
+    announce,
     failures,
     load_settings,
     print_bytes,
@@ -169,7 +170,7 @@ def serve(
     from collector.app import roles  # noqa: PLC0415  # the engine and the servers: a second that others need not wait
 
     with failures():
-        status = roles.serve(loaded.settings, _announce)
+        status = roles.serve(loaded.settings, announce)
     raise typer.Exit(status)
 
 
@@ -227,11 +228,11 @@ def gateway(
         if settings.gateway.workers > 1:
             from collector.app import supervisor as several  # noqa: PLC0415  # not the receivers: this process only watches
 
-            status = several.run_gateway(settings, _announce)
+            status = several.run_gateway(settings, announce)
         else:
             from collector.app import roles  # noqa: PLC0415  # as in serve
 
-            status = roles.gateway(settings, _announce)
+            status = roles.gateway(settings, announce)
     raise typer.Exit(status)
 
 
@@ -275,7 +276,7 @@ def writer(
     from collector.app import supervisor  # noqa: PLC0415  # not the store: this process only watches
 
     with failures():
-        status = supervisor.run_writer(settings, _announce)
+        status = supervisor.run_writer(settings, announce)
     raise typer.Exit(status)
 
 
@@ -378,12 +379,6 @@ def _print_version() -> None:
     from collector.runtime.version import VERSION, is_compiled  # noqa: PLC0415  # loads the hot path to see whether it is compiled
 
     print_text(f"infrasage-collector {VERSION} ({'compiled' if is_compiled() else 'not compiled'})")
-
-
-def _announce(text: str) -> None:
-    """Print a text of the collector, which runs on if nobody reads its standard output."""
-    with contextlib.suppress(OSError):
-        print_text(text)
 
 
 def _require(command: str, settings: Settings, *keys: str) -> None:

@@ -9,7 +9,7 @@ from support.processes.program import environment
 from support.processes.terminal import in_terminal
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b1m\rb\u202ec\u2066d\te\n"
-PRINT = "import sys; from collector.cli.common import print_text, say; {}; say('and goes on')"
+PRINT = "import sys; from collector.cli.common import announce, print_text, say; {}; say('and goes on')"
 
 
 def printing(statement: str) -> list[str | Path]:
@@ -53,6 +53,23 @@ def test_an_answer_that_can_not_be_written_is_one_plain_line(command: list[str])
             check=False,
         )
     assert (1, "error: cannot write to standard output: No space left on device\n") == (done.returncode, done.stderr)
+
+
+def test_an_announcement_that_can_not_be_written_stops_nothing() -> None:
+    """It is reported once, as what comes later goes nowhere."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            printing("announce('ready'); announce('reached')"),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        0,
+        "error: cannot write to standard output: No space left on device\nand goes on\n",
+    )
 
 
 def test_a_full_standard_error_stops_no_command() -> None:
