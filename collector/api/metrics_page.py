@@ -6,8 +6,8 @@ Invariants:
    The event loop only reads the counters; a thread ranks tenants and writes the text. (test_many_tenants_do_not_stop_the_loop)
    The page contains the dead letters that came before the request, also within the interval.
    (test_a_page_has_the_dead_letters_that_came_before_it)
-   After such a page follows a pause of four times its work, but of at most 1 s. So however many scrapes and dead letters come,
-   a fifth of the time is spent on such pages, as long as the work for one takes at most 0.25 s.
+   After such a page, there is a pause of four times its work, but of at most 1 s. So such pages take a fifth of the time,
+   however many scrapes and dead letters come, unless the work for one exceeds 0.25 s.
    (test_dead_letters_do_not_make_pages_dear)
 2. Tenants have names only for a key of scope admin, or with `names_for_all`. For others all tenants are one series, whose
    label is empty. (test_who_sees_names_of_tenants)

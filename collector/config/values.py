@@ -286,8 +286,9 @@ Topics = Annotated[
     str,
     AfterValidator(_topics),
     Kind(
-        "NAME=otlp_proto or NAME=otlp_json, with :metrics, :logs or :traces behind it where NAME is not otlp_metrics, otlp_logs"
-        ' or otlp_spans, and then perhaps :TENANT; each name once and none of ours, several with commas between; or ""'
+        "NAME=ENCODING:SIGNAL:TENANT, several with commas between; ENCODING is otlp_proto or otlp_json; SIGNAL is metrics,"
+        " logs or traces, and may be left out if NAME is otlp_metrics, otlp_logs or otlp_spans; TENANT may be left out;"
+        f' each NAME once, and none that begins with {_OUR_TOPICS}; or ""'
     ),
 ]
 OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), Kind("none, or a size")]

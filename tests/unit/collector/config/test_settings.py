@@ -354,7 +354,7 @@ def test_topics_of_others(written: str, expected: list[tuple[str, str, str, str]
 def test_what_is_no_topic_of_others(written: str) -> None:
     (problem,) = problems(flags={"kafka.bootstrap": "k:9092", "kafka.topics": written})
     assert problem.startswith("--topic: kafka.topics = ")
-    assert "must be NAME=otlp_proto or NAME=otlp_json" in problem
+    assert "must be NAME=ENCODING:SIGNAL:TENANT" in problem
 
 
 def test_topics_of_others_need_kafka() -> None:
