@@ -439,8 +439,8 @@ class _Request(WriteRequestScan):
         single = self.single_item
         if single is None:
             single = self.single_item = SingleItemWrite(self.buffer, self.symbols, self.rules)
-        at = self.description
-        single.set_series(self.series_start, self.labels_start, self.labels_end, at.start, at.end, self.created_ms)
+        meta = self.description
+        single.set_series(self.series_start, self.labels_start, self.labels_end, meta.start, meta.end, self.created_ms)
         for exemplar in exemplars:
             single.add(exemplar.start, exemplar.end)
         return single.request(tag, start, end) if builder.keeps(single.size(tag, end - start)) else b""
