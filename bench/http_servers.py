@@ -3,8 +3,8 @@
     python bench/http_servers.py [--seconds 10] [--connections 32] [--bytes 150] [--http2] [--tls] [builtin hypercorn]
 
 Prints requests per CPU-second of the server's process, and requests per second. The sender runs in a separate process, on
-keep-alive connections with one request at a time. docs/adr/0013-our-own-http1.md has the results that decided the default
-server, and docs/adr/0010-http2-and-tls.md the cost of HTTP/2 and TLS.
+keep-alive connections with one request at a time. ADR 0013 has the results that decided the default server, and ADR 0010 the
+cost of HTTP/2 and TLS (docs/adr).
 """
 
 import argparse

@@ -34,7 +34,7 @@ LABELS: Final = {
 
 
 def draw(axes: Axes, title: str, groups: list[tuple[str, dict[str, Any]]], names: list[str]) -> None:
-    """Draw a bar for each name in each group: its height is the median, a line goes from minimum to maximum, and our ratio is
+    """Draw a bar for each name in each group. The bar ends at the median, a line goes from minimum to maximum, and our ratio is
     above it."""
     width = 0.8 / len(names)
     for at, name in enumerate(names):

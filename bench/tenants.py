@@ -60,7 +60,7 @@ Send = Callable[[], Awaitable[bool]]  # sends a request; returns whether it was 
 
 
 class Round(NamedTuple):
-    """The results of the quiet tenant: its highest rate of requests a second, the durations in seconds at its steady rate, and
+    """The results of the quiet tenant: the requests a second at full speed, the durations in seconds at its steady rate, and
     the number of refused requests."""
 
     per_s: float

@@ -1,8 +1,9 @@
 """Runs the few tests that failed in a run of all tests once more, without other tests, if the machine may be the cause (ADR
 45).
 
-Exit status 0: each of them passed. Every other case fails: more than `FAILED_MAX` tests failed, one of them neither drives
-another process nor measures, the run did not finish, or a test fails again. The run must have begun without `.pytest_cache`.
+Exit status 0: each of them passed. The status is 1 if more than `FAILED_MAX` tests failed, or if one of them neither drives
+another process nor measures. It is not 0 either if the run did not finish, or if a test fails again. The run must have begun
+without `.pytest_cache`.
 """
 
 import json

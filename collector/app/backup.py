@@ -1,6 +1,6 @@
 """Backs up and restores the embedded form: the local log, the embedded store and the keys file.
 
-The process that has locked the data directory makes a snapshot in it: the writer pauses between two ranges, the log is copied,
+The process that has locked the data directory makes a snapshot in it. The writer pauses between two ranges, the log is copied,
 and the parts of the store are hard-linked. Requests are accepted during this short time. The command then copies the snapshot
 to its target, with a checksum of each file.
 
