@@ -1,1 +1,1 @@
-"""Where records end up: a contract, and ClickHouse, as a server or embedded."""
+"""The store of records: its contract, and its implementation in ClickHouse, as a server or embedded."""

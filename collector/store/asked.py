@@ -1,7 +1,7 @@
 """Sessions of the embedded engine for clients of ClickHouse's protocol: one for each tenant and its settings.
 
-A session's settings are fixed when it is made, since it only reads afterwards. So there is a session for each combination, and
-those that were used last are kept.
+The settings of a session are fixed when it is made, since it is readonly afterwards. So there is a session for each combination
+of tenant and settings. The sessions that were used last are kept.
 
 Invariants:
 1. A session that is in use is not closed, and at most _KEPT_MAX idle sessions are kept. (test_sessions_are_kept_and_bounded)
@@ -72,7 +72,7 @@ _SETTING_ERRORS: Final = frozenset(
 
 
 class AskedSessions:
-    """Lends sessions to statements of ClickHouse's protocol. Any thread may call."""
+    """Lends sessions to statements of ClickHouse's protocol. Thread-safe."""
 
     def __init__(self, connect: Callable[[Settings], Client], reading: Settings) -> None:
         """`connect` makes a session with these settings, in this order. `reading` are the settings of every session; the last
@@ -85,8 +85,8 @@ class AskedSessions:
 
     @contextmanager
     def session(self, tenant: str | None, settings: Mapping[str, str], run: Callable[[str], bytes]) -> Iterator[Client]:
-        """Lend a session that shows the rows of `tenant`; None: everyone's. `run` answers a statement of our own. Raises
-        StoreError."""
+        """Lend a session that shows the rows of `tenant`, or the rows of all tenants if it is None. `run` answers a statement
+        of our own. Raises StoreError."""
         accepted = self._accepted(settings)
         key: _Key = tenant, tuple(sorted(accepted.items()))
         client = self._taken(key)

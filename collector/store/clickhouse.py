@@ -5,9 +5,8 @@ A server may be unavailable. Calls then fail with StoreUnavailable, and succeed 
 Invariants:
 1. Payloads are inserted as the bytes that arrived, and the engine parses them (test_every_field).
 2. An insert with a known token stores no row again, in any table (test_same_token_everywhere).
-3. Queries only read. They do not wait for inserts, nor do inserts wait for them (test_query_reads_only,
-   test_inserts_beside_queries).
-4. Rows that went into directories which replaced the store's do not count as stored (collector/store/place.py).
+3. Queries only read. Queries and inserts do not wait for each other (test_query_reads_only, test_inserts_beside_queries).
+4. If other directories have replaced those of the store, the rows in them do not count as stored (collector/store/place.py).
 """
 
 import threading
@@ -65,7 +64,7 @@ _DEFAULTS: Final = StoreOptions()
 
 
 class ClickHouseStore:
-    """A `Store` in ClickHouse. Any thread may call; inserts take turns, and queries run at the same time."""
+    """A `Store` in ClickHouse. Thread-safe: inserts take turns, and queries run at the same time."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class ClickHouseStore:
         place: StorePlace = NOWHERE,
     ) -> None:
         """Use `embedded` or `server`. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
-        `looks_up`: rows that can be read are stored for good. `asked` has the sessions for clients that use ClickHouse's
+        `looks_up` is whether rows that can be read are stored for good. `asked` has the sessions for clients of ClickHouse's
         protocol. `place` has the directories of an embedded store."""
         self._asked: Final = asked
         self._place: Final = place
@@ -103,8 +102,8 @@ class ClickHouseStore:
 
     @classmethod
     def embedded(cls, path: Path, options: StoreOptions = _DEFAULTS) -> Self:
-        """Return a store of the engine in this process, with its data under the directory `path`, which no other process may
-        have open. Raises StoreUnavailable if it can't be opened."""
+        """Return a store of the engine in this process, with its data under the directory `path`. No other process may have the
+        directory open. Raises StoreUnavailable if it cannot be opened."""
         sessions = embedded_sessions(path, options)
         asked = AskedSessions(
             lambda settings: connect_embedded(path, settings),
@@ -132,12 +131,12 @@ class ClickHouseStore:
     ) -> Self:
         """Return a store of a server at `url` (http://HOST:PORT, https://HOST:PORT), or of replicas behind it.
 
-        No request is made yet, so it may be unavailable. The first call connects; the first insert applies the schema, unless
-        `apply_schema` was called. `ca_file` has the CA certificates for the server's; None: the system's are used.
-        `insert_quorum` is how many replicas must have an insert before it counts as done; 0: the replica that took it. With a
-        quorum no rows are looked up, since rows may be readable before a quorum has them. A range in doubt is then repeated,
-        under its token.
-        """
+        No request is made yet, so the server may be unavailable. The first call connects. The first insert applies the schema,
+        unless `apply_schema` was called. `ca_file` has the CA certificates for the server's; None uses the system's.
+
+        `insert_quorum` is how many replicas must have an insert before it counts as done; with 0, one replica suffices. With a
+        quorum no rows are looked up, since rows may be readable before a quorum has them. A range in doubt is then repeated
+        under its token."""
         where = ServerOptions(url, user, password, database, ca_file, verify, connect_timeout_s, request_timeout_s)
 
         return cls(connector(where, options, insert_quorum), options, server=where, cluster=cluster, looks_up=not insert_quorum)
@@ -196,7 +195,7 @@ class ClickHouseStore:
         return self._can_complete
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
-        """Store the missing rows of these payloads, whatever tokens the store knows."""
+        """Store the missing rows of these payloads, without regard to the tokens that the store knows."""
         if topic == DEAD_LETTERS_TOPIC:
             # The tables keep one of the rows with the same id.
             self.insert(topic, [payload], f"{token}/{uuid4()}")
@@ -210,11 +209,11 @@ class ClickHouseStore:
 
     @property
     def insert_outlives_s(self) -> float:
-        """Return 0 for the embedded engine, whose insert ends with its call. A server goes on after the connection broke."""
+        """Return 0 for the embedded engine, whose insert ends with its call. A server continues without the connection."""
         return 0.0 if self._server is None else self._server.request_timeout_s
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
-        """Return whether every item and receipt of these payloads is stored already, and `besides`; every dead letter and
+        """Return whether every item and receipt of these payloads and of `besides` is stored; for dead letters, every entry and
         event."""
         return self._looks_up and self._lookups.holds(topic, payload, besides)
 
@@ -240,8 +239,8 @@ class ClickHouseStore:
         return self._queries.query(sql, format_)
 
     def answer(self, question: Question) -> Answered:
-        """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. This needs
-        the embedded engine. Raises StoreError with ClickHouse's message."""
+        """Answer a statement of ClickHouse's protocol as `query` does, but only with rows of its tenant. Requires the embedded
+        engine. Raises StoreError with ClickHouse's message."""
         return self._queries.answer(question)
 
     def read(self, sql: str, format_: str) -> bytes:
@@ -258,13 +257,13 @@ class ClickHouseStore:
         return int(self.read("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
 
     def damaged_parts(self) -> int:
-        """Return how many damaged parts were put aside and not removed yet; 0 for a server, whose operator looks after its
+        """Return how many damaged parts were moved aside and are not removed yet; 0 for a server, whose operator watches its
         parts. Raises StoreError."""
         return 0 if self._damaged_parts is None else int(self.read(PUT_ASIDE_COUNT, "TabSeparated"))
 
     def newest_items(self) -> dict[str, float]:
-        """Return the time of each signal's newest item, in seconds since 1970, without signals that have none. Raises
-        StoreError. The engine knows it for each part without reading rows: the tables' partitions are days of these times."""
+        """Return the time of each signal's newest item, in seconds since 1970, without signals that have none. Raises StoreError.
+        The engine finds these times without reading rows, since the tables' partitions are days of these times."""
         found = self.read(_NEWEST_ITEMS, "TabSeparated").decode()
         return {signal: float(newest) for signal, newest in (line.split("\t") for line in found.splitlines())}
 
@@ -330,7 +329,7 @@ class ClickHouseStore:
 
     def _completion(self) -> Completion:
         """Return a completion with a session, to which its temporary table belongs. On a server it is a new session, since a
-        session whose answer was lost stays locked; in the embedded engine it is that of the writer's client."""
+        session whose answer was lost stays locked. In the embedded engine it is the session of the writer's client."""
         sessions = self._sessions()
         session = "" if self._server is None else str(uuid4())
         settings = {"session_id": session} if session else {}
@@ -352,8 +351,8 @@ class ClickHouseStore:
             return self._text(sql)
 
     def _text(self, sql: str, ask: Callable[[str], str] | None = None) -> str:
-        """Answer a statement of our own. If a damaged part made it fail, put that aside, and ask again. `ask` runs a statement
-        in a session."""
+        """Answer a statement of our own. If it fails because of a damaged part, move the part aside and repeat the statement.
+        `ask` runs a statement in a session."""
         ask = ask or self._ask
         try:
             return ask(sql)

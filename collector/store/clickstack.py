@@ -1,10 +1,10 @@
 """The tables that ClickStack needs besides the exporter's: values of attributes for its filters, and recorded sessions.
 
-A rollup counts how often a value of an attribute or a column came in 15 minutes. A view fills it with each insert into the
-table of logs or of spans. The sessions are a view: the log records that have an rrweb event (docs/adr/0051).
+A rollup counts how often each value of an attribute or a column occurs in 15 minutes. A view fills it with each insert into the
+table of logs or of spans. The sessions are a view of the log records that have an rrweb event (docs/adr/0051).
 
 Invariants (tests/integration/clickhouse/test_clickstack.py):
-1. A rollup counts the rows of its table from when the rollup was made; a repeated insert is counted once
+1. A rollup counts the rows that are inserted into its table after the rollup was made. A repeated insert is counted once
    (test_a_rollup_counts_its_table).
 2. A view is made after the table that it writes to, and removed before it, so that no insert fails in between
    (test_an_interruption_lets_inserts_pass).
@@ -60,10 +60,10 @@ class Made(NamedTuple):
 
 
 def changes(select: Callable[[str], str], storage: Callable[[str], str], *, rollups: bool, sessions: bool) -> Iterator[Made]:
-    """Yield statements that make missing tables and views, and remove those that are not requested. Raises StoreMisconfigured.
+    """Yield statements that make the requested tables and views that are missing, and statements that remove the others. Raises
+    StoreMisconfigured.
 
-    `select` answers a query as TabSeparated text. `storage` returns the end of a table's definition, from its TTL on.
-    """
+    `select` answers a query as TabSeparated text. `storage` returns the end of a table's definition, from its TTL on."""
     names = ", ".join(map(literal, (*ROLLUPS, *map(_view, ROLLUPS), SESSIONS)))
     found = select(
         "SELECT name, engine, ifNull(total_bytes, 0), (database, name) IN"  # noqa: S608 - our own names

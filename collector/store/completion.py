@@ -1,21 +1,22 @@
-"""Insert the rows of a payload that the store lacks, judged by its rows and not by deduplication tokens.
+"""Inserts the rows of a payload that the store lacks. It compares rows, and does not rely on deduplication tokens.
 
-ClickHouse writes a block's token into the table's deduplication log before it commits the part. A process that dies between
-the two leaves a token whose rows are missing: each repetition of the insert is dropped, and succeeds. A torn deduplication log
-is the opposite: rows whose token is forgotten, which a repetition stores twice. So the rows of an interrupted insert are
-compared with what is stored, in groups: rows of one message in one partition of one table. An insert writes a group in one
-part, so a group is stored whole or not at all.
+ClickHouse writes a block's token into the table's deduplication log before it commits the part. If the process dies between the
+two, a token remains whose rows are missing. Each repetition of the insert is then dropped, and succeeds. A torn deduplication
+log has the opposite effect: rows whose token is forgotten are stored again by a repetition.
 
-The payload is parsed into a temporary table, which has the columns of the landing table, and each view's own query is run over
-it. So the expected rows are those that an insert would have written. A temporary table writes nothing to the disk: of another
-kind of table a full disk has left an empty definition, and the embedded engine did not start any more.
+So the rows of an interrupted insert are compared with the stored rows, in groups. A group is the rows of one message in one
+partition of one table. An insert writes a group in one part, so a group is stored as a whole or not at all.
+
+The payload is parsed into a temporary table with the columns of the landing table, and each view's own query is run over it. So
+the expected rows are the rows that an insert would have written. A temporary table writes nothing to the disk. With another
+kind of table, a full disk has left an empty definition, and the embedded engine did not start any more.
 
 Invariants:
-1. Rows are inserted only for groups without a stored row, and the statement that inserts them decides it
+1. Rows are inserted only for groups without a stored row. The statement that inserts them checks this
    (test_completion.py, test_what_is_missing_is_completed, test_completing_twice_adds_nothing).
-2. A group that is stored in part is left as it is, and reported (test_completion.py,
+2. A group that is stored in part is not changed, and is reported (test_completion.py,
    test_a_group_that_is_stored_in_part_is_reported).
-3. Rows of earlier pieces of the same message are not taken for rows of this one (test_completion.py,
+3. Rows of earlier pieces of the same message are distinguished from rows of this piece (test_completion.py,
    test_pieces_of_one_message_are_told_apart).
 4. Only the files of the inserted rows are written (test_completion.py,
    test_a_completion_writes_no_definition_of_a_table).
@@ -60,7 +61,7 @@ class _View(NamedTuple):
 
 
 class Completion:
-    """Completes interrupted inserts of one store. One thread at a time."""
+    """Completes interrupted inserts of one store. Only one thread at a time may use it."""
 
     def __init__(
         self,
@@ -69,8 +70,8 @@ class Completion:
         parse: Callable[[str, str, bytes], object],
         settings: Settings,
     ) -> None:
-        """`command` runs a statement; `text` answers one, tab-separated; `parse` inserts a payload of a topic into a table. All
-        use one session. `settings` are those of an insert."""
+        """`command` runs a statement. `text` runs a query, and returns its answer, tab-separated. `parse` inserts a payload of
+        a topic into a table. All use one session. `settings` are those of an insert."""
         self._command: Final = command
         self._text: Final = text
         self._parse: Final = parse
@@ -85,8 +86,9 @@ class Completion:
         return set(engines.split()) <= _ENGINES
 
     def complete(self, topic: str, payload: bytes, earlier: Sequence[bytes]) -> Completed:
-        """Insert the missing rows of the payload. `earlier` are the pieces before it of the same message, which are stored
-        whole, each as it was inserted. Return when every row that can be stored is."""
+        """Insert the missing rows of the payload. Return when every row is stored that can be stored.
+
+        `earlier` are the earlier pieces of the same message. They are stored as a whole, each as it was inserted."""
         with self._table(topic) as table:
             views = self._views(topic, table)
             before: dict[str, Counter[_Group]] = {view.target: Counter() for view in views}
@@ -114,7 +116,8 @@ class Completion:
 
     @contextmanager
     def _table(self, topic: str) -> Iterator[str]:
-        """Make a table for payloads. If a failure leaves it, the session's end removes it; embedded, the next completion."""
+        """Make a temporary table for payloads inside this context. If a failure leaves it, the end of the session removes it;
+        in the embedded engine, the next completion removes it."""
         self._command(f"DROP TEMPORARY TABLE IF EXISTS {_TABLE}")
         self._command(f"CREATE TEMPORARY TABLE {_TABLE} AS {LANDING[topic].table} ENGINE = Memory")
         try:
@@ -128,7 +131,8 @@ class Completion:
         self._check_filled(table, payload)
 
     def _check_filled(self, table: str, payload: bytes) -> None:
-        """Check that all records of the payload are in the table: a record that is not would not count as missing."""
+        """Check that the table has all records of the payload. A record that is not in it would not count as missing. Raises
+        StoreUnavailable."""
         found = int(self._text(f"SELECT count() FROM `{table}`"))  # noqa: S608 - our own name
         records = record_count(payload)
         if found != records:
@@ -205,5 +209,5 @@ def _earlier_expression(already: Mapping[_Group, int], partition: str) -> str:
 
 
 def _unescaped(field: str) -> str:
-    """Return the text of a field of TabSeparated."""
+    """Return the text of a TabSeparated field."""
     return _ESCAPED.sub(lambda found: _CONTROL.get(found[1], found[1]), field)

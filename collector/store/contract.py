@@ -34,16 +34,16 @@ NOTHING: Final[Mapping[tuple[UUID, int], int]] = MappingProxyType({})
 
 
 class StoreError(Exception):
-    """A call of the store failed."""
+    """Raised if a call of the store fails."""
 
 
 class StoreUnavailable(StoreError):
-    """The store is away, overloaded or out of space. The same call may succeed later."""
+    """Raised if the store cannot be reached, or is overloaded or out of space. The same call may succeed later."""
 
 
 class StoreShortage(StoreUnavailable):
-    """An insert has ended since it needed more memory or disk than it could have. A part of it may be stored. A smaller insert
-    may succeed."""
+    """Raised if an insert needed more memory or disk than available. A part of it may be stored. A smaller insert may
+    succeed."""
 
 
 class StoreOutOfSpace(StoreShortage):
@@ -54,33 +54,34 @@ class StoreOutOfMemory(StoreShortage):
     """There is too little memory for the insert."""
 
     def __init__(self, message: str, *, of_this_insert: bool) -> None:
-        """`of_this_insert`: the insert exceeded the limit for one insert, so the same insert would fail again. Otherwise the
-        server's limit was exceeded, to which other work contributes."""
+        """`of_this_insert` is whether the insert exceeded the limit for one insert, so that the same insert would fail again.
+        Otherwise the server's limit was exceeded, to which other work contributes."""
         super().__init__(message)
         self.of_this_insert: Final = of_this_insert
 
 
 class StoreMisconfigured(StoreUnavailable):
-    """The store answers, but refuses us or is not usable until someone changes a setting or the store.
+    """Raised if the store answers, but cannot be used until an operator changes a setting or the store.
 
-    At start this ends the process. Later, for example after a change of password, the caller waits as for any other failure."""
+    At the start this ends the process. Later, for example after a change of the password, the caller waits as for other
+    failures."""
 
 
 class StoreRefusedData(StoreError):
-    """The store can't read these bytes, and never will. It stored none of them."""
+    """Raised if the store can never read these bytes. It has stored none of them."""
 
 
 class Completed(NamedTuple):
-    """The rows that a completion stored, and those that it could not, by table."""
+    """The rows that a completion has stored, and the rows that it could not store, by table."""
 
     rows: Mapping[str, int]  # rows that were missing, and are stored now
     in_part: Mapping[str, int]  # rows that stay missing, since their group is stored in part
 
 
 class Question(NamedTuple):
-    """A statement that came by ClickHouse's protocol.
+    """A statement that arrived over ClickHouse's protocol.
 
-    `format` is used if the statement names none. `tenant`: the statement may see only this tenant's rows; None: all rows.
+    `format` is used if the statement names none. If `tenant` is not None, the statement may see only this tenant's rows.
     `settings` and `parameters` are the statement's, by name."""
 
     sql: str
@@ -91,7 +92,7 @@ class Question(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The answer to a Question, and the format that it is in."""
+    """The answer to a Question, and its format."""
 
     body: bytes
     format: str
@@ -123,10 +124,10 @@ class Store(Protocol):
         Raises StoreUnavailable."""
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
-        """Store the rows of these payloads that are missing, whatever tokens the store knows.
+        """Store the missing rows of these payloads, without regard to the tokens that the store knows.
 
         Call it only if `can_complete` returned True, and while no insert of these payloads is running. It may be repeated.
-        `earlier` has the pieces of the same message that were stored before, each as it was inserted. Raises the same errors
+        `earlier` has the earlier pieces of the same message, which are stored, each as it was inserted. Raises the same errors
         as `insert`."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
@@ -143,9 +144,12 @@ class Store(Protocol):
     ) -> dict[tuple[bytes, bytes], list[int]]:
         """Return when messages of these tenants and fingerprints were received, in nanoseconds since the Unix epoch.
 
-        A message counts if it was received from `since_ns` to `until_ns`, and as many of its items are stored as `asked` says
-        for its tenant and fingerprint: an interrupted insert may have stored the fingerprint's row alone. A message also counts
-        if it was left out because an equal message is stored. Messages in `besides` never count. Raises StoreUnavailable."""
+        A message counts if it was received from `since_ns` to `until_ns`, and if at least `asked` of its items are stored.
+        `asked` is by tenant and fingerprint. The items are counted since an interrupted insert may have stored only the row of
+        the fingerprint.
+
+        A message also counts if it was left out because an equal message is stored. Messages in `besides` never count. Raises
+        StoreUnavailable."""
 
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, in one of ClickHouse's formats. Refuse a statement that does more than read this store.

@@ -18,12 +18,12 @@ class Lookups:
     """Looks up rows of one store. Each method raises the errors of `text`."""
 
     def __init__(self, text: Callable[[str], str]) -> None:
-        """`text` answers a statement, tab-separated."""
+        """`text` runs a query, and returns its answer, tab-separated."""
         self._text: Final = text
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int]) -> bool:
-        """Return whether every item and receipt of these payloads is stored already, and `besides`; every dead letter and
-        event."""
+        """Return whether every item and receipt of these payloads and of `besides` is stored already; for dead letters, every
+        entry and event."""
         try:
             if topic == DEAD_LETTERS_TOPIC:
                 letters, events = dead_letter_ids(payload)
@@ -76,8 +76,10 @@ class Lookups:
     def copies(
         self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
     ) -> dict[CopyKey, list[int]]:
-        """Return when messages of these tenants and fingerprints were received, if that was from `since_ns` to `until_ns`. A
-        message counts if as many of its items are stored as `asked` has, or if it was left out. None of `besides` counts."""
+        """Return when messages of these tenants and fingerprints were received, if that was from `since_ns` to `until_ns`.
+
+        A message counts if at least as many of its items are stored as `asked` has, or if it was left out. Messages in
+        `besides` do not count."""
         found: dict[CopyKey, list[int]] = {}
         originals: list[tuple[CopyKey, MessageKey, int]] = []
         for some in _in_parts([UUID(bytes=value) for value in sorted({value for _, value in asked})]):

@@ -1,13 +1,13 @@
 """The schema as numbered SQL files, and the migration of a store from any version to the newest.
 
-A file that was released is never edited.
+A released file is never edited.
 
 Invariants:
-1. Every statement can be run again. A crash in the middle of a file does no harm: the file is not recorded as applied, and the
-   next start runs it from its first statement (tests/integration/clickhouse/test_migrations.py, test_crash).
+1. Every statement can be run again. If a crash interrupts a file, the file is not recorded as applied. The next start runs it
+   from its first statement (tests/integration/clickhouse/test_migrations.py, test_crash).
 2. A store that is up to date is only read: no statement runs that would need the other servers of a cluster
    (tests/integration/clickhouse/test_server.py, test_up_to_date_is_only_read).
-3. A table is recreated only if it has no part, neither in use nor put aside
+3. A table is recreated only if it has no part, neither an active nor a detached one
    (tests/integration/clickhouse/test_migrations.py, test_tables_with_rows_keep_their_order, test_what_was_put_aside_is_kept).
 """
 

@@ -32,14 +32,15 @@ TextIndexes = Literal["none", "body", "all"]
 
 
 class RequestedTables(NamedTuple):
-    """The tables that the settings ask for.
+    """The properties of tables that the settings request.
 
-    `fsync`: an insert returns only once its rows would survive a power cut.
-    `storage_policy` is that of all tables of telemetry; empty: it is not changed.
-    `materialized_attributes` are the attributes of a log's resource that are columns too.
-    `text_indexes`: which bloom filters are replaced by text indexes.
-    `rollups`, `sessions`: whether the tables and the view for ClickStack are made.
-    `days_of_plans` returns the present days of tenants by their plans; None: no plan has days. It raises KeysUnusable.
+    - `fsync`: whether an insert returns only after its rows would survive a power failure.
+    - `storage_policy`: the policy of all tables of telemetry; with an empty text it is not changed.
+    - `materialized_attributes`: the attributes of a log's resource that are columns too.
+    - `text_indexes`: which bloom filters are replaced by text indexes.
+    - `rollups`, `sessions`: whether the tables and the view for ClickStack are made.
+    - `days_of_plans`: a function that returns the current retention of tenants by their plans, in days, and raises
+      KeysUnusable. It is None if no plan has a retention.
     """
 
     retention: Retention = Retention()
@@ -52,7 +53,8 @@ class RequestedTables(NamedTuple):
     days_of_plans: Callable[[], Mapping[str, int]] | None = None
 
     def as_of_now(self) -> "RequestedTables":
-        """Return the same with the days that tenants have by their plans now. Those of the settings come before them."""
+        """Return a copy with the tenants' current retention by their plans. The retention of a tenant in the settings takes
+        precedence."""
         if self.days_of_plans is None:
             return self
         tenants = {**self.days_of_plans(), **self.retention.tenants}
@@ -63,8 +65,7 @@ class StoreOptions(NamedTuple):
     """The options of a store.
 
     An insert that needs more than `insert_memory_bytes_max` fails with StoreOutOfMemory, a StoreUnavailable.
-    `engine_idle_threads_max`: the threads that a pool of the embedded engine keeps, or uses to load and remove parts.
-    """
+    `engine_idle_threads_max` is how many threads each pool of the embedded engine keeps, or uses to load and remove parts."""
 
     tables: RequestedTables = RequestedTables()
     insert_memory_bytes_max: int = 2 * 1024**3

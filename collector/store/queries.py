@@ -44,7 +44,7 @@ _NO_PARAMETERS: Final[Mapping[str, _Escaped]] = MappingProxyType({})
 
 
 class Queries:
-    """Runs the reading statements of one store. Any thread may call it."""
+    """Runs the reading statements of one store. Thread-safe."""
 
     def __init__(self, sessions: Callable[[], Sessions], limits: QueryLimits, asked: AskedSessions | None) -> None:
         """`sessions` returns the sessions, and connects them if needed; it raises StoreUnavailable. `asked` has the sessions
@@ -129,7 +129,7 @@ class Queries:
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
-    """Turn ClickHouse's errors into StoreError."""
+    """Raise ClickHouse's errors as StoreError."""
     try:
         yield
     except ClickHouseError as error:

@@ -88,8 +88,8 @@ Run = Callable[[str], bytes]
 
 
 class RefusedFunctions(NamedTuple):
-    """The functions that no statement may call, and those that none may even name, since a name could be passed to another
-    function. `tenants_calls` are those that no statement of a tenant may call. Names are in lower case."""
+    """Functions that statements may not use, in lower case. `calls` may not be called. `names` may not even be named, since a
+    name could be passed to another function. `tenants_calls` may not be called by a statement of a tenant."""
 
     calls: frozenset[str]
     names: frozenset[str]
@@ -109,8 +109,8 @@ def refused_functions(run: Run) -> RefusedFunctions:
 def reading_statement(sql: str, format_: str, run: Run, refused: RefusedFunctions, *, for_tenant: bool = False) -> str:
     """Return the one statement of `sql` in the form in which it may run, with its own FORMAT clause, or else `format_`.
 
-    `refused` is from refused_functions. `for_tenant`: it will run in a session that shows one tenant's rows. Raises StoreError.
-    """
+    `refused` is from refused_functions. `for_tenant` is whether it will run in a session that shows one tenant's rows. Raises
+    StoreError."""
     if not _FORMAT.fullmatch(format_):
         raise StoreError(f"not the name of a format: {format_!r}")
     text = _formatted(sql, run)

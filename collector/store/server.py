@@ -1,12 +1,12 @@
-"""Connect to a ClickHouse server over HTTP or HTTPS, by clickhouse_connect.
+"""Connects to a ClickHouse server over HTTP or HTTPS, by clickhouse_connect.
 
 An error names the setting to change (the URL, the user, the database, the certificates, the version), and never the password.
 
 Invariants:
-1. A failure that can pass by itself is StoreUnavailable (test_failures_pass).
-2. A server that takes connections and does not answer delays its first user by at most connect_timeout_s: a start goes on
-   without it (test_a_server_that_hangs_is_not_waited_for).
-3. A failure that somebody has to correct is StoreMisconfigured (test_wrong_password, test_no_url, test_another_service).
+1. A failure that can end by itself is StoreUnavailable (test_failures_pass).
+2. A server that accepts connections and does not answer delays its first user by at most connect_timeout_s. A start then
+   continues without it (test_a_server_that_hangs_is_not_waited_for).
+3. A failure that an operator has to correct is StoreMisconfigured (test_wrong_password, test_no_url, test_another_service).
 """
 
 import logging
@@ -130,8 +130,8 @@ class ServerOptions(NamedTuple):
             raise StoreUnavailable(f"{self}: {describe(error)}") from error
 
     def _check_that_it_answers(self, pool: PoolManager, url: SplitResult, port: int) -> None:
-        """Raise StoreUnavailable if no answer comes within connect_timeout_s: the driver's first question would wait as long as
-        an insert does. Ignore other outcomes, since the driver's first question shows them."""
+        """Raise StoreUnavailable if the server does not answer a ping within connect_timeout_s. The driver's first query would
+        wait as long as an insert may. Ignore other errors, since the driver's first query raises them."""
         host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
         wait = Timeout(connect=self.connect_timeout_s, read=self.connect_timeout_s)
         try:
@@ -153,7 +153,8 @@ class ServerOptions(NamedTuple):
 
 
 def _parts(text: str) -> tuple[SplitResult, int]:
-    """Return the parts of the URL, and its port. Raises StoreMisconfigured without the URL, which may contain a password."""
+    """Return the parts of the URL, and its port. Raises StoreMisconfigured; the message does not contain the URL, which may
+    have a password."""
     try:
         url = urlsplit(text)
         port = url.port or (8443 if url.scheme == "https" else 8123)
@@ -171,7 +172,7 @@ _TLS_REASONS: Final = frozenset(["CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUM
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """Return the TLS error in an error's chain of causes; None if there is none that waiting cannot fix."""
+    """Return the TLS error that waiting cannot fix, from an error's chain of causes; None if there is none."""
     seen: BaseException | None = error
     while seen is not None:
         for one in (seen, getattr(seen, "reason", None), *seen.args):

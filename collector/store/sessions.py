@@ -20,11 +20,11 @@ _CHECK_MEMORY_BYTES_MAX: Final = 1024**3
 
 
 class Sessions(NamedTuple):
-    """The clients of a store. Embedded, each is one session and serializes its own calls; on a server all are one client.
+    """The clients of a store. In the embedded engine, each client is one session and serializes its own calls. On a server, all
+    of them are one client.
 
-    `reading` and `checking` are the settings of every query of the readers and of the checker, if their sessions do not have
-    them.
-    """
+    `reading` and `checking` are the settings of each query of the readers and of the checker. They are None if the sessions
+    have these settings."""
 
     writer: Client
     control: Client  # for statements that must not wait for the others
@@ -37,7 +37,7 @@ class Sessions(NamedTuple):
 
 
 def close_sessions(sessions: Sessions, *, is_server: bool) -> None:
-    """Close each client once: on a server all of them are one client."""
+    """Close each client once. On a server all of them are one client."""
     clients = (*sessions.readers, sessions.checker, sessions.control, sessions.writer)
     for client in {id(client): client for client in clients}.values():
         client.close()

@@ -1,14 +1,14 @@
-"""Tables that read every shard: a Distributed table for each table and view that people read, in a database of its own.
+"""Tables that read every shard: a Distributed table for each table and view that users read, in a separate database.
 
-Each shard has its own writers, and its own tables under the same names. The tables here only read: they have no sharding key,
-so ClickHouse refuses an insert where there is more than one shard (docs/adr/0052).
+Each shard has its own writers, and its own tables under the same names. The tables of this module only read. They have no
+sharding key, so ClickHouse refuses an insert if there is more than one shard (docs/adr/0052).
 
 Invariants (tests/integration/clickhouse/test_shards.py):
-1. A plan that was carried out is empty the next time, and one that was interrupted has the rest
+1. After a plan was executed, the next plan is empty. After an interruption, the next plan has the rest
    (test_a_plan_that_was_applied_is_empty).
-2. A table here has the columns of the table that it reads, and is replaced when these change
+2. Each of these tables has the columns of the table that it reads, and is replaced when these change
    (test_a_plan_that_was_applied_is_empty).
-3. Each statement is one that ClickHouse parses, for every server of the cluster (test_every_statement_is_parsed).
+3. ClickHouse parses every statement, for every server of the cluster (test_every_statement_is_parsed).
 """
 
 from base64 import b64decode

@@ -1,4 +1,4 @@
-"""Bring the tables of a store up to date: migrations first, and then the changes that the settings ask for."""
+"""Brings the tables of a store up to date: first the migrations, and then the changes that the settings request."""
 
 from collections.abc import Callable
 from typing import Final
@@ -35,7 +35,8 @@ class TableChanges:
     def __init__(
         self, command: Callable[[str], object], text: Callable[[str], str], requested: RequestedTables, where: str, cluster: str
     ) -> None:
-        """`command` runs a statement; `text` answers one, tab-separated. `where` is the engine's name in messages."""
+        """`command` runs a statement. `text` runs a query, and returns its answer, tab-separated. `where` is the engine's name
+        in messages."""
         self._command: Final = command
         self._text: Final = text
         self._requested: Final = requested
@@ -43,12 +44,13 @@ class TableChanges:
         self._cluster: Final = cluster
 
     def plan(self) -> SchemaPlan:
-        """Return the plan that `apply` would execute. Changes of tables that a migration has yet to make are not in it."""
+        """Return the plan that `apply` would execute. It lacks changes of tables that a pending migration will make."""
         check_own_tables(self._text, self._where)
         return schema_plan(self._text, self._requested.as_of_now())
 
     def apply(self) -> SchemaPlan:
-        """Make the missing changes, and return them. May be killed at any point and run again, also while others insert."""
+        """Make the missing changes, and return them. This may be killed at any point and run again, also while others
+        insert."""
         check_own_tables(self._text, self._where)
         requested = self._requested.as_of_now()
         applied = migrate(self._command, self._text, migrations(), self._cluster)

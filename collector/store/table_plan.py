@@ -1,14 +1,14 @@
-"""Plan the changes of tables that the settings ask for beyond the migrations, as statements.
+"""Plans the changes of tables that the settings request beyond the migrations, as statements.
 
 Retention, tiers, durability, materialized attributes and text indexes are settings. A plan compares them with the live tables.
 docs/adr/0044 has the reasons.
 
 Invariants (tests/integration/clickhouse/test_table_plan.py):
-1. A plan that was carried out is empty the next time, so a start that has nothing to change only reads
+1. After a plan was executed, the next plan is empty. So a start with nothing to change only reads
    (test_a_plan_that_was_applied_is_empty).
-2. Every statement of a plan may be the last one that is run, and may be killed at any point: the next plan has the rest
+2. A plan may be interrupted at any statement, also during it: the next plan has the rest
    (test_a_plan_that_was_interrupted_goes_on, test_a_ttl_that_was_interrupted_reaches_every_part).
-3. No statement loses or doubles a row; a TTL drops only the rows that are too old (test_rows_stay_through_every_change;
+3. No statement loses or doubles a row. A TTL drops only the rows that are too old (test_rows_stay_through_every_change;
    test_schema_apply.py, under load and with kills).
 4. An index is never replaced by another type of index under the same name. The files of a dropped index stay in the parts until
    a mutation has removed them, and would be read as those of the new index (test_an_index_has_a_name_of_its_own).
@@ -66,10 +66,9 @@ class _LiveTable(NamedTuple):
 
 
 def schema_plan(select: Callable[[str], str], requested: RequestedTables) -> SchemaPlan:
-    """Return the missing parts of the schema. Changes of tables that a migration has yet to make are not in it.
+    """Return the missing parts of the schema. The plan lacks the changes of tables that a pending migration will make.
 
-    `select` answers a query as TabSeparated text.
-    """
+    `select` answers a query as TabSeparated text."""
     return SchemaPlan(pending(select, migrations()), tuple(changes(select, requested)))
 
 
@@ -94,7 +93,7 @@ def changes(select: Callable[[str], str], requested: RequestedTables) -> Iterato
 
 
 def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
-    """Read the present state of the tables."""
+    """Return the current state of the tables."""
     names = ", ".join(map(literal, (*TIME_COLUMNS, DEAD_LETTERS[0], EVENTS[0])))
     times = ", ".join(map(literal, sorted(set(TIME_COLUMNS.values()))))
 
@@ -129,7 +128,7 @@ def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
 
 
 def _storage(table: str, requested: RequestedTables) -> str:
-    """Return the TTL and the settings for a new table, so that nothing is left to change."""
+    """Return the TTL and the settings of a new table, so that the next plan has no change for it."""
     ttl = requested.retention.ttl(table)
     settings = {"index_granularity": "8192", "non_replicated_deduplication_window": "10000"}
     settings |= {name: value for name, (value, _) in _table_settings(table, requested).items()}
@@ -164,13 +163,12 @@ def _settings_changes(table: str, live: _LiveTable, requested: RequestedTables) 
 def _retention_changes(
     select: Callable[[str], str], table: str, live: _LiveTable, requested: RequestedTables
 ) -> Iterator[TableChange]:
-    """Yield the changes of a table's TTL. A part records until when its rows stay. If the TTL changes, a mutation updates the
-    parts.
+    """Yield the changes of a table's TTL. Each part has a record of how long its rows are kept. After a change of the TTL, a
+    mutation updates these records.
 
-    ClickHouse changes the TTL first and begins the mutation then. A crash between the two would leave parts that no TTL
-    removes, without a sign of it. So the two are separate statements, and the table's comment notes that the second is due. If
-    only tenants without rows get other days, no part needs the mutation.
-    """
+    ClickHouse changes the TTL first, and then begins the mutation. A crash between the two would leave parts that no TTL
+    removes, without a sign of it. So the two are separate statements, and the table's comment notes that the second is pending.
+    If only tenants without rows get another retention, no part needs the mutation."""
     found = re.search(r" TTL (.+?) SETTINGS ", live.engine)
     live_ttl = found[1] if found else ""
     ttl = requested.retention.ttl(table)

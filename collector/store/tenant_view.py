@@ -1,17 +1,18 @@
-"""Limit a tenant's key to its rows of the embedded store: the engine itself leaves out every other tenant's rows.
+"""Limits a tenant's key to its rows of the embedded store: the engine itself leaves out the rows of all other tenants.
 
-A session has `additional_table_filters`: a condition for each table, which the engine's planner adds wherever the table is
-read, in subqueries, joins, views and IN as well. The session is readonly, so a statement can't change the setting at its top
-level; the engine does not check settings of subqueries, so statements with a SETTINGS clause are refused (docs/adr/0039).
+A session has the setting `additional_table_filters` with a condition for each table. The engine's planner adds the condition
+wherever the table is read, also in subqueries, joins, views and IN. The session is readonly, so a statement cannot change the
+setting at its top level. The engine does not check settings of subqueries. So statements with a SETTINGS clause are refused
+(docs/adr/0039).
 
 Invariants:
 1. Every table of every database has a condition, except those that are listed here and views, whose tables have one. So a table
    that a later schema or engine adds is closed until it is listed. (test_every_table_is_filtered_or_listed)
-2. A condition is the tenant's own, or false. So an alias that is another table's name can only swap these two.
+2. A condition is the tenant's own, or false. So an alias that is another table's name can only exchange these two.
    (test_no_way_of_asking_reads_another_tenants_rows)
-3. Statements that read tables around the planner are refused: table functions not listed here, SETTINGS, EXPLAIN.
+3. Statements that read tables without the planner are refused: table functions not listed here, SETTINGS, EXPLAIN.
    (test_no_way_of_asking_reads_another_tenants_rows, test_what_a_tenant_may_not_run_is_refused)
-4. Caches of the engine that could carry results of one tenant's query into another's are off. (test_caches_are_off)
+4. Caches of the engine that could use results of one tenant's query for another's are off. (test_caches_are_off)
 """
 
 import re
