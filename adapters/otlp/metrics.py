@@ -326,12 +326,12 @@ class MetricsEnvelope(Envelope):
                 put_bytes(piece, _POINT, normal)
                 pieces += 1
                 # A point that exceeds the room by this estimate is alone, and the builder decides whether it fits.
-                is_alone = len(normal) + _FRAMING_BYTES_MAX > room
-                if is_alone and not self._add_piece(piece, len(envelope), 1):
+                is_single = len(normal) + _FRAMING_BYTES_MAX > room
+                if is_single and not self._add_piece(piece, len(envelope), 1):
                     self._refuse(point, first, position, RECORD_TOO_LARGE)
                 else:
                     self._accept()
-                if is_alone:
+                if is_single:
                     pieces = 0
             point += 1
         taken = self._add_piece(piece, len(envelope), pieces)

@@ -165,7 +165,7 @@ class Scanner:
         made: list[bytes] | None = None  # the keys that were made for cut attributes
         attributes: i64 = 0
         attributes_max: i64 = self.attributes_max
-        is_dropped_told = False
+        is_dropped_reported = False
         state: i64 = CLEAN
         last_word: i64 = len(buffer) - 8
         position: i64 = start
@@ -218,7 +218,7 @@ class Scanner:
             if action == ATTRIBUTE:
                 attributes += 1
                 if attributes > attributes_max:
-                    if is_dropped_told:
+                    if is_dropped_reported:
                         raise NonCanonical(at)  # the plain form has the count behind the attributes
                     self.rules.read(after - first)
                     self.attribute.check_form(first, after)
@@ -289,7 +289,7 @@ class Scanner:
                 if cursor.value < 0 or cursor.value > 0xFFFFFFFF:
                     raise NonCanonical(first)
                 if tag == message.dropped_tag:
-                    is_dropped_told = True
+                    is_dropped_reported = True
                     if attributes > attributes_max:
                         dropped: i64 = min(cursor.value + attributes - attributes_max, _DROPPED_MAX)
                         self.patches.replace(first, after, length_of(dropped))
@@ -363,7 +363,7 @@ class Scanner:
         if attributes > attributes_max:
             dropped = attributes - attributes_max
             self.rules.repair_pending(ATTRIBUTES_DROPPED, dropped)
-            if message.dropped_tag and not is_dropped_told:
+            if message.dropped_tag and not is_dropped_reported:
                 self.patches.replace(end, end, bytes((message.dropped_tag,)) + length_of(dropped))
         self.seen = seen
         return state
@@ -601,7 +601,7 @@ class Scanner:
     def _write_last(self, writer: BytesWriter, message: MessageTable, start: i64, end: i64) -> None:
         """Write start:end in the normal form, with only the last attribute of each key. Fields are checked once more."""
         attributes: i64 = 0
-        is_dropped_told = False
+        is_dropped_reported = False
         cursor = self.cursor
         buffer = self.buffer
         kept_at = self._kept_positions(message, start, end)
@@ -640,7 +640,7 @@ class Scanner:
                     writer.write(self._name_within(first, position))
                     keep = position
             elif tag == message.dropped_tag and tag and attributes > self.attributes_max:
-                is_dropped_told = True
+                is_dropped_reported = True
                 writer.write(buffer[keep:first])
                 writer.write(length_of(min(cursor.value + attributes - self.attributes_max, _DROPPED_MAX)))
                 keep = position
@@ -678,7 +678,7 @@ class Scanner:
                     writer.write(buffer[keep:at])
                     keep = position
         writer.write(buffer[keep:end])
-        if attributes > self.attributes_max and message.dropped_tag and not is_dropped_told:
+        if attributes > self.attributes_max and message.dropped_tag and not is_dropped_reported:
             writer.append(int(message.dropped_tag))
             put_varint(writer, attributes - self.attributes_max)
 

@@ -190,7 +190,7 @@ class WriteRequestScan:
                 n += 1
         self.message = message
         if n == 0:
-            self._take_exemplars_alone(series, reason, exemplars)
+            self._take_only_exemplars(series, reason, exemplars)
             return
 
         shares = share_out(exemplars, firsts, self.rules)
@@ -218,7 +218,7 @@ class WriteRequestScan:
         if len(taken) < len(sent):
             self.rules.repair(EXEMPLAR_DROPPED, len(sent) - len(taken))
 
-    def _take_exemplars_alone(self, series: Series, reason: i64, exemplars: list[Exemplar]) -> None:
+    def _take_only_exemplars(self, series: Series, reason: i64, exemplars: list[Exemplar]) -> None:
         taken = _taken_of(exemplars)
         self.time_ms = max([exemplar.time_ms for exemplar in exemplars])
         self.start_ms = 0
@@ -433,7 +433,7 @@ class WriteRequestScan:
             own_bytes: i64 = group.prefix_bytes + 16
             group.points_bytes_max = min(group.capacity - own_bytes, METRIC_BYTES_MAX)
             group.points_max = self.builder.points_max(group.row_bytes, own_bytes, group.points_bytes_max)
-            if point_bytes > group.points_bytes_max and not _fits_alone(group, point_bytes):
+            if point_bytes > group.points_bytes_max and not _fits_by_itself(group, point_bytes):
                 return None
         group.count += 1
         self.index += 1
@@ -491,6 +491,6 @@ def _taken_of(exemplars: list[Exemplar]) -> list[Exemplar]:
     return exemplars
 
 
-def _fits_alone(group: _SeriesGroup, point_bytes: i64) -> bool:
+def _fits_by_itself(group: _SeriesGroup, point_bytes: i64) -> bool:
     """Return whether a metric of one point fits a message."""
     return field_size(group.prefix_bytes + field_size(point_bytes + len(group.tail))) <= group.item_capacity

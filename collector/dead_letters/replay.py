@@ -236,7 +236,7 @@ def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, "the payload must be one record")
         (record,) = batch.records
         for group in record.groups:
-            group.items[:] = [_anew(topic, content) for content in group.items]
+            group.items[:] = [_reencoded(topic, content) for content in group.items]
         batch.DiscardUnknownFields()
         record.version = RECORD_VERSION
         record.batch_id = batch_id
@@ -253,7 +253,7 @@ def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano:
     return adapted
 
 
-def _anew(topic: str, content: bytes) -> bytes:
+def _reencoded(topic: str, content: bytes) -> bytes:
     """Return an item encoded again, without unknown fields. Raises DecodeError."""
     item = ITEM_MESSAGES[topic].FromString(content)
     item.DiscardUnknownFields()

@@ -41,11 +41,14 @@ class Charges:
                 self._count(caller, error)
                 raise
 
-    async def of_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int], came_bytes: int = 0) -> bytes:
+    async def of_refusals(
+        self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int], received_bytes: int = 0
+    ) -> bytes:
         """Await the `work` on a body before it is ingested. Raises the errors of `work`.
 
         If the body is refused, or does not fit its tenant's share of the bytes in flight, count it for the plan, with the bytes
-        that `cost` returns. If the plan has no room for it, do so only if any work was done: if `cost` exceeds `came_bytes`."""
+        that `cost` returns. If the plan has no room for it, do so only if any work was done: if `cost` exceeds
+        `received_bytes`."""
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         try:
             return await work
@@ -55,7 +58,7 @@ class Charges:
             self.beyond_share(caller, cost())
             raise
         except Limited as over:
-            if cost() > came_bytes:
+            if cost() > received_bytes:
                 over.retry_after_s = max(over.retry_after_s, self._limiter.refused(caller, cost()))
             raise
         await self.charge(caller, cost())

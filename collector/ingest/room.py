@@ -73,7 +73,7 @@ class ComingBody:
         self.is_held_back: bool = False
         self.is_free: bool = False
         """Whether it has waited long enough, and is not held back any more."""
-        self.came_bytes: i64 = 0
+        self.received_bytes: i64 = 0
         self.granted_bytes: i64 = 0  # that its client may send without being held back
         self._resume: Final = resume
         self._announced_bytes: Final = announced_bytes
@@ -85,8 +85,8 @@ class ComingBody:
 
     def rest_bytes(self) -> int:
         """Return the number of bytes still to come; if the size is unknown, the number that has come."""
-        came_bytes = int(self.came_bytes)
-        return max(0, self._announced_bytes - came_bytes) if self._announced_bytes else came_bytes
+        received_bytes = int(self.received_bytes)
+        return max(0, self._announced_bytes - received_bytes) if self._announced_bytes else received_bytes
 
     def hold_back(self, now: float) -> None:
         """Hold the body back. `now` is the loop's time."""
@@ -107,16 +107,16 @@ class ComingBody:
 
     def gets_on(self) -> bool:
         """Return whether enough of it has come in the last checks. Call it at each check."""
-        if self.came_bytes - self._seen_bytes >= _PROGRESS_BYTES:
+        if self.received_bytes - self._seen_bytes >= _PROGRESS_BYTES:
             self._idle_looks = 0
         else:
             self._idle_looks += 1
-        self._seen_bytes = self.came_bytes
+        self._seen_bytes = self.received_bytes
         return self._idle_looks < _LOOKS_MAX
 
     def begin_to_look(self) -> None:
         """Check its progress from now on."""
-        self._seen_bytes = self.came_bytes
+        self._seen_bytes = self.received_bytes
         self._idle_looks = 0
 
 

@@ -43,19 +43,19 @@ class BatchReports:
         if self._reader is None:
             if recent is None:
                 raise NotKnown("this gateway knows no store to ask: clickhouse.url names the one that its writers write to")
-            return _told_by_memory(batch_id, recent)
+            return _from_memory(batch_id, recent)
         found, behind = await self._reader.read(_RECEIPT, {"batch": batch_id})
         if found and (tenant is None or found[0]["TenantId"] == tenant):
-            return await self._told_by_store(batch_id, found[0])
+            return await self._from_store(batch_id, found[0])
         if found:
             return None
         if recent is not None:
-            return _told_by_memory(batch_id, recent)
+            return _from_memory(batch_id, recent)
         if behind:
             raise NotKnown(f"{behind} messages are not stored yet, and it may be among them")
         return None
 
-    async def _told_by_store(self, batch_id: UUID, receipt: Mapping[str, Any]) -> dict[str, Any]:
+    async def _from_store(self, batch_id: UUID, receipt: Mapping[str, Any]) -> dict[str, Any]:
         assert self._reader is not None
         stored = {
             row["Name"]: int(row["Rows"])
@@ -108,7 +108,7 @@ class BatchReports:
         return sum(int(row["RepeatedItems"]) for row in repeated), found[0]["Id"] if found else None
 
 
-def _told_by_memory(batch_id: UUID, recent: Recent) -> dict[str, Any]:
+def _from_memory(batch_id: UUID, recent: Recent) -> dict[str, Any]:
     rejected: dict[str, int] = {}
     for (_, reason), items in recent.rejected.items():
         name = REASON[reason].name

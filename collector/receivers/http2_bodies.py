@@ -34,7 +34,7 @@ class BodyStream(ServerStream):
         if body is None:
             body = self._body = ComingBody(self._resume, request.announced_bytes)
             self._room = room
-        body.came_bytes += window_bytes
+        body.received_bytes += window_bytes
         connection.acknowledge(None, window_bytes)
         room.grant(body, self.receive_window)
         if body.is_held_back:

@@ -213,9 +213,9 @@ class TelemetryRequest:
                     threads=pipeline.large_bodies.decompressing,
                     turns=pipeline.turns,
                 )
-                came_bytes = self._cost()
+                received_bytes = self._cost()
                 try:
-                    body = await pipeline.charges.of_refusals(caller, work, self._cost, came_bytes)
+                    body = await pipeline.charges.of_refusals(caller, work, self._cost, received_bytes)
                     self._content_bytes = len(body)
                     if self._at_work is not None and self._share is not None:
                         self._share.room.expect(self._at_work, len(body))

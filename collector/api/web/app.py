@@ -101,7 +101,7 @@ class WebUi:
             base=scope.get("root_path", ""),
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")),
             key=session.key_in(headers),
-            is_secure=scope["scheme"] == "https" or session.came_over_tls(headers),
+            is_secure=scope["scheme"] == "https" or session.is_over_tls(headers),
             # The answer to a form is a whole page, not a fragment.
             is_fragment="hx-request" in headers and scope["method"] == "GET",
         )

@@ -48,7 +48,7 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     return found
 
 
-def came_over_tls(headers: Headers) -> bool:
+def is_over_tls(headers: Headers) -> bool:
     """Return whether a proxy reports that the browser used TLS. Of several proxies, the first counts."""
     return headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
 

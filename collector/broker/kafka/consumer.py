@@ -289,7 +289,7 @@ class KafkaConsumer:
         self._troubles.note_read(partition)
         return messages
 
-    def _anew(self, partition: Partition, head: GroupHead, end: int) -> str:
+    def _log_change_text(self, partition: Partition, head: GroupHead, end: int) -> str:
         return (
             f"it ends at {end}, and {head.committed} is committed."
             " It was created again, or Kafka has lost messages. Stop every writer, and then run:\n"
@@ -306,7 +306,7 @@ class KafkaConsumer:
         identity = await self._logs.begin_reading(heads, partition)
         head = heads[partition]
         if end < head.committed:
-            raise BrokerDown(self._anew(partition, head, end))
+            raise BrokerDown(self._log_change_text(partition, head, end))
         if end == head.committed:
             return None
         try:

@@ -284,7 +284,7 @@ class LogFiles:
         None if the file was rebuilt, so that the caller asks again. Raises BrokerDown."""
         try:
             range_, found = self._reader.read(topic, head, bytes_max)
-            if any(it.row is None for it in found) and self._is_made_anew():
+            if any(it.row is None for it in found) and self._rebuild_if_damaged():
                 return None
             self._report(topic, head.id, found)
         except sqlite3.DatabaseError as error:
@@ -303,7 +303,7 @@ class LogFiles:
             return range_
         return Skip(topic, found[0].start, found[-1].end)
 
-    def _is_made_anew(self) -> bool:
+    def _rebuild_if_damaged(self) -> bool:
         """Rebuild the file, from which rows are missing, if its structure is damaged: its pages may still have them. In a sound
         file they are lost. Return whether it was rebuilt."""
         with self._busy:

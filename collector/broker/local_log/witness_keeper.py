@@ -26,7 +26,7 @@ class WitnessKeeper:
         self._logger: Final = structlog.get_logger(__name__)
         self._synced_at = time.monotonic()
         self._has_failed = False
-        self._said: Witnessed | None = None
+        self._last: Witnessed | None = None
 
     @property
     def is_synced(self) -> bool:
@@ -39,7 +39,7 @@ class WitnessKeeper:
 
     def write(self, witnessed: Witnessed) -> None:
         """Write how far the log has come. If that is final, also sync it."""
-        self._said = witnessed
+        self._last = witnessed
         try:
             self._witness.write(witnessed)
             if witnessed.is_final:
@@ -61,7 +61,7 @@ class WitnessKeeper:
 
     def _make_again(self) -> None:
         """Make another file if it was removed, replaced or cut. Raises OSError."""
-        if self._said is None or self._witness.is_at(self._file) or not self._is_here():
+        if self._last is None or self._witness.is_at(self._file) or not self._is_here():
             return
         made = Witness.open(self._file)
         self._logger.warning(
@@ -69,7 +69,7 @@ class WitnessKeeper:
         )
         self._witness.close()
         self._witness = made
-        self._witness.write(self._said)
+        self._witness.write(self._last)
 
     def sync(self) -> None:
         """Sync the witness now. Raises OSError."""

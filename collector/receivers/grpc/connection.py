@@ -107,13 +107,13 @@ class GrpcConnection(ServerConnection):
             self.state = CLOSED
             assert shared.descriptors is not None
             if shared.makes_room(now):
-                waiting = Renumbered(transport, shared.descriptors, self._anew, refuse=self._refuse)
+                waiting = Renumbered(transport, shared.descriptors, self._new_protocol, refuse=self._refuse)
                 shared.begin(waiting.run())
             else:
                 shared.descriptors.ran_out()
                 self._refuse(transport)
 
-    def _anew(self) -> asyncio.Protocol:
+    def _new_protocol(self) -> asyncio.Protocol:
         """Return a protocol that begins this connection again, with another descriptor."""
         return cast("asyncio.Protocol", GrpcConnection(self._shared))
 
@@ -282,8 +282,8 @@ class GrpcConnection(ServerConnection):
         trailers-only."""
         if talk.is_gone or self.state == CLOSED:
             return
-        if not talk.has_said:
-            talk.has_said = True
+        if not talk.has_answered:
+            talk.has_answered = True
             self.send_head(talk, OK_HEAD, end=False)
         self.send_body(talk, message, b"", end=False)
         self.flush()
@@ -309,7 +309,7 @@ class GrpcConnection(ServerConnection):
             return
         self.answered()
         ends = OK_TRAILERS if code == RPC_OK else trailers(code, message)
-        if talk.has_said:
+        if talk.has_answered:
             self.send_body(talk, b"", ends, end=True)
         else:
             self.send_head(talk, STATUS_200 + ends, end=True)

@@ -64,7 +64,7 @@ class StreamCall(ServerStream):
         self.has_asked: bool = False  # whether a message came
         self.task: asyncio.Task[None] | None = None
         self.wire: GrpcWire | None = None
-        self.has_said: bool = False  # whether its answer has begun
+        self.has_answered: bool = False  # whether its answer has begun
         self._exceeded: CallFailed | None = None  # the error if its task was cancelled at its deadline
         self._wants_end: bool = False  # whether no other message may follow
         self._coming: bytes = b""

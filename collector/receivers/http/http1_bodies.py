@@ -37,7 +37,7 @@ class IncomingBody:
             if room is None:
                 return
             body = self._body = ComingBody(resume, request.announced_bytes)
-        body.came_bytes = request.body_bytes
+        body.received_bytes = request.body_bytes
         if body.is_held_back:
             return
         room.grant(body, 0)

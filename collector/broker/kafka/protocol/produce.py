@@ -27,7 +27,7 @@ _CODECS: Final[Mapping[str, tuple[int, Callable[[bytes], bytes]]]] = {
     "zstd": (4, zstd_encode),
 }
 # From this size on a payload is a piece by itself: a copy would cost more than another piece.
-_ALONE_BYTES_MIN: Final = 16 * 1024
+_SINGLE_BYTES_MIN: Final = 16 * 1024
 _FORMAT: Final = 2
 # Bytes of a batch before those that the checksum covers.
 _LENGTH_COUNTED: Final = 9  # the leader's epoch, the format, the checksum
@@ -109,7 +109,7 @@ def _records(writer: BytesWriter, payloads: Sequence[bytes]) -> list[bytes]:
         _put(writer, delta)
         writer.append(1)
         _put(writer, size)
-        if size < _ALONE_BYTES_MIN:
+        if size < _SINGLE_BYTES_MIN:
             writer.write(payload)
         else:
             pieces += (writer.getvalue(), payload)

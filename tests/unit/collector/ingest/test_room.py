@@ -90,7 +90,7 @@ async def test_tenants_wait_for_each_other_where_the_budget_is_nearly_used() -> 
     bodies = [Bodies(2, size) for _ in rooms]
     admitted = [some.admitted_by(room) for room, some in zip(rooms, bodies, strict=True)]
     assert admitted == 3 * [[True, False]] + [[False, False]]
-    bodies[0].all[0].came_bytes = size
+    bodies[0].all[0].received_bytes = size
     hogs[0].reserve(size)
     await turns()
     assert bodies[3].resumed == [0, 0]
@@ -160,10 +160,10 @@ async def test_a_body_of_unknown_size_may_bring_as_much_again() -> None:
     one, two = in_flight.share("one").room, in_flight.share("two").room
     (going,), (other,) = Bodies(1).all, Bodies(1).all
     assert one.admits(going)
-    going.came_bytes = SHARE_BYTES // 4 + 1
+    going.received_bytes = SHARE_BYTES // 4 + 1
     assert not two.admits(other)
     two.left(other)
-    going.came_bytes -= 1
+    going.received_bytes -= 1
     assert two.admits(other)
 
 
@@ -233,7 +233,7 @@ async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
     assert not room.admits(other)
     slow.begin_to_look()
     for _ in range(5):
-        slow.came_bytes += 65_536
+        slow.received_bytes += 65_536
         look(room, slow)
         look(room, other)
     await turns()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.api.web.session import COOKIE, came_over_tls, cookie_with, headers_of, key_in, token_of
+from collector.api.web.session import COOKIE, cookie_with, headers_of, is_over_tls, key_in, token_of
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_cookies_of_http_2_may_come_in_pieces() -> None:
     ("said", "expected"), [("https", True), ("HTTPS, http", True), ("http, https", False), ("http", False), (None, False)]
 )
 def test_the_first_proxy_says_whether_a_browser_came_over_tls(said: str | None, expected: bool) -> None:
-    assert expected == came_over_tls({} if said is None else {"x-forwarded-proto": said})
+    assert expected == is_over_tls({} if said is None else {"x-forwarded-proto": said})
 
 
 def test_the_cookie_is_for_this_site_alone() -> None:
