@@ -14,9 +14,9 @@ from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import DataDirLock, Locked
 
-# In the data directory while a restore is running, or was broken off (collector/app/backup.py).
+# The directory of a restore that is running or was interrupted, in the data directory (collector/app/backup.py).
 RESTORING: Final = "restoring"
-# The time between two looks at a data directory that is in use.
+# The time between two checks of a data directory that is in use.
 LOOK_S: Final = 0.1
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

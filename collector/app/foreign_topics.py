@@ -11,7 +11,7 @@ from collector.records.dead_letter import Caps
 from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    # Imported where it is used: most writers have none.
+    # Imported where it is used, since most writers have no such topics.
     from collector.ingest.foreign_topics import ForeignTopics
 
 

@@ -67,7 +67,7 @@ def make_private(directory: Path) -> None:
 
 def _is_open(directory: str | Path, depth: int) -> bool:
     """Return whether other users have rights on the directory, or on its entries down to `depth` levels. Raises OSError."""
-    if stat.S_IMODE(os.stat(directory).st_mode) & _OTHERS:  # noqa: PTH116 - of a path or a text
+    if stat.S_IMODE(os.stat(directory).st_mode) & _OTHERS:  # noqa: PTH116 - `directory` may be a str
         return True
     with os.scandir(directory) as entries:
         for entry in entries:

@@ -51,7 +51,7 @@ from collector.telemetry.metrics import Metrics
 from collector.writer.writer import Writer
 
 if TYPE_CHECKING:
-    # Imported where it is used, which most gateways don't: a tenth of their memory.
+    # Imported where it is used: most gateways do not need it, and it takes a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore
 
 Say = Callable[[str], None]

@@ -34,7 +34,7 @@ from collector.store.options import QueryLimits, RequestedTables, StoreOptions
 from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    # Imported where it is used, which most gateways don't: a tenth of their memory.
+    # Imported where it is used: most gateways do not need it, and it takes a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore
 
 # How long the start waits for Kafka. After that the process continues without Kafka, and connects in the background.

@@ -42,7 +42,7 @@ class StoreHistory:
         """Return the offsets that the log committed, by topic, between its last run with this store and the present start.
         Return nothing if no start with this store is known."""
         starts, known = self._starts, self._known
-        if not known or not starts or starts[-1].is_branch:  # another branch of the log is reported by the log
+        if not known or not starts or starts[-1].is_branch:  # the log itself reports another branch
             return {}
         last = max((number for number, start in enumerate(starts) if start.id in known), default=-1)
         if last == len(starts) - 1:

@@ -126,12 +126,12 @@ class Supervisor:
         self._began_s: Final = began_s
         self._unix_descriptors: Final = unix_descriptors
         self._stopping: Final = asyncio.Event()
-        self._passed_on = AT_ONCE  # unless SIGTERM is what stops all
+        self._passed_on = AT_ONCE  # unless SIGTERM stops the supervisor
         self._workers: Final[dict[int, WorkerProcess]] = {}
         self._counted_by_the_dead: Snapshot = []
         self._gathering: Final = asyncio.Lock()
         self._gathered: Snapshot = []
-        self._gathered_s = -math.inf  # when they were gathered, by the machine's monotonic clock
+        self._gathered_s = -math.inf  # the time of the last gathering, by the machine's monotonic clock
         # The ranking is in the supervisor, since different workers answer scrapes, and each would choose other tenants to show.
         self._ranking: Final = Ranking(settings.tenants.shown_max)
         self._failed: int | None = None
@@ -222,7 +222,7 @@ class Supervisor:
                 self._live_records,
             )
             self._workers[index] = worker
-            if self._stopping.is_set():  # while it was being started
+            if self._stopping.is_set():  # the stop came while the worker was starting
                 worker.signal(self._passed_on)
             status = await worker.ended()
             # These two lines are one step without an await. Otherwise a scrape could miss its counts, or count them twice.
@@ -276,7 +276,7 @@ class Supervisor:
 
     async def _answer(self, kind: str) -> Snapshot:
         """Return the metrics of all processes that a worker asked for, either raw or as they are shown."""
-        # A writer's only worker keeps its page itself, and asks again when there are dead letters.
+        # The only worker of a writer caches its page itself, and asks again when dead letters are appended.
         interval_s = 0.0 if self._command == "writer" else self._settings.http.metrics_interval_s
         snapshot = await self._gather(interval_s)
         return self._ranking.shown(snapshot) if kind == SHOWN else snapshot
@@ -285,7 +285,7 @@ class Supervisor:
         """Return the records of all workers for a watch. A worker that does not answer in time is left out. Raises
         TooManyWatches."""
         questions = [asyncio.create_task(worker.ask_live(watching)) for worker in self._workers.values()]
-        if not questions:  # all have ended meanwhile
+        if not questions:  # all workers have ended
             return combined([])
         done, late = await asyncio.wait(questions, timeout=_SNAPSHOT_TIMEOUT_S)
         for question in late:

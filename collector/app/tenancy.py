@@ -23,7 +23,7 @@ from collector.tenancy.keyring import Keyring
 from collector.tenancy.scopes import Scope
 
 if TYPE_CHECKING:
-    # Imported where it is used, which most gateways don't.
+    # Imported where it is used, since most gateways do not need it.
     from collector.rate_limit.redis import RedisLimiter
 
 log = structlog.get_logger(__name__)

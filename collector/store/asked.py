@@ -35,9 +35,9 @@ _FORM: Final = re.compile(
     r"output_format_\w+|format_csv_\w+|format_tsv_\w+|date_time_output_format|session_timezone|join_use_nulls|extremes"
     r"|group_by_use_nulls|union_default_mode|prefer_column_name_to_alias|transform_null_in|max_block_size"
 )
-# Settings that bound a statement: the smaller of the client's value and that of [store] holds. 0 is no bound.
+# Settings that limit a statement. The smaller of the client's value and that of [store] applies. 0 is no limit.
 _LIMITS: Final = frozenset({"max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes"})
-# Settings that drivers send and that change nothing here: answers are sent when they are complete, and nothing is written.
+# Settings that drivers send and that have no effect here, since answers are sent when they are complete and nothing is written.
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "async_insert",
@@ -62,7 +62,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         "wait_for_async_insert",
     }
 )
-# The engine's errors for a setting that it does not know, or whose value does not fit: another attempt would not help.
+# The engine's errors for an unknown setting or an invalid value. Another attempt would fail as well.
 _SETTING_ERRORS: Final = frozenset(
     [
         *("ARGUMENT_OUT_OF_BOUND", "BAD_ARGUMENTS", "CANNOT_PARSE_BOOL", "CANNOT_PARSE_INPUT_ASSERTION_FAILED"),

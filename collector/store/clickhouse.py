@@ -57,7 +57,7 @@ _PLACES: Final = (
 )
 _MERGE_TREES: Final = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
 
-# A TTL names the tenants that have days of their own, twice. The default of 256 KiB suffices for some thousands of tenants.
+# A TTL names each tenant with a separate retention twice. The default of 256 KiB suffices for some thousands of tenants.
 _COMMAND_SETTINGS: Final = {"max_query_size": 64 * 1024 * 1024}
 _PING_TIMEOUT_S: Final = 3.0
 _DEFAULTS: Final = StoreOptions()
@@ -89,7 +89,7 @@ class ClickHouseStore:
         self._looks_up: Final = looks_up
         self._connected: Sessions | None = None
         self._connecting: Final = threading.Lock()
-        # The tables of the embedded store exist before anyone gets the store; a server may have been away until now.
+        # An embedded store has its tables before it is used. A server may have been unavailable until now.
         self._has_schema = server is None
         self._queries: Final = Queries(self._sessions, options.queries, asked)
         self._inserted = False  # whether an insert succeeded since the last ping
@@ -97,7 +97,7 @@ class ClickHouseStore:
         self._lookups: Final = Lookups(self._look_up)
         where = str(server or "the embedded engine")
         self._table_changes: Final = TableChanges(self._command, self._text, options.tables, where, cluster)
-        # The operator of a server looks after its parts.
+        # The operator of a server watches its parts.
         self._damaged_parts: Final = DamagedParts(self._command, self._ask) if server is None else None
 
     @classmethod
@@ -262,8 +262,8 @@ class ClickHouseStore:
         return 0 if self._damaged_parts is None else int(self.read(PUT_ASIDE_COUNT, "TabSeparated"))
 
     def newest_items(self) -> dict[str, float]:
-        """Return the time of each signal's newest item, in seconds since 1970, without signals that have none. Raises StoreError.
-        The engine finds these times without reading rows, since the tables' partitions are days of these times."""
+        """Return the time of each signal's newest item, in seconds since 1970, if it has items. Raises StoreError. The engine
+        finds these times without reading rows, since the tables' partitions are days of these times."""
         found = self.read(_NEWEST_ITEMS, "TabSeparated").decode()
         return {signal: float(newest) for signal, newest in (line.split("\t") for line in found.splitlines())}
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from collector.store.contract import ROLLUPS, SESSIONS, StoreMisconfigured
 from collector.store.migrations import literal
 
-# Nobody chooses a longer value from a list.
+# Longer values are not counted, since users do not choose them from a list.
 VALUE_BYTES_MAX: Final = 256
 _SESSIONS: Final = """CREATE VIEW IF NOT EXISTS hyperdx_sessions AS
 SELECT Timestamp, TimestampTime, TraceId, SpanId, TraceFlags, SeverityText, SeverityNumber, ServiceName, Body,

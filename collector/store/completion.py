@@ -40,7 +40,7 @@ TARGETS: Final = {
     LOGS_TOPIC: (*TABLES[LOGS_TOPIC], RECEIPTS),
     TRACES_TOPIC: (*TABLES[TRACES_TOPIC], TRACE_TIMES, RECEIPTS),
 }
-# In these the token is written before the part, and one server has all rows. Other engines commit both at once, in Keeper.
+# Engines that write the token before the part, and have all rows on one server. Other engines commit both at once, in Keeper.
 _ENGINES: Final = frozenset({"MergeTree", "ReplacingMergeTree"})
 _TABLE: Final = "infrasage_completing"
 _TARGET: Final = re.compile(r"\sTO (?:`[^`]+`|\w+)\.`?(\w+)`?")

@@ -26,7 +26,7 @@ TABLES: Final = {
 }
 RECEIPTS: Final = "telemetry_batches"
 TRACE_TIMES: Final = "otel_traces_trace_id_ts"
-# For ClickStack, where the settings ask for them (collector/store/clickstack.py).
+# Tables and a view for ClickStack, which the settings can request (collector/store/clickstack.py).
 ROLLUPS: Final = ("otel_logs_kv_rollup_15m", "otel_traces_kv_rollup_15m")
 SESSIONS: Final = "hyperdx_sessions"
 

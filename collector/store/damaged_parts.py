@@ -31,7 +31,7 @@ _DAMAGE: Final = frozenset(
         "NO_FILE_IN_DATA_PART",
     ]
 )
-# In paths of parts, and in the engine's names of tables.
+# The identifier of a table, in the paths of its parts and in the engine's names.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # The last number in the name of a part is its merge level: 0 for a part of one insert.
 _PART: Final = re.compile(r"/([0-9A-Za-z]+(?:_\d+){2}_(\d+))/")

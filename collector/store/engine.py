@@ -21,10 +21,10 @@ from urllib.parse import urlencode
 
 _PACKAGE: Final = "chdb"
 _LIBRARY: Final = f"{_PACKAGE}._chdb"
-# The library's own definitions come before those of libraries that were loaded earlier, as in its own package.
+# The library prefers its own symbols to those of libraries that were loaded earlier. Its package loads it in this mode too.
 _RTLD_DEEPBIND: Final = 0x00008
 
-# The engine's server settings. The first is for threads between two uses, the others for what one job uses at once.
+# The engine's server settings. The first limits idle threads, the others the threads that one job uses at once.
 _POOLS: Final = (
     "max_thread_pool_free_size",
     "max_parts_cleaning_thread_pool_size",
@@ -55,7 +55,7 @@ def load_engine(threads_max: int) -> None:
     assert spec.loader is not None
     library: Any = importlib.util.module_from_spec(spec)
     working_dir = Path.cwd()
-    os.chdir(file.parent)  # where the library looks for its other parts
+    os.chdir(file.parent)  # the library looks for its other parts in the working directory
     try:
         spec.loader.exec_module(library)
     finally:

@@ -35,7 +35,7 @@ LANDING: Final = {
     TRACES_TOPIC: Landing("landing_resource_spans", TRACES_FORMAT),
     DEAD_LETTERS_TOPIC: Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
-# For many batches: an insert is one message, behind its length, and all batches together are its content.
+# The format for many batches: an insert is one message after its length, and its content is all batches together.
 _FORMAT: Final = "ProtobufList"
 
 MERGED_INDEXES: Final = (
@@ -73,7 +73,7 @@ SETTINGS: Final[Settings] = {
     "min_insert_block_size_bytes_for_materialized_views": 268_402_944,
     # Data of many days at once is slow, but it is no reason to refuse it.
     "max_partitions_per_insert_block": 0,
-    # An incomplete payload does not count as whole, and no bad record is skipped silently.
+    # An incomplete payload does not count as complete, and no bad record is skipped silently.
     "input_format_connection_handling": 0,
     "input_format_allow_errors_num": 0,
     "input_format_allow_errors_ratio": 0,
@@ -103,7 +103,7 @@ def embedded_inserts(client: Client, settings: Settings) -> Insert:
         table, format_ = LANDING[topic]
         schema = {"format_schema_source": "file", "format_schema": f"{format_}:Record"}
         length = length_of(sum(map(len, payloads)))
-        pieces = map(bytes, _pieces([length, *payloads]))  # the driver takes no other type
+        pieces = map(bytes, _pieces([length, *payloads]))  # the driver accepts no other type
         block = cast("Generator[bytes]", pieces)
         with_token = {**settings, **schema, _TOKEN: token}
         return client.raw_insert(into or table, insert_block=block, fmt=_FORMAT, settings=with_token)
@@ -116,7 +116,7 @@ def server_inserts(client: Client, settings: Settings) -> Insert:
     In the URL the statement would be percent-encoded for each insert, at the cost of a megabyte of data, and be too long for
     some proxies."""
     begun = {topic: _begun(landing, settings) for topic, landing in LANDING.items()}
-    # The answer begins when the insert is done, and so its status is the insert's.
+    # The answer begins when the insert is done, so its status is that of the insert.
     in_url: Settings = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
 
     def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> QuerySummary:

@@ -10,7 +10,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from collector.store.contract import StoreOutOfMemory, StoreOutOfSpace, StoreRefusedData
 from collector.store.server import ServerOptions, describe
 
-# The engine's errors if the bytes are at fault. Every other error may pass by itself, and is tried again.
+# The engine's errors for invalid bytes. After every other error the insert is repeated, since the cause may end by itself.
 _DATA_ERRORS: Final = frozenset(
     [
         "ATTEMPT_TO_READ_AFTER_EOF",
@@ -23,11 +23,12 @@ _DATA_ERRORS: Final = frozenset(
     ]
 )
 
-# An insert had too little memory. CANNOT_MREMAP (240) is that in a system call that makes a buffer larger.
+# The errors of an insert with too little memory. CANNOT_MREMAP (240) is from the system call that enlarges a buffer.
 _MEMORY_ERRORS: Final = frozenset(["MEMORY_LIMIT_EXCEEDED", "CANNOT_ALLOCATE_MEMORY", "CANNOT_MREMAP"])
-# An insert for whose parts the disk has too little room: ClickHouse asks for about twice the insert's bytes before it begins.
+# The error of an insert with too little disk space. ClickHouse reserves about twice the insert's bytes before it begins.
 _SPACE_ERROR: Final = "NOT_ENOUGH_SPACE"
-# The limit of one query, `max_memory_usage`, as newer and older versions name it. Others are the user's and the server's.
+# The limit of one query, `max_memory_usage`, in the messages of newer and older versions. A user and a server have other
+# limits.
 _OF_ONE_QUERY: Final = re.compile(r"query memory limit exceeded|memory limit \(for query\) exceeded", re.IGNORECASE)
 
 

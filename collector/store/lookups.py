@@ -30,7 +30,7 @@ class Lookups:
                 return self._has(DEAD_LETTERS[0], letters) and self._has(EVENTS[0], events)
             expected, receipts = contents(payload)
         except ValueError:
-            return False  # it can't be inserted either, which `insert` reports
+            return False  # the payload cannot be inserted either, and `insert` reports the error
         messages = list(expected)
         for start in range(0, len(messages), _IDS_MAX):
             some = messages[start : start + _IDS_MAX]
@@ -115,7 +115,7 @@ class Lookups:
     def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[MessageKey, int]:
         """Return how many items of these batches are stored, by message."""
         counts = self._counts(topic, batch_ids)
-        # A span counts once its trace's row is stored too: the two are written one after the other.
+        # A span counts only if the row of its trace is stored too, since the two are written one after the other.
         return {message: min(found.get(message, 0) for found in counts) for message in counts[0]}
 
     def _counts(self, topic: str, batch_ids: set[UUID]) -> list[dict[MessageKey, int]]:

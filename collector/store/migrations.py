@@ -44,13 +44,13 @@ _BEGINNING: Final = re.compile(
     r"(?:\w+|`[^`]+`)"
 )
 _RENAMING: Final = re.compile(r"RENAME TABLE IF EXISTS \w+ TO \w+\Z")
-# Makes room for a table that is recreated.
+# The statement before a table is recreated.
 _DROP_IF_EMPTY: Final = re.compile(r"DROP TABLE IF EXISTS IF EMPTY (\w+) SYNC\Z")
 _ENGINE: Final = re.compile(r"^ENGINE = (\w*MergeTree)\b(?:\((.+)\))?", re.MULTILINE)
 _WINDOW: Final = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
-# By name and not by the table's UUID, so that a server that joins the cluster later finds the tables of the others.
+# The path has the table's name and not its UUID, so that a server that joins the cluster later finds the tables of the others.
 _REPLICA: Final = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
-# ClickHouse's own default is an hour, after which a range that is still in doubt could be stored twice.
+# ClickHouse's default is an hour. After this time, a range that is still in doubt could be stored twice.
 REPLICATED_WINDOW_S: Final = 7 * 24 * 3600
 
 
@@ -87,7 +87,7 @@ def schema_sql(cluster: str = "") -> str:
     """Return the text that `schema show` prints: every migration, in order, as it is applied to an empty database."""
     if not cluster:
         return "\n".join(f"-- {migration.name}\n{migration.sql}" for migration in migrations())
-    # The files' comments explain the tables, whatever their engine: they stay in the form above.
+    # The comments in the files are left out here. They are in the form without a cluster, and apply to each engine.
     return "\n".join(
         f"-- {migration.name}\n" + "".join(f"{on_cluster(statement, cluster)};\n\n" for statement in migration.statements())
         for migration in migrations()
@@ -155,7 +155,7 @@ def pending(select: Callable[[str], str], known: list[Migration]) -> tuple[str, 
 
 def _version(select: Callable[[str], str], known: list[Migration]) -> tuple[bool, int]:
     """Return whether the database has a schema, and its version. Raises SchemaTooNew."""
-    # Not EXISTS, which a running collector refuses if it answers the query.
+    # EXISTS is not used, since a running collector that answers the query refuses it.
     found = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations'"
     exists = bool(int(select(found)))
     version = int(select("SELECT max(Version) FROM schema_migrations")) if exists else 0

@@ -18,7 +18,7 @@ _ID_BYTES: Final = 16
 
 # A batch id and a batch part.
 MessageKey = tuple[UUID, int]
-# A tenant and a fingerprint: equal for copies of a message.
+# A tenant and a fingerprint, which are equal for copies of a message.
 CopyKey = tuple[bytes, bytes]
 
 

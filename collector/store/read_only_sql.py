@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 from collector.store import tenant_view
 from collector.store.contract import StoreError
 
-# Table functions that make rows of nothing, or read tables and dictionaries of this store. `cluster` reads tables of servers
-# that the operator of ClickHouse has named in its configuration.
+# Table functions that generate rows, or read tables and dictionaries of this store. `cluster` reads tables of servers that the
+# operator of ClickHouse has named in its configuration.
 TABLE_FUNCTIONS: Final = frozenset(
     {
         "cluster",
@@ -61,7 +61,7 @@ _REFUSED_FUNCTIONS: Final = frozenset({"catboostevaluate", "file", "generateseri
 # A table function of the embedded engine that system.table_functions does not list.
 _REFUSED_TABLE_FUNCTIONS: Final = frozenset({"python"})
 _TABLE_FUNCTIONS: Final = "SELECT lower(name) FROM system.table_functions FORMAT TSVRaw"
-# Functions that are programs of the operator; and, if the engine has categories, those that call a model elsewhere.
+# Functions that run programs of the operator. If the engine has categories, also functions that call an external model.
 _FUNCTIONS: Final = "SELECT lower(name) FROM system.functions WHERE origin = 'ExecutableUserDefined'{or_category} FORMAT TSVRaw"
 _AI_CATEGORY: Final = " OR categories = 'AI'"
 _HAS_CATEGORIES: Final = (
@@ -80,7 +80,7 @@ _OUTFILE: Final = re.compile(r"\bINTO\s+OUTFILE\b", re.IGNORECASE)
 _FORMAT_CLAUSE: Final = re.compile(r"\sFORMAT ([A-Za-z]\w*)(?:\s+SETTINGS\s.*)?\Z", re.DOTALL)
 _FORMAT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0"})
-# The part of the formatter's error that repeats the whole statement, which the user knows.
+# The part of the formatter's error that repeats the whole statement. It is removed, since the user knows the statement.
 _IN_SCOPE: Final = re.compile(r":? In scope SELECT formatQuerySingleLine\(.*?(?=\(\w+\)$|\Z)", re.DOTALL)
 
 # Runs one statement in a session that only reads, and returns the answer in the format of its FORMAT clause. Raises StoreError.

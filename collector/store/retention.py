@@ -25,7 +25,7 @@ DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
 EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
 
-# The rules that `Retention.ttl` writes for tenants with days of their own, and for all others.
+# The rules that `Retention.ttl` writes for tenants with a separate retention, and for all others.
 _QUOTED: Final = r"(?:[^'\\]|\\.)*"
 _LIST: Final = rf"\(('{_QUOTED}'(?:, '{_QUOTED}')*)\)"
 _TENANTS_RULE: Final = re.compile(rf"(?:, )?toDateTime\(\w+\) \+ toIntervalDay\((\d+)\) WHERE TenantId IN {_LIST}")
@@ -79,8 +79,8 @@ class Retention(NamedTuple):
         column, days = TIME_COLUMNS[table], self.of_table(table)
         if days is not None:
             yield _after(column, days) + (f" WHERE TenantId NOT IN {_names(self.tenants)}" if self.tenants else "")
-        # One rule for all tenants with the same days: ClickHouse keeps its data about a part by a rule's days, and not by its
-        # condition.
+        # Tenants with the same days share one rule, since ClickHouse identifies its data about a part by a rule's days and not
+        # by its condition.
         tenants = defaultdict(list)
         for tenant, of_tenant in self.tenants.items():
             tenants[of_tenant].append(tenant)

@@ -29,7 +29,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import identifier, literal, on_cluster
 
-# ClickHouse's errors that somebody has to correct, and what to change.
+# ClickHouse's errors that an operator has to correct, and what to change.
 _REFUSALS: Final = {
     "AUTHENTICATION_FAILED": "user and password",
     "REQUIRED_PASSWORD": "the password",
@@ -47,7 +47,7 @@ _REFUSALS: Final = {
     "NO_ZOOKEEPER": "the server's configuration: a cluster needs ClickHouse Keeper",
     "NO_ELEMENTS_IN_CONFIG": "the server's configuration: a cluster needs the macros shard and replica",
 }
-# The driver logs every failure of the network with its traceback. We log each once, in a line, where it is tried again.
+# The driver logs every network error with its traceback. The collector logs each once, in a line, where it tries again.
 _NOISY: Final = "clickhouse_connect.driver._backend.http_sync"
 _MESSAGE_CHARACTERS_MAX: Final = 1000
 _CONNECTIONS_MAX: Final = 16
@@ -73,7 +73,7 @@ class ServerOptions(NamedTuple):
         url, port = _parts(self.url)
         self._check_certificates()
         logging.getLogger(_NOISY).setLevel(logging.ERROR)
-        # A pool of our own, so that the driver reads nothing from the environment (proxies), and the pool can be closed.
+        # A separate pool is used, so that the driver reads no proxies from the environment, and the pool can be closed.
         pool = get_pool_manager(
             ca_cert=str(self.ca_file) if self.ca_file else None, verify=self.verify, maxsize=_CONNECTIONS_MAX
         )
@@ -87,10 +87,10 @@ class ServerOptions(NamedTuple):
                     proxy_path=url.path,
                     username=self.user,
                     password=self.password,
-                    # The database may not exist yet. The first questions are about the server.
+                    # The database may not exist yet. The driver's first queries are about the server.
                     database=None,
                     compress=False,
-                    query_retries=0,  # failures are tried again where waiting is possible: in the writer's loop
+                    query_retries=0,  # the writer's loop retries failures, since it can wait
                     connect_timeout=math.ceil(self.connect_timeout_s),
                     send_receive_timeout=math.ceil(self.request_timeout_s),
                     # An insert whose answer was lost would still hold a session's lock, and a session is on one server only.

@@ -85,7 +85,7 @@ def connector(where: ServerOptions, options: StoreOptions, insert_quorum: int | 
 
     def connect() -> Sessions:
         client = where.connect()
-        # A server that does not know one of these settings lacks the behaviour that it switches off.
+        # If a server does not know one of these settings, it also lacks the behaviour that the setting turns off.
         known = {name: value for name, value in _inserting(options).items() if name in client.server_settings}
         quorum: Settings = {"insert_quorum": insert_quorum} if insert_quorum else {}
         inserting: Settings = {**known, **quorum}
@@ -115,7 +115,7 @@ def reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
         "max_result_rows": limits.result_rows_max,
         "max_result_bytes": limits.result_bytes_max,
         "result_overflow_mode": "throw",
-        # The engine would decide by its own standard output, which is the collector's and not the client's.
+        # By default the engine decides by its standard output, which is the collector's and not the client's.
         "output_format_pretty_color": 0,
         "readonly": 1,  # the last, since it forbids SET
     }

@@ -12,7 +12,7 @@ from collector.store.options import RequestedTables
 from collector.store.server import describe
 from collector.store.table_plan import SchemaPlan, TableChange, changes, schema_plan
 
-# ClickHouse's errors for a change of a table that it can't make, however often it is tried.
+# ClickHouse's errors for a change of a table that is impossible, so another attempt would fail too.
 _IMPOSSIBLE: Final = frozenset(
     {
         "BAD_ARGUMENTS",

@@ -31,9 +31,9 @@ _MAPS: Final = {
     "otel_logs": {"res": "ResourceAttributes", "scope": "ScopeAttributes", "log": "LogAttributes"},
     "otel_traces": {"res": "ResourceAttributes", "span": "SpanAttributes"},
 }
-# At the end of a table's comment, from before its TTL is changed until the mutation exists that applies it to every part.
+# This text is at the end of a table's comment from before a change of its TTL until the mutation exists that updates all parts.
 TTL_PENDING: Final = "[parts have yet to learn of the TTL]"
-# A query has room for so many of the longest names.
+# The number of the longest tenants' names that fit a query.
 _TENANTS_ASKED_AT_ONCE: Final = 250
 METADATA_ONLY: Final = "metadata only"
 
@@ -139,7 +139,8 @@ def _table_settings(table: str, requested: RequestedTables) -> dict[str, tuple[s
     """Return the settings that a table should have, each with its value and the collector's setting that asks for it."""
     settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{requested.fsync:d}", "store.fsync"))
     if table in TIME_COLUMNS:
-        # A part is dropped as a whole once all of its rows are too old. If tenants have days of their own, merges remove rows.
+        # A part is dropped as a whole once all of its rows are too old. With separate retentions of tenants, merges remove
+        # rows.
         settings["ttl_only_drop_parts"] = (
             f"{not requested.retention.tenants:d}",
             "store.tenant_retention_days, retention_days of [plans]",

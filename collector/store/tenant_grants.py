@@ -84,7 +84,7 @@ PROFILE: Final = "infrasage_tenants"
 USER_PREFIX: Final = "tenant_"
 ALL_ROWS_POLICY: Final = "infrasage_all_rows"
 # This text is no hash. So the server refuses the statement until the text is replaced by a hash.
-NO_PASSWORD: Final = "SHA256-OF-THE-PASSWORD"  # noqa: S105 - the opposite of one
+NO_PASSWORD: Final = "SHA256-OF-THE-PASSWORD"  # noqa: S105 - a text that is no password
 _SALT_BYTES: Final = 16
 _DRIVERS_MARGIN_S: Final = 5
 
@@ -109,7 +109,7 @@ class TenantGrants(NamedTuple):
     def shared(self) -> Iterator[str]:
         """Yield the statements that all tenants' users need: the profile, and a policy by which other users read every row."""
         yield f"CREATE SETTINGS PROFILE IF NOT EXISTS {identifier(PROFILE)}{self._on_cluster()}"
-        # Not OR REPLACE: users refer to a profile's identity, so a new one would leave them without limits.
+        # OR REPLACE is not used: users refer to a profile by its identity, so a new profile would leave them without limits.
         yield f"ALTER SETTINGS PROFILE {identifier(PROFILE)}{self._on_cluster()} SETTINGS {', '.join(self._settings())}"
         if self.all_rows:
             yield self._policy(ALL_ROWS_POLICY, TENANT_COLUMNS, "PERMISSIVE", "1", ", ".join(map(identifier, self.all_rows)))
@@ -124,7 +124,7 @@ class TenantGrants(NamedTuple):
         settings = f"DEFAULT DATABASE {identifier(self.database)} SETTINGS PROFILE {identifier(PROFILE)}"
         if not exists:
             yield f"CREATE USER IF NOT EXISTS {user}{self._on_cluster()}{identified} {settings}"
-        # A user that was there before has these too.
+        # A user that existed before gets these properties too.
         yield f"ALTER USER {user}{self._on_cluster()}{identified if password is not None else ''} {settings}"
         for kind in ("RESTRICTIVE", "PERMISSIVE"):
             for column, tables in _by_column().items():
@@ -143,9 +143,9 @@ class TenantGrants(NamedTuple):
             yield f"DROP ROW POLICY IF EXISTS {policy}{self._on_cluster()} ON {self._tables(TENANT_COLUMNS)}"
 
     def _settings(self) -> Iterator[str]:
-        # 2 is as readonly as 1, but drivers and Grafana's plugin may set the form of answers.
+        # With 2, statements are as restricted as with 1, but drivers and Grafana's plugin may set the form of answers.
         yield "readonly = 2"
-        # Go's driver sends the time that its caller waits and 5 s more. 0 would be no limit, so it is below each MIN.
+        # Go's driver sends the time that its caller waits plus 5 s. The value 0 would be no limit, so each MIN is above it.
         time_s = self.limits.time_max_s
         yield f"max_execution_time = {time_s} MIN 0.001 MAX {time_s + _DRIVERS_MARGIN_S}"
         limits = {
@@ -156,7 +156,7 @@ class TenantGrants(NamedTuple):
         for name, value in limits.items():
             yield f"{name} = {value} MIN 1 MAX {value}"
         yield "result_overflow_mode = 'throw' CONST"
-        # The result of one tenant's query about granules must not change the rows that another's reads.
+        # This cache keeps which granules match a condition. A result for one tenant must not change another tenant's rows.
         yield "use_query_condition_cache = 0 CONST"
 
     def _policy(self, name: str, tables: Mapping[str, str], kind: str, condition: str, users: str) -> str:

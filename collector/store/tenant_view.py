@@ -21,8 +21,8 @@ from typing import Final
 
 from collector.store.contract import StoreError
 
-# Tables of the engine about its abilities and the definitions of tables. They show neither the content of tables, except for
-# how many rows and bytes all tenants have together (system.tables), nor anyone's queries.
+# Tables of the engine about its features and the definitions of tables. They show no queries and no content of tables. The only
+# exception is the number of rows and bytes of all tenants together (system.tables).
 OPEN_SYSTEM_TABLES: Final = frozenset(
     {
         "aggregate_function_combinators",
@@ -57,7 +57,7 @@ _TABLES: Final = (
     "SELECT database, name, engine, (database, name) IN (SELECT database, table FROM system.columns WHERE name = 'TenantId')"
     " FROM system.tables FORMAT TSVRaw"
 )
-# In the formatter's text keywords are upper case. Quoted text is taken out before.
+# Keywords are in upper case in the formatter's text. Quoted text is removed before.
 _SETTINGS: Final = re.compile(r"\bSETTINGS\b")
 
 
