@@ -110,7 +110,7 @@ class Snapshots:
                 shutil.copyfile(self._keys_file, place / _KEYS)
         except TimeoutError:
             raise CannotRun(
-                f"the writer has had one range in hand for more than {PAUSE_MAX_S:g} s: see its log, and try again"
+                f"the writer has worked on one range for more than {PAUSE_MAX_S:g} s: see its log, and try again"
             ) from None
         except (OSError, BrokerError, StoreError) as error:
             raise CannotRun(f"cannot make a snapshot in {place}: {error}") from error
@@ -256,7 +256,7 @@ def _read_manifest(source: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except FileNotFoundError:
-        raise CannotRun(f"{source} is no backup: it has no {MANIFEST}; a backup that was broken off has none") from None
+        raise CannotRun(f"{source} is no backup: it has no {MANIFEST}; an interrupted backup has none") from None
     except (OSError, ValueError) as error:
         raise CannotRun(f"cannot read {file}: {error}") from error
     if manifest.get("format") != FORMAT:

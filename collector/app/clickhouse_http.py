@@ -70,8 +70,8 @@ async def answering_clickhouse(
         except OSError as error:
             reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             log.warning(
-                "ClickHouse's protocol is not answered: the port can't be had; all else runs. store.http_port names another,"
-                " or none",
+                "ClickHouse's protocol is not answered: the port cannot be bound; everything else runs. store.http_port names"
+                " another, or none",
                 host=settings.store.http_host,
                 port=port,
                 reason=reason,

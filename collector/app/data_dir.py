@@ -64,11 +64,13 @@ def locked_data_dir(settings: Settings, *, is_needed: bool, command: str, restor
         raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
     with lock, private_files():
         if not restoring and (data_dir / RESTORING).exists():
-            raise CannotRun(f"a restore into {data_dir} was broken off: run `infrasage-collector restore` again")
+            raise CannotRun(f"a restore into {data_dir} was interrupted: run `infrasage-collector restore` again")
         try:
             make_private(data_dir)
         except OSError as error:
-            raise CannotRun(f"cannot look through the data directory {data_dir}: {error.strerror}: {error.filename}") from error
+            raise CannotRun(
+                f"cannot check the rights of files in the data directory {data_dir}: {error.strerror}: {error.filename}"
+            ) from error
         yield
 
 

@@ -148,7 +148,7 @@ class ScheduledAudit:
             await asyncio.sleep(min(rest_s, _LOOK_S))
 
     async def show_findings(self) -> None:
-        """Update the metrics of open findings, also of those that earlier processes have found. Show none if another process
+        """Update the metrics of open findings, also of findings of earlier processes. Show none if another process
         audits."""
         try:
             if not await self._is_ours():

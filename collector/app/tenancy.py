@@ -62,7 +62,7 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
     if takes_anonymous(settings, by_default=anonymous_by_default):
         anonymous = Caller(tenants.anonymous_tenant, Scope.INGEST, plans[tenants.anonymous_plan], "")
     elif not len(keyring):
-        log.warning("nobody can send: there are no keys; `keys create` makes one", keys_file=str(path))
+        log.warning("no client can send: there are no keys; `keys create` makes one", keys_file=str(path))
     failures: dict[str, Callable[[], str | None]] = {"keys": lambda: keyring.failure}
     async with AsyncExitStack() as stack:
         task = await stack.enter_async_context(running(keyring.run(), "keys"))

@@ -177,6 +177,6 @@ def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
     while len(out) < size:
         piece = read(size - len(out))
         if not piece:
-            raise EOFError("the process above is gone")
+            raise EOFError("the supervisor has ended")
         out += piece
     return out

@@ -79,7 +79,7 @@ async def running_writer(
         # Kafka keeps its records for other writers and for the next start, so the stop does not wait for them.
         drains = not settings.kafka.bootstrap
         if drains and not task.done() and not await writer.drained(stopping.left_s(WRITER_SHARE)):
-            log.warning("the log is not empty; the next start goes on from there")
+            log.warning("the log is not empty; the next start continues from there")
         writer.stop()
         await asyncio.wait({task})
 

@@ -51,7 +51,7 @@ class StorePlace:
             try:
                 found = _identity(directory)
             except OSError as error:
-                what = "was removed" if isinstance(error, FileNotFoundError) else f"can't be looked at ({error.strerror})"
+                what = "was removed" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
                 return f"{directory} {what} while it was in use"
             if found != identity:
                 return f"{directory} was replaced while it was in use"
