@@ -542,7 +542,7 @@ async def test_the_witness_in_the_store_is_used_where_the_other_is_lost(
     witness = site.data / "log.acknowledged"
     witness.write_bytes(b"noise") if is_damaged else witness.unlink()
     await site.use("b", 1, None)
-    assert "made again from the one in the store" in capsys.readouterr().out
+    assert "restored from the copy in the store" in capsys.readouterr().out
     assert {2, 3, 4} == lost(site.data)
     assert is_damaged == any((incident.folder / "log.acknowledged").exists() for incident in read_incidents(site.data))
 
