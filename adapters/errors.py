@@ -90,8 +90,8 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(INVALID_SPAN_ID, "invalid_span_id", "a span id must be 8 bytes, not all zero", "send the span's own id"),
     Reason(INVALID_TIMESTAMP, "invalid_timestamp", "timestamp must be RFC 3339", "write it as 2026-04-10T12:00:00Z"),
     Reason(INVALID_ATTRIBUTES, "invalid_attributes", "attributes must be an object", "send key-value pairs"),
-    Reason(INVALID_LABELS, "invalid_labels", "labels must have names and values, each name once", "mend the relabeling"),
-    Reason(INVALID_SERIES, "invalid_series", "the series is not what remote write 2.0 allows", "mend the sender"),
+    Reason(INVALID_LABELS, "invalid_labels", "labels must have names and values, each name once", "fix the relabeling"),
+    Reason(INVALID_SERIES, "invalid_series", "the series is not what remote write 2.0 allows", "fix the sender"),
     Reason(INVALID_HISTOGRAM, "invalid_histogram", "the histogram's buckets do not fit each other", "fix the exporter"),
     Reason(
         TIMESTAMP_TOO_OLD,
@@ -139,7 +139,7 @@ REASONS: Final[tuple[Reason, ...]] = (
         "a message of the broker is not what its topic holds: only in dead letters",
         "find out who else writes to the topic",
     ),
-    Reason(INVALID_JSON, "invalid_json", "the body is not JSON as RFC 8259 has it", "mend the sender"),
+    Reason(INVALID_JSON, "invalid_json", "the body is not JSON as RFC 8259 has it", "fix the sender"),
     Reason(
         INVALID_PROTOBUF,
         "invalid_protobuf",
@@ -216,7 +216,7 @@ REASONS: Final[tuple[Reason, ...]] = (
         DEAD_LETTERS_FULL,
         "dead_letters_full",
         "the tenant's dead letters of this minute have no room for the items that would be rejected: nothing was kept",
-        "send again after Retry-After; or mend the sender, or raise the setting that the message names",
+        "send again after Retry-After; or fix the sender, or raise the setting that the message names",
     ),
     Reason(
         IDEMPOTENCY_KEY_REUSED,

@@ -1,8 +1,8 @@
-"""What the protocols demand of a receiver, numbered: `tests/conformance` has a test for each, named by its group and number.
+"""The numbered requirements of the protocols for a receiver. `tests/conformance` has a test for each, by group and number.
 
 OTLP: the OpenTelemetry Protocol Specification 1.11.0, and the comments of its .proto files. Remote write: the Prometheus
-Remote-Write specifications 1.0 and 2.0. Where their text is silent, the choice made is marked "ours". The last two groups are
-of our own making.
+Remote-Write specifications 1.0 and 2.0. Where their text is silent, our choice is marked "ours". The last two groups are
+our own.
 """
 
 from typing import Final, NamedTuple
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 class Item(NamedTuple):
     demand: str
     source: str
-    ours: str = ""  # what of it is a choice of ours
+    ours: str = ""  # our choice where the specification is silent
 
 
 OTLP: Final = (
@@ -23,13 +23,13 @@ OTLP: Final = (
     Item("Success is 200 (OK) with `partial_success` unset: no bytes in protobuf, `{}` in JSON.", "Full Success"),
     Item("Requests without items, and empty envelopes, succeed.", "OTLP/HTTP Request"),
     Item(
-        "Where some items are rejected: success, with their exact number and an English text; also where all are. In JSON the"
-        " number is a string.",
+        "If some or all items are rejected: success, with their exact number and an English text. In JSON the number is a"
+        " string.",
         "Partial Success",
         "the text has counts by reason; a warning (0 rejected, and a text) says what was repaired",
     ),
     Item(
-        "A body that can't be decoded is 400, INVALID_ARGUMENT.",
+        "A body that cannot be decoded is answered with 400, INVALID_ARGUMENT.",
         "Bad Data, Failures",
         "text that is not UTF-8 is repaired; in JSON, a value that does not fit its field rejects its item alone",
     ),
@@ -47,13 +47,13 @@ OTLP: Final = (
     Item(
         "Over HTTP only 429, 502, 503 and 504 are retryable, with Retry-After; nothing transient is a 500.",
         "Retryable Response Codes, OTLP/HTTP Throttling",
-        "503 where we can't store, 429 for a tenant's quota",
+        "503 if we cannot store, 429 for a tenant's quota",
     ),
     Item("Over gRPC: UNAVAILABLE, or RESOURCE_EXHAUSTED for a quota, with RetryInfo above zero.", "OTLP/gRPC Throttling"),
     Item(
-        "A missing or unknown key is 401, UNAUTHENTICATED; one that lacks a scope 403, PERMISSION_DENIED.",
+        "A missing or unknown key is answered with 401, UNAUTHENTICATED; a key without the scope with 403, PERMISSION_DENIED.",
         "Failures; gRPC status codes",
-        "the key is `x-api-key` or a bearer's",
+        "the key is in `x-api-key`, or a bearer token",
     ),
     Item(
         "`none` and `gzip` on both transports; corrupt gzip is 400; an answer is compressed only if asked.",
@@ -64,17 +64,17 @@ OTLP: Final = (
         "JSON: ids in hex of any case, other bytes in base64, 64-bit integers as strings or numbers, enums as integers only,"
         " lowerCamelCase only, unknown fields ignored at any depth, null is absent, doubles also as NaN, Infinity, -Infinity.",
         "JSON Protobuf Encoding",
-        "more than is asked: names in snake_case and of enums are read too, unless validation.otlp_json_snake_case and"
-        " otlp_json_enum_names say no; ids in base64, ids and bytes as numbers, and NaN and infinities without quotes, are"
-        " read as a repair; where nothing is taken of a body, a warning names its unknown fields",
+        "more than required: names in snake_case, and names of enums, are read too, unless validation.otlp_json_snake_case and"
+        " otlp_json_enum_names are off; ids in base64, ids and bytes as numbers, and NaN and infinities without quotes, are"
+        " read as a repair; if nothing of a body is read, a warning names its unknown fields",
     ),
     Item(
         "A span without valid ids or a start, a point without time, an unknown temporality, buckets that do not fit: rejected."
-        " A log record is kept without an invalid id, and without a time; a point flagged NO_RECORDED_VALUE is kept, flag and"
-        " all.",
+        " A log record is kept without an invalid id, and without a time; a point flagged NO_RECORDED_VALUE is kept, with its"
+        " flag.",
         "comments of trace.proto, metrics.proto, logs.proto",
-        "of a repeated attribute key the last wins; an unspecified temporality is stored as cumulative, with a note, unless"
-        " validation.otlp_temporality_missing says no",
+        "the last value of a repeated attribute key is stored; an unspecified temporality is stored as cumulative, with a note,"
+        " unless validation.otlp_temporality_missing rejects it",
     ),
     Item(
         "Unknown protobuf fields are ignored; fields may come in any order, be split, or repeat: the last scalar wins, messages"
@@ -86,7 +86,7 @@ OTLP: Final = (
 
 REMOTE_WRITE: Final = (
     Item(
-        "The Content-Type says which version it is: `application/x-protobuf`, plain or with `proto=prometheus.WriteRequest`, is"
+        "The Content-Type decides the version: `application/x-protobuf`, plain or with `proto=prometheus.WriteRequest`, is"
         " 1.0; `proto=io.prometheus.write.v2.Request` is 2.0. Anything else: 415.",
         "2.0 Content-Type; 1.0 Protocol",
         "no Content-Type, `text/plain`, `application/octet-stream` and `application/vnd.google.protobuf` are 1.0 too",
@@ -98,26 +98,26 @@ REMOTE_WRITE: Final = (
         "without Content-Encoding it is snappy",
     ),
     Item(
-        "Success is 204 without a body; 2.0 is told how many samples, histograms and exemplars were written, exactly, on"
-        " failure too; 1.0 is not.",
+        "Success is 204 without a body. An answer to 2.0 has the exact numbers of samples, histograms and exemplars that were"
+        " written, on failure too; an answer to 1.0 has not.",
         "2.0 Response; clients of 1.0",
     ),
     Item(
-        "If anything is known not to be written: 400 with counts and reasons, and the valid rest is kept. After 5xx and 429"
-        " nothing was.",
+        "If anything was not written: 400 with counts and reasons, and the valid rest is kept. After 5xx and 429 nothing was"
+        " written.",
         "2.0 Partial Write, Retries",
     ),
     Item(
         "Rejected: no or an empty `__name__`, a repeated label, an empty label name, references to symbols that are"
         " odd in number or out of range. Tolerated: labels out of order, names in any UTF-8.",
         "1.0 Labels; 2.0 Symbols",
-        "a label without a value is one that is not there",
+        "a label without a value counts as absent",
     ),
     Item(
-        "2.0: a series with samples and histograms, or with neither, is rejected; metadata or exemplars alone are answered"
-        " cleanly.",
+        "2.0: a series with samples and histograms, or with nothing, is rejected. Metadata alone and exemplars alone get a"
+        " defined answer.",
         "2.0 io.prometheus.write.v2.TimeSeries",
-        "both are accepted",
+        "metadata alone and exemplars alone are accepted",
     ),
     Item("Values are bit-exact: stale marker, NaN, infinities, minus zero.", "1.0 Stale Markers, Samples"),
     Item(
@@ -127,7 +127,7 @@ REMOTE_WRITE: Final = (
     ),
     Item(
         "Native histograms, of integers, floats and custom buckets, are kept whole; spans and counts that do not fit: rejected."
-        " *Ours: a count that the buckets do not add up to is kept, with a note.*",
+        " *Ours: a count that differs from the sum of the buckets is kept, with a note.*",
         "2.0 Histograms",
     ),
     Item("Samples out of order and repeated ones are the receiver's choice.", "1.0 Ordering", "kept"),
@@ -136,15 +136,15 @@ REMOTE_WRITE: Final = (
         "2.0 Metadata, Exemplars",
         "an exemplar that breaks a rule is left out, with a note, and not counted as written",
     ),
-    Item("429 has Retry-After; where we can't store it is 503.", "1.0 and 2.0 Retries & Backoff"),
+    Item("429 has Retry-After; if we cannot store, the answer is 503.", "1.0 and 2.0 Retries & Backoff"),
 )
 
 SAFETY: Final = (
     Item("A decompression bomb costs at most the limit in memory, and is refused.", ""),
-    Item("Deep nesting, huge numbers, truncated and random bytes are a clear 400, never a 5xx.", ""),
+    Item("Deep nesting, huge numbers, truncated and random bytes are answered with a clear 400, never a 5xx.", ""),
     Item("Slow senders hit a deadline; connections and heads are bounded.", ""),
     Item("Keys are kept as hashes, and compared as such.", ""),
-    Item("Text from senders can't forge a line, and is escaped where it is shown.", ""),
+    Item("Text from senders cannot forge a log line, and is escaped where it is shown.", ""),
 )
 
 CLIENTS: Final = (
@@ -153,26 +153,30 @@ CLIENTS: Final = (
         "seen on the wire",
     ),
     Item(
-        "gRPC bodies in zstd or snappy are taken; those in other codings are refused, and cost nobody else.", "seen on the wire"
+        "gRPC bodies in zstd or snappy are accepted; other codings are refused, without an effect on other calls.",
+        "seen on the wire",
     ),
     Item("Exemplars come over 2.0 as series without samples, and are accepted.", "Prometheus 3"),
     Item(
-        "Written-headers are on answers to 2.0 alone, and exact: on 1.0's, zeros would turn success into failure.",
+        "Only answers to 2.0 have the headers with written counts, and these are exact. On 1.0, zeros would turn success into"
+        " failure.",
         "Prometheus 3",
     ),
     Item("Stale markers of native histograms come as float samples of that series, and are kept.", "Prometheus 3"),
-    Item("A stop drains: what was begun is answered. Node and Java do not send again.", "SDKs for Node and Java"),
-    Item("RESOURCE_EXHAUSTED has RetryInfo for a quota, and none for what is too large.", "SDKs for Go, Python, Java"),
-    Item("A retry has the same bytes and `Retry-Attempt`, and is taken; 429 and 503 tell when.", "Prometheus 3, SDKs"),
-    Item("Answers' media types have no parameters: Go's SDK reads a partial success only so.", "SDK for Go"),
+    Item("A stop drains: requests in progress are answered. Node and Java do not send again.", "SDKs for Node and Java"),
     Item(
-        "A request sent again after an unanswered one is a request of its own, told apart by its batch id.", "SDKs, Collector"
+        "RESOURCE_EXHAUSTED has RetryInfo for a quota, and none for a request that is too large.", "SDKs for Go, Python, Java"
     ),
-    Item("Answers come well within clients' deadlines (5 to 10 s), or are refusals.", "SDKs, Collector"),
+    Item(
+        "A retry has the same bytes and `Retry-Attempt`, and is accepted; 429 and 503 say when to retry.", "Prometheus 3, SDKs"
+    ),
+    Item("Media types of answers have no parameters: otherwise Go's SDK does not read a partial success.", "SDK for Go"),
+    Item("A request that is sent again after no answer is a separate request, with its own batch id.", "SDKs, Collector"),
+    Item("Answers come well within clients' deadlines (5 to 10 s); otherwise the request is refused.", "SDKs, Collector"),
     Item("Bodies may be chunked, and come in parallel on several connections.", "SDKs for Node, Java, Go"),
     Item("A POST that asks for an upgrade to h2c is answered in HTTP/1.1.", "the JDK's client"),
     Item("A User-Agent of `/`, no grpc-timeout, a ping at connect: all are served.", "SDKs"),
-    Item("What was acknowledged is there: counted, item by item.", "SDKs exit 0 with everything lost"),
+    Item("Everything acknowledged is stored: counted, item by item.", "SDKs exit 0 with everything lost"),
 )
 
 # The cases of h2spec that fail, by its sections and names, with the reason; test_external_tools.py holds that no others do.
@@ -186,7 +190,7 @@ H2SPEC_FAILS: Final = {
 # And those that fail on the ports of HTTP alone.
 H2SPEC_FAILS_OVER_HTTP: Final = {
     ("http2/3.5", "Sends invalid connection preface"): (
-        "what does not begin as HTTP/2 is HTTP/1.1 on these ports: it is answered 400 in that, and the connection is closed"
+        "bytes that do not begin as HTTP/2 are read as HTTP/1.1 there: the answer is 400, and the connection is closed"
     ),
 }
 
