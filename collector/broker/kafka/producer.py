@@ -201,11 +201,11 @@ class KafkaProducer:
     def _expire_one(self, session: ProducerSession, append: Append) -> None:
         if not append.done.done():
             self._observer.produce_failed(append.topic, "timeout")
-            if append.is_placed and not append.is_sent:
+            if append.is_placed and not append.may_be_kept:
                 # Its partition has no leader that answers. The others go on.
+                append.may_be_kept = session.queue.forget(append)
                 reason = f"its partition had no leader within {self._options.append_timeout_s:g} s"
                 append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
-                session.queue.forget_expired()
                 return
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))

@@ -22,12 +22,12 @@ class Append:
         self.topic: Final = topic
         self.batches = 0
         self.is_placed: Final = is_placed
-        self.is_sent = False  # whether a batch of it was sent: then it is not known whether Kafka has it
+        self.may_be_kept = False  # whether a batch of it was sent, or will be: then it is not known whether Kafka has it
         self.follows: Final = follows
 
     def outcome(self) -> str:
         """Return, for an error message, whether an append that was not acknowledged may have been kept."""
-        if self.is_sent or self.follows:
+        if self.may_be_kept or self.follows:
             return "it is not known whether it was kept"
         return "nothing of it was kept"
 

@@ -104,14 +104,16 @@ class ProducerQueue:
                 queue.popleft().fail(reason)
         self.placed = []
 
-    def forget_expired(self) -> None:
-        """Forget batches that wait for their leader and whose callers have all gone. If a caller still waits for a batch, all
-        of its messages are sent: a repetition of any has the same fingerprint."""
+    def forget(self, expired: Append) -> bool:
+        """Forget batches that wait for their leader and whose callers have all gone, the caller of `expired` among them. Return
+        whether another batch of `expired` waits: if a caller still waits for a batch, all of its messages are sent, since a
+        repetition of any has the same fingerprint."""
         for placed in self.placed:
             waiting = placed.waiting
-            while waiting and all(append.done.done() for append in waiting[0].appends):
+            while waiting and all(append is expired or append.done.done() for append in waiting[0].appends):
                 self.waiting_bytes -= waiting.popleft().size
         self.placed = [placed for placed in self.placed if placed.waiting]
+        return any(expired in batch.appends for placed in self.placed for batch in placed.waiting)
 
     def _waiting(self) -> list[deque[PendingBatch]]:
         """Return the queues of batches that were not taken. Some may be empty."""

@@ -269,7 +269,7 @@ class ProducerSession:
         sequence = partition.sequence
         partition.sequence = next_sequence(sequence, len(batch.payloads))
         for append in batch.appends:
-            append.is_sent = True
+            append.may_be_kept = True
         now_ms = int(time.time() * 1000)
         pieces = partition_batch(
             partition.index, batch.payloads, now_ms, self._producer_id, self._epoch, sequence, self._options.compression

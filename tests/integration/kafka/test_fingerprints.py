@@ -158,3 +158,28 @@ async def test_what_waits_too_long_for_a_leader_is_refused_alone() -> None:
         await append_by(producer, topic, b"on time")
     _, payloads = await read(options, topic)
     assert_in_order(payloads, [b"on time"])
+
+
+async def test_what_is_sent_for_others_may_be_kept() -> None:
+    """A message that waited too long for a leader, in a batch whose other caller still waits, is sent all the same: the error
+    does not deny it."""
+    options, topic = fresh(append_timeout_s=3.0, metadata_refresh_s=60)
+    async with await KafkaProducer.open(options, [topic]) as producer:
+        session = producer._session
+        assert session is not None
+        session._tasks[-1].cancel()  # nobody asks for leaders meanwhile
+        state = session.queue.states[topic]
+        groups = state.groups
+        state.set_groups([[]])
+        early = asyncio.create_task(producer.append([Message(topic, PRINTS[0] + b"early", fingerprint=PRINTS[0])]))
+        await eventually(lambda: session.queue.waiting_bytes > 0)
+        await asyncio.sleep(1.0)
+        later = asyncio.create_task(producer.append([Message(topic, PRINTS[0] + b"later", fingerprint=PRINTS[0])]))
+        with pytest.raises(BrokerDown, match="it is not known whether it was kept"):
+            await early
+        assert not later.done()
+        state.set_groups(groups)
+        session.queue.arrived.set()
+        await later
+    _, payloads = await read(options, topic)
+    assert [PRINTS[0] + b"early", PRINTS[0] + b"later"] == payloads
