@@ -41,5 +41,9 @@ class RepetitionsSection(Section):
         "Fingerprints of messages that a writer keeps in memory, 50 bytes each. It looks up others in the store.",
     )
     answers_max: Whole = limit(
-        10_000, 0, 10_000_000, "Requests whose answers a process of the gateway remembers, to repeat them."
+        10_000,
+        0,
+        10_000_000,
+        "Requests whose answers a process of the gateway remembers, to repeat them; and Idempotency-Keys, to refuse one that"
+        " comes with another body. 0: none.",
     )

@@ -21,7 +21,8 @@ _HEAD_BYTES: Final = _ID_BYTES + 8
 
 
 class AnsweredRequest(NamedTuple):
-    """A request that this process accepted as a whole. `counts` has its numbers and none of its data."""
+    """A request that this process accepted as a whole. `counts` has its numbers and none of its data. `received_unix_nano` is
+    the time of its last copy that was appended."""
 
     batch_id: UUID
     counts: Adapted

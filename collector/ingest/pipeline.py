@@ -18,6 +18,7 @@ from adapters.codec.pieces import PiecesCount
 from adapters.errors import RequestRefused
 from adapters.record import Adapted, Header
 from collector.broker.contract import BrokerError
+from collector.ingest.answered_requests import AnsweredRequest
 from collector.ingest.charges import Charges
 from collector.ingest.large_bodies import LargeBodies
 from collector.ingest.loop_turns import UNCOUNTED_BYTES_MAX, LoopTurns
@@ -140,11 +141,11 @@ class Pipeline:
         if refusal is not None:
             await self._refuse(reading, refusal)
             raise refusal
-        if prints:
-            answered = self._answer_to_the_same(caller, prints, now)
-            if answered is not None:
-                await self._charge_repeated(reading)
-                return answered
+        fingerprints = self._fingerprints
+        answered = None if fingerprints is None else fingerprints.find(caller.tenant, prints, now)
+        if answered is not None and fingerprints is not None and not fingerprints.is_due(answered, now):
+            await self._charge_repeated(reading)
+            return Outcome(answered.batch_id, answered.counts)
         adapted = reading.adapted
         self._hold(reading, hold)
         read_cost = reading.cost_bytes()
@@ -152,9 +153,9 @@ class Pipeline:
         if is_limited:
             await self.charges.take_whole(caller, adapted, cost, read_cost)
         if adapted.accepted_count() or adapted.rejected:
-            await self._make_durable(reading, batch_id, prints, cost)
+            await self._make_durable(reading, batch_id, prints, cost, answered)
         self._count_ingested(reading)
-        return Outcome(batch_id, adapted)
+        return Outcome(batch_id, adapted) if answered is None else Outcome(answered.batch_id, answered.counts)
 
     def count_pieces(self, input_: Input) -> PiecesCount:
         """Return a counter of the elements of a body that comes in pieces."""
@@ -240,12 +241,6 @@ class Pipeline:
             with contextlib.suppress(BrokerError):
                 await self._produce([], letters)
 
-    def _answer_to_the_same(self, caller: Caller, prints: list[bytes], now: int) -> Outcome | None:
-        """Return the outcome of an earlier request with these fingerprints, if this process knows one."""
-        assert self._fingerprints is not None
-        answered = self._fingerprints.find(caller.tenant, prints, now)
-        return None if answered is None else Outcome(answered.batch_id, answered.counts)
-
     def _hold(self, reading: Reading, hold: Callable[[int], None]) -> None:
         """Hold the bytes that a request's rows have beyond its body in the budget of bytes in flight. Raises Overloaded."""
         size_bytes = reading.adapted.row_bytes - len(reading.body)
@@ -271,8 +266,11 @@ class Pipeline:
         if self._live is not None and self._live.is_watched:
             self._live.note(tenant, reading.header.received_time_unix_nano, adapted)
 
-    async def _make_durable(self, reading: Reading, batch_id: UUID, prints: list[bytes], cost: int) -> None:
-        """Append the request's messages, its receipt and its dead letters. Raises BrokerError, Defect."""
+    async def _make_durable(
+        self, reading: Reading, batch_id: UUID, prints: list[bytes], cost: int, answered: AnsweredRequest | None
+    ) -> None:
+        """Append the request's messages, its receipt and its dead letters. `answered` is the request that it repeats, if it is
+        known. Raises BrokerError, Defect."""
         caller, adapted, letters, header = reading.caller, reading.adapted, reading.letters, reading.header
         receipt = self._receipts.begin(
             header, reading.input.route.encode(), adapted, letters.items, prints[-1] if prints else b""
@@ -295,7 +293,8 @@ class Pipeline:
         self._receipts.kept(receipt)
         now = header.received_time_unix_nano
         if prints and self._fingerprints is not None:
-            self._fingerprints.note(caller.tenant, prints, reading.batch_id, adapted, now)
+            answer_id: bytes = reading.batch_id if answered is None else answered.batch_id.bytes
+            self._fingerprints.note(caller.tenant, prints, answer_id, adapted, now)
         if self._recent is not None:
             input_ = reading.input
             self._recent.note(reading.batch_id, caller.tenant, input_.source, input_.route, now, adapted, letters.items)

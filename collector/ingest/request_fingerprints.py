@@ -9,7 +9,9 @@ Invariants:
 3. Only a request that is durable as a whole is remembered as answered (the same,
    test_a_request_that_failed_is_not_answered_from_memory).
 4. A plan's own setting overrides those of the routes (the same, test_a_plan_has_its_own_setting).
-5. A remembered key takes the same memory, however long it is (the same, test_long_keys_take_no_more_memory).
+5. A request that is repeated for longer than the window, at least every half of it, is one: a repetition is appended if the
+   last copy is half a window old (the same, test_what_is_repeated_for_long_is_appended_every_half_window).
+6. A remembered key takes the same memory, however long it is (the same, test_long_keys_take_no_more_memory).
 """
 
 from collections.abc import Collection, Mapping
@@ -114,7 +116,7 @@ class RequestFingerprints:
         self._keys.put(digest, entry.getvalue())
 
     def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> AnsweredRequest | None:
-        """Return this process's answer to the same request, if it was given within the window."""
+        """Return this process's answer to the same request, if a copy was appended within the window."""
         if not fingerprints:
             return None
         answered = self._answered.find(tenant, fingerprints[-1])
@@ -122,7 +124,13 @@ class RequestFingerprints:
             return None
         return answered
 
+    def is_due(self, answered: AnsweredRequest, now_unix_nano: int) -> bool:
+        """Return whether a repetition is to be appended all the same, since the last copy is half a window old. A writer knows
+        only the copies that it reads, so without these it would store what a sender repeats for longer than a window."""
+        return 2 * abs(now_unix_nano - answered.received_unix_nano) > self._window_ns
+
     def note(self, tenant: str, fingerprints: list[bytes], batch_id: bytes, adapted: Adapted, now_unix_nano: int) -> None:
-        """Remember a durable request. One with a rejected or repaired item is not remembered, since its answer said more."""
+        """Remember a durable request, or a durable repetition of the request that was answered with `batch_id`. One with a
+        rejected or repaired item is not remembered, since its answer said more."""
         if fingerprints and not adapted.rejected and not adapted.repaired:
             self._answered.add(tenant, fingerprints[-1], batch_id, adapted, now_unix_nano)

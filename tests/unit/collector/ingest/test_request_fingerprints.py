@@ -156,6 +156,22 @@ async def test_after_the_window_it_is_another_request() -> None:
     assert [b"", b""] == prints(off)
 
 
+async def test_what_is_repeated_for_long_is_appended_every_half_window() -> None:
+    """A writer must see a copy within each window, or it takes a later one for another request. All get the first answer."""
+    now = [NOW_UNIX_NANO]
+    made = receivers(fingerprints=RequestFingerprints(WINDOW_S, HASHED, 100), now_unix_nano=lambda: now[0])
+    first = await ingest(made, logs(FINE_NS, FINE_NS + 1))
+    appended_s = []
+    for after_s in range(100, 3 * WINDOW_S, 100):
+        now[0] = NOW_UNIX_NANO + after_s * 10**9
+        before = len(made.producer.messages)
+        again = await ingest(made, logs(FINE_NS, FINE_NS + 1))
+        assert (first.batch_id, 2) == (again.batch_id, again.adapted.accepted_count())
+        appended_s += [after_s] * (len(made.producer.messages) - before)
+    assert [500, 1000, 1500, 2000, 2500] == appended_s
+    assert 1 == len(set(prints(made)))
+
+
 async def test_a_key_with_another_body_is_refused() -> None:
     """Another tenant may use the same key."""
     made = gateway()
