@@ -16,6 +16,8 @@ from collector.broker.kafka.options import KafkaOptions, connection, text
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 _WAIT_MS: Final = 1000
 _MS_NS: Final = 10**6
+# A message of a producer whose clock is ahead is followed by earlier messages of others. By so much may it be ahead.
+_AHEAD_NS: Final = 900 * 10**9
 
 
 class HistoricMessage(NamedTuple):
@@ -96,7 +98,8 @@ class History:
         return Beginnings(begins, first)
 
     async def read(self, start: int, end: int) -> AsyncIterator[HistoricMessage]:
-        """Yield the messages that were appended from `start` to `end` (nanoseconds, to the millisecond), by partition.
+        """Yield the messages that were appended from `start` to `end` (nanoseconds, to the millisecond), by partition. The
+        clocks of their producers may differ by a quarter of an hour.
 
         Raises BrokerDown.
         """
@@ -111,9 +114,10 @@ class History:
                 consumer.assign([partition])
                 consumer.seek(partition, first.offset)
                 async for message in self._until(partition, ends[partition]):
-                    if message.appended >= end + _MS_NS:
+                    if message.appended >= end + _AHEAD_NS:
                         break
-                    yield message
+                    if message.appended < end + _MS_NS:
+                        yield message
         except (KafkaError, OSError) as error:
             raise BrokerDown(f"cannot read what Kafka holds: {text(error)}") from error
 
