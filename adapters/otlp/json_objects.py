@@ -5,6 +5,7 @@ Plain bodies are converted without objects (adapters/otlp/json_scan.py), to the 
 """
 
 import re
+from decimal import Decimal
 from math import isinf
 from typing import Final
 
@@ -244,10 +245,11 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
         signed: i64 = number
         put_signed_varint(writer, signed)
         return True
+    text = ""
     if isinstance(value, str):
-        text = value if is_whole(value) else ""
-    else:
-        text = "" if number is None else str(number)
+        text = _decimal_text(value)
+    elif number is not None:
+        text = _decimal_text(repr(value))
     if not text:
         return notes.refuse(field, f"an integer from {field.low} to {field.high}", value)
     notes.integers += 1
@@ -310,13 +312,25 @@ def _number_in(text: str) -> float | None:
 def _whole_number(value: object) -> int | None:
     """Return a value's integer, from a number or the text of a number; None if it is not an integer."""
     number = value
-    if isinstance(value, str) and len(value) <= _INTEGER_DIGITS_MAX:
+    if isinstance(value, str):
         if is_whole(value):
-            return int(value)
+            return int(value) if len(value) <= _INTEGER_DIGITS_MAX else None
         number = _number_in(value)
     if isinstance(number, float) and number.is_integer():
         return int(number)
     return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _decimal_text(text: str) -> str:
+    """Return all digits of the integer that a text is as a JSON number, with an exponent too (JavaScript writes 1e+21). Return
+    an empty text if it is not an integer, or is beyond a double and has an exponent."""
+    if is_whole(text):
+        return text
+    if _number_in(text) is None:
+        return ""
+    number = Decimal(text)
+    whole = number.to_integral_value()
+    return f"{whole:f}" if whole == number else ""
 
 
 def _integer_of(field: Field, value: object) -> int | None:

@@ -325,6 +325,12 @@ def log_json(attributes: str) -> bytes:
     ("number", "text"),
     [
         ("1e21", "1" + "0" * 21),
+        ("1e+21", "1" + "0" * 21),  # as JavaScript writes it
+        ("-1E+23", "-1" + "0" * 23),
+        ("1e23", "1" + "0" * 23),  # and not the digits of the double that is nearest to it
+        ("1.2345678901234568e+21", "1234567890123456800000"),
+        ("1.7976931348623157e+308", "17976931348623157" + "0" * 292),
+        ('"1.5e+30"', "15" + "0" * 29),
         ("18446744073709551616", "18446744073709551616"),
         ("18446744073709551617", "18446744073709551617"),
         ('"-9223372036854775809"', "-9223372036854775809"),
@@ -341,6 +347,25 @@ def test_an_attribute_beyond_64_bits_is_its_decimal_text(number: str, text: str,
     [record] = batch_of(found).records
     assert {"a": text, "b": f'["{text}"]'} == {a.key: a.value.string_value for a in record.log_records[0].attributes}
     assert {INTEGER_BEYOND_64_BITS: 2} == found.repaired
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize("number", ["1.5", "1.5e-3", '"1.5"', "1e400", '""', '"1e"', "true", "-1e+999"])
+def test_an_attributes_integer_that_is_none_is_rejected(number: str, padding: int) -> None:
+    body = log_json(f'[{{"key":"a","value":{{"intValue":{number}}}}},{{"key":"b","value":{{"intValue":1e+21}}}}]')
+    found, _ = adapted(ROUTES["otlp-logs-json"], body + b" " * padding)
+    assert (0, 1) == (found.accepted_count(), found.rejected_count())
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+def test_a_time_as_a_double_is_read_beside_an_attribute_beyond_64_bits(padding: int) -> None:
+    """The body's numbers with an exponent are read as texts then, which may be longer than an integer."""
+    time = f"{float(NOW):.16e}"
+    body = log_json('[{"key":"a","value":{"intValue":1e+21}}]')
+    body = body.replace(b'{"attributes"', b'{"timeUnixNano":%b,"attributes"' % time.encode())
+    found, _ = adapted(ROUTES["otlp-logs-json"], body + b" " * padding)
+    [record] = batch_of(found).records
+    assert int(float(time)) == record.log_records[0].time_unix_nano
 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
