@@ -36,7 +36,7 @@ class _Table:
         self.oldest_s = _SECONDS_MASK
         self.newest_s = 0
         self._slots = _SLOTS_MIN
-        self._numbers = array("q", bytes(24 * _SLOTS_MIN))
+        self._numbers = _numbers(_SLOTS_MIN)
 
     def find(self, place: int, low: i64, high: i64, tenant: int) -> int:
         """Return the second in which a fingerprint was received; -1 if it is not in this table."""
@@ -75,7 +75,7 @@ class _Table:
 
     def _grow(self) -> None:
         slots = 2 * self._slots
-        grown = array("q", bytes(24 * slots))
+        grown = _numbers(slots)
         numbers = self._numbers
         for slot in range(self._slots):
             at = 3 * slot
@@ -133,6 +133,11 @@ class FingerprintMemory:
             if table not in kept:
                 self.forgotten_until_unix_nano = max(self.forgotten_until_unix_nano, (table.newest_s + 1) * _SECOND_NS)
         self._tables = [*kept, _Table()]
+
+
+def _numbers(slots: int) -> "array[int]":
+    """Return free slots. The array is made of its own kind: bytes to make it of would take its memory twice."""
+    return array("q", (0,)) * (3 * slots)
 
 
 def _place(low: int, high: int) -> int:

@@ -82,7 +82,7 @@ class Repetitions:
         StoreError if a look-up fails."""
         if not self._decides(messages):
             return messages
-        prints = [read_fingerprint(bytes(payload)) for payload in messages.payloads]
+        prints = [read_fingerprint(payload) for payload in messages.payloads]
         self._decided[messages.partition] = _Decided(messages.start, prints)
         stored = self._look_up(messages, prints)
         here: dict[CopyKey, int] = {}
@@ -115,7 +115,7 @@ class Repetitions:
         received: list[int] = []
         besides: set[MessageKey] = set()
         for index, payload in enumerate(messages.payloads):
-            print_ = read_fingerprint(bytes(payload))
+            print_ = read_fingerprint(payload)
             content = _contents(bytes(payload)) if index in left_out else None
             if content is not None:
                 besides |= content.receipts
@@ -142,7 +142,7 @@ class Repetitions:
         decided = self._decided.pop(partition, None)
         if messages.in_doubt or decided is None or decided.start != messages.start:
             # A stand-in has the fingerprint of its message.
-            prints: Sequence[Fingerprint | None] = [read_fingerprint(bytes(payload)) for payload in messages.payloads]
+            prints: Sequence[Fingerprint | None] = [read_fingerprint(payload) for payload in messages.payloads]
         else:
             prints = decided.prints[: len(messages.payloads)]
         newest = -1

@@ -11,6 +11,7 @@ from librt.strings import BytesWriter
 from support.examples import examples
 
 from adapters.fingerprint import (
+    Fingerprint,
     layout_fingerprints,
     partition_of,
     put_fingerprint,
@@ -105,7 +106,11 @@ def test_a_message_says_its_fingerprint(records: list[TelemetryRecord], value: b
 def _read(message: bytes) -> tuple[bytes, bytes, int]:
     found = read_fingerprint(message)
     assert found is not None
-    return found.tenant, found.value, found.received_time_unix_nano
+    return contents_of(found)
+
+
+def contents_of(print_: Fingerprint) -> tuple[bytes, bytes, int]:
+    return print_.tenant, print_.value, print_.received_time_unix_nano
 
 
 @pytest.mark.parametrize("before", [0, 1, 127, 128, 16_383, 16_384, 70_000])
@@ -116,6 +121,38 @@ def test_records_of_every_length_are_passed(before: int) -> None:
     assert (b"t", b"f" * 16, 7) == _read(TelemetryBatch(records=[*others, end]).SerializeToString())
     end.service_id = "s" * before
     assert (b"t", b"f" * 16, 7) == _read(TelemetryBatch(records=[*others, end]).SerializeToString())
+
+
+LENGTHS = st.lists(st.sampled_from([0, 5, 127, 4000, 4090, 4096, 5000, 20_000]), max_size=4)
+
+
+@examples(100)
+@given(
+    lengths=LENGTHS,
+    end=st.sampled_from(
+        ["a fingerprint", "no fingerprint", "other fields", "cut", "a length beyond the end", "a negative length"]
+    ),
+    cut=st.integers(0, 9000),
+)
+def test_a_view_is_read_as_its_bytes_are(lengths: list[int], end: str, cut: int) -> None:
+    """Whatever large records come before the last one, or behind what is no record; and if the message is damaged."""
+    last = TelemetryRecord(tenant_id="t", received_time_unix_nano=7, fingerprint=b"f" * 16 if end == "a fingerprint" else b"")
+    others = [TelemetryRecord(service_id="s" * length) for length in lengths]
+    message = TelemetryBatch(records=[*others, last]).SerializeToString()
+    if end == "other fields":
+        message += b"\x78\x01" + message
+    elif end == "cut":
+        message = message[: max(0, len(message) - cut)]
+    elif end == "a length beyond the end":
+        message += b"\x0a\xff\xff\xff\x7f" + bytes(cut)
+    elif end == "a negative length":
+        message += b"\x0a" + b"\xff" * 9 + b"\x01" + bytes(cut)
+    found, expected = read_fingerprint(memoryview(message)), read_fingerprint(message)
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        assert contents_of(expected) == contents_of(found)
+    if end == "a fingerprint":
+        assert found is not None
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x0a\xff", b"\xff" * 20, b"\x0a\x02\x92\x3f"])

@@ -1,6 +1,7 @@
 """The writer's memory of fingerprints."""
 
 import sys
+import tracemalloc
 from collections import defaultdict
 
 from hypothesis import example, given
@@ -62,3 +63,18 @@ def test_a_million_take_less_than_64_mib() -> None:
     assert 200_000 == len(memory)
     size_bytes = sum(sys.getsizeof(table._numbers) for table in memory._tables)
     assert 5 * size_bytes <= 64 * 1024**2
+
+
+def test_a_million_fingerprints_take_at_most_64_mib() -> None:
+    """Also at the moment at which a table grows. A thirty-second part of them has tables of the same shape."""
+    part = 1_000_000 // GENERATIONS // 32 * GENERATIONS
+    tracemalloc.start()
+    try:
+        memory = FingerprintMemory(part, WINDOW_S * SECOND_NS)
+        for number in range(part):
+            memory.add(b"a", value(number), SECOND_NS)
+        assert len(memory) == part
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 64 * 2**20 // 32
