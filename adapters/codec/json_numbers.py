@@ -9,7 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.text import REST_BYTES, byte_table, find_outside_strings
+from adapters.codec.text import REST_BYTES, byte_table, contains, find_outside_strings, write_slices
 from adapters.rules import Rules
 
 _QUOTE: Final = 0x22
@@ -101,16 +101,15 @@ def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
                     exponent_at = position
             position += 1
         if position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS:
-            _put_quoted(writer, body, keep, start, position, mark)
+            _put_quoted(writer, body, keep, start, position, mark, rules)
             keep = position
         position = find_outside_strings(body, position, _NUMBER_STARTS, rules)
-    writer.write(body[keep:])
-    return writer.getvalue()
+    return _completed(writer, body, keep, rules)
 
 
 def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
     """Return a JSON text with each -0 written as -0.0: a parser makes the integer 0 of -0."""
-    if _MINUS_ZERO not in body:
+    if not contains(body, _MINUS_ZERO, rules):
         return body
     writer = BytesWriter()
     size: i64 = len(body)
@@ -120,14 +119,11 @@ def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
         end: i64 = position + len(_MINUS_ZERO)
         begins = position == 0 or not _NUMBER_BYTES[body[position - 1]]
         if begins and body[position:end] == _MINUS_ZERO and (end == size or not _NUMBER_BYTES[body[end]]):
-            writer.write(body[keep:end])
+            write_slices(writer, body, keep, end, rules)
             writer.write(b".0")
             keep = end
         position = find_outside_strings(body, position + 1, _MINUSES, rules)
-    if keep == 0:
-        return body
-    writer.write(body[keep:])
-    return writer.getvalue()
+    return _completed(writer, body, keep, rules)
 
 
 def quote_constants(body: bytes, rules: Rules, mark: bytes) -> bytes:
@@ -146,16 +142,23 @@ def quote_constants(body: bytes, rules: Rules, mark: bytes) -> bytes:
             if start > keep and body[start - 1] == _MINUS:
                 start -= 1
         if position - start > 1:
-            _put_quoted(writer, body, keep, start, position, mark)
+            _put_quoted(writer, body, keep, start, position, mark, rules)
             keep = position
         position = find_outside_strings(body, position, _CONSTANT_STARTS, rules)
-    writer.write(body[keep:])
+    return _completed(writer, body, keep, rules)
+
+
+def _completed(writer: BytesWriter, body: bytes, keep: i64, rules: Rules) -> bytes:
+    """Return what was written, and behind it the rest of the body from `keep`; the body itself if nothing was written."""
+    if keep == 0:
+        return body
+    write_slices(writer, body, keep, len(body), rules)
     return writer.getvalue()
 
 
-def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64, mark: bytes) -> None:
+def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64, mark: bytes, rules: Rules) -> None:
     """Write keep:start of the body, and then start:end in quotes, behind `mark`."""
-    writer.write(body[keep:start])
+    write_slices(writer, body, keep, start, rules)
     writer.append(_QUOTE)
     writer.write(mark)
     writer.write(body[start:end])

@@ -14,7 +14,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.text import end_of_string
+from adapters.codec.text import end_of_string, write_slices
 from adapters.codec.text_repair import REPAIR_BYTES, SLICE_BYTES, grows_too_much, repaired_bytes_max_of, repaired_text
 from adapters.codec.wire import is_utf8
 from adapters.repairs import INVALID_TEXT
@@ -67,8 +67,8 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
                 rules.rest()
         if not is_text:
             count += 1
-            writer.write(body[keep:start])
-            writer.write(text)
+            write_slices(writer, body, keep, start, rules)
+            write_slices(writer, text, 0, len(text), rules)
             if is_large:
                 rules.rest()
             if len(writer) + size - end > repaired_bytes_max:
@@ -77,8 +77,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
     if count == 0:
         return body
     rules.repair(INVALID_TEXT, count)
-    writer.write(body[keep:])
-    rules.rest()
+    write_slices(writer, body, keep, size, rules)
     repaired = writer.getvalue()
     rules.rest()
     return repaired

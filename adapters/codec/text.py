@@ -8,7 +8,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 from typing import Final
 
-from librt.strings import read_i64_le
+from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.rules import NO_RULES, Rules
@@ -22,6 +22,8 @@ SHORTENED_BYTES_MIN: Final = 32
 _DIGEST_DIGITS: Final = 16
 # Bytes from one rest to the next, if text is only scanned.
 REST_BYTES: Final = 256 << 10
+# The same where a sequence of bytes is searched, at 1 GB/s.
+_SEARCHED_BYTES: Final = 1 << 20
 
 _BOM: Final = b"\xef\xbb\xbf"
 _QUOTE: Final = 0x22
@@ -109,6 +111,29 @@ def find_outside_strings(text: bytes, position: i64, byte_set: bytes, rules: Rul
             rest_at = position + REST_BYTES
     rules.read(position - start)
     return position
+
+
+def write_slices(writer: BytesWriter, buffer: bytes, start: i64, end: i64, rules: Rules) -> None:
+    """Write start:end, which may be most of a body, slice by slice: two copies of 60 MB at once take 100 ms."""
+    position: i64 = start
+    while end - position > REST_BYTES:
+        stop: i64 = position + REST_BYTES
+        writer.write(buffer[position:stop])
+        rules.rest()
+        position = stop
+    writer.write(buffer[position:end])
+
+
+def contains(text: bytes, word: bytes, rules: Rules) -> bool:
+    """Return whether `word` is in `text`, slice by slice: two bytes take 50 ms to be found in 60 MB."""
+    position: i64 = 0
+    while position < len(text):
+        stop: i64 = position + _SEARCHED_BYTES
+        if text.find(word, position, stop + len(word) - 1) >= 0:
+            return True
+        position = stop
+        rules.rest()
+    return False
 
 
 def byte_table(byte_set: bytes) -> bytes:

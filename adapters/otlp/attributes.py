@@ -185,14 +185,14 @@ class Attribute:
             # A string's text need not be made. Of another value's text, only the necessary part is made.
             is_text = _is_one_string(self.cursor, value_start, value_end)
             if is_text or not self.rules.truncates_values:
-                return self._cut(key, text_of(self.cursor, value_start, value_end))
+                return self._cut(key, text_of(self.cursor, value_start, value_end, self.rules))
             if value_end - value_start > WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
-                beginning = beginning_of(self.cursor, value_start, value_end, self.rules.value_bytes_max)
+                beginning = beginning_of(self.cursor, value_start, value_end, self.rules.value_bytes_max, self.rules)
                 return self._cut_to(key, beginning, value_end - value_start)
-            return self._cut(key, text_of(self.cursor, value_start, value_end))
+            return self._cut(key, text_of(self.cursor, value_start, value_end, self.rules))
         if reason or found:
             return reason or found
-        self.normal = _normal_of(key, text_of(self.cursor, value_start, value_end))
+        self.normal = _normal_of(key, text_of(self.cursor, value_start, value_end, self.rules))
         if not self.is_in_table:
             _known.keep(self.buffer, start, end, self.normal)
         return REWRITE

@@ -304,7 +304,7 @@ class Envelope:
             # An attribute that is not clean may be nested too deep, and has not been read to its end then.
             if tag == 0x0A and attribute.locate(cursor.start, position) == CLEAN:
                 if self.buffer[attribute.key_start : attribute.key_end] == _SERVICE_NAME:
-                    service_id = text_of(cursor, attribute.value_start, attribute.value_end) or UNKNOWN_SERVICE
+                    service_id = text_of(cursor, attribute.value_start, attribute.value_end, self.rules) or UNKNOWN_SERVICE
         return service_id
 
 

@@ -148,14 +148,12 @@ class LargeValues:
 
     def whole_number(self, field: Field, first: i64) -> bytes:
         """Return the digits of the integer at the cursor, a number or a string. Moves behind it."""
-        digits = BytesWriter()
         if first == _QUOTE:
-            digits.write(self.whole_text())
+            text = self.whole_text()
         else:
             start: i64 = self.slices.position
             self.slices.check_value()
-            digits.write(self.text[start : self.slices.position])
-        text = digits.getvalue()
+            text = self.text[start : self.slices.position]
         self.rules.rest()
         position: i64 = 1 if text.startswith(b"-") else 0
         is_whole = text[position : position + 1] != b"0"

@@ -11,6 +11,7 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from adapters.canonical import adapt_plainly
+from adapters.codec.text import write_slices
 from adapters.codec.wire import NonCanonical, field_size, length_of, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
@@ -164,7 +165,7 @@ class MetricsEnvelope(Envelope):
         buffer = self.buffer
         rules = self.rules
         metric = BytesWriter()
-        metric.write(buffer[self.start : self.data_at])
+        write_slices(metric, buffer, self.start, self.data_at, rules)
         rules.read(self.data_at - self.start)
         put_varint(metric, self.data_tag)
         put_varint(metric, data_bytes)
@@ -173,7 +174,7 @@ class MetricsEnvelope(Envelope):
         rules.read(len(point))
         put_bytes(metric, _POINT, point)
         rules.read(len(point))
-        metric.write(buffer[self.data_end : self.end])
+        write_slices(metric, buffer, self.data_end, self.end, rules)
         rules.read(self.end - self.data_end)
         return single.request(metric.getvalue())
 
@@ -367,7 +368,7 @@ class MetricsEnvelope(Envelope):
             tag: i64 = cursor.field(self.data_end)
             position = cursor.position
             if tag != _POINT:
-                writer.write(self.buffer[at:position])
+                write_slices(writer, self.buffer, at, position, self.rules)
         return writer.getvalue()
 
 

@@ -585,7 +585,7 @@ class Scanner:
                 return CLEAN
         if end - start > self.body_bytes_max:
             return RECORD_TOO_LARGE
-        value = string_value(text_of(cursor, start, end))
+        value = string_value(text_of(cursor, start, end, self.rules))
         self.patches.replace(length_at, end, length_of(len(value)) + value)
         return REWRITE
 
@@ -669,7 +669,7 @@ class Scanner:
                 keep = position
             elif action == BODY:
                 writer.write(buffer[keep:at])
-                put_bytes(writer, tag, string_value(text_of(cursor, first, position)))
+                put_bytes(writer, tag, string_value(text_of(cursor, first, position, self.rules)))
                 keep = position
             elif action == TRACE_ID or action == SPAN_ID or action == OTHER_TRACE_ID or action == OTHER_SPAN_ID:
                 # Only a log record comes here with an invalid id of its own: it is kept without the id.

@@ -12,6 +12,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.text import write_slices
 from adapters.codec.wire import Cursor, field_size, put_varint
 from adapters.rules import Rules
 
@@ -54,15 +55,15 @@ class SingleItemExport:
         writer = BytesWriter()
         writer.append(_BODY)
         put_varint(writer, len(self.resource) + field_size(scope_bytes))
-        writer.write(self.resource)
+        write_slices(writer, self.resource, 0, len(self.resource), rules)
         rules.read(len(self.resource))
         writer.append(_MEMBER)
         put_varint(writer, scope_bytes)
-        writer.write(self.scope)
+        write_slices(writer, self.scope, 0, len(self.scope), rules)
         rules.read(len(self.scope))
         writer.append(_MEMBER)
         put_varint(writer, len(item))
-        writer.write(item)
+        write_slices(writer, item, 0, len(item), rules)
         rules.read(len(item))
         request = writer.getvalue()
         rules.read(len(request))
@@ -79,10 +80,8 @@ class SingleItemExport:
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == _BODY or tag == _SCHEMA_URL:
-                field = self.buffer[at:position]
-                self.rules.read(len(field))
-                writer.write(field)
-                self.rules.read(len(field))
+                write_slices(writer, self.buffer, at, position, self.rules)
+                self.rules.read(2 * (position - at))
         members = writer.getvalue()
         self.rules.read(len(members))
         return members

@@ -68,6 +68,24 @@ def _items(items: int, resource_bytes: int) -> bytes:
     return _in_resource(_resource(resource_bytes), length_delimited(2, _log() * items))
 
 
+def _metric(fields: bytes) -> bytes:
+    """A gauge with a point, and these fields."""
+    point = b"\x19" + NOW_UNIX_NANO.to_bytes(8, "little") + b"\x21" + bytes(8)
+    return _in_resource(length_delimited(2, length_delimited(2, fields + length_delimited(5, length_delimited(1, point)))))
+
+
+def _body(value: bytes) -> bytes:
+    """A log record with this AnyValue as its body."""
+    record = b"\x09" + NOW_UNIX_NANO.to_bytes(8, "little") + length_delimited(5, value)
+    return _in_resource(length_delimited(2, length_delimited(2, record)))
+
+
+def _in_arrays(depth: int, value: bytes) -> bytes:
+    for _ in range(depth):
+        value = length_delimited(5, length_delimited(1, value))
+    return value
+
+
 def _write_v1(series: bytes) -> bytes:
     return length_delimited(1, series)
 
@@ -407,6 +425,43 @@ HEAVY: Final = (
         LOGS,
         PROTOBUF,
         lambda: _in_resource(length_delimited(2, b"\x12\2\x10\1" + length_delimited(3, b"a" * 60_000_000))),
+    ),
+    Attack("a metric's name of 60 MB", METRICS, PROTOBUF, lambda: _metric(length_delimited(1, b"m" * 60_000_000))),
+    Attack("a metric's unit of 60 MB", METRICS, PROTOBUF, lambda: _metric(length_delimited(3, b"u" * 60_000_000))),
+    Attack(
+        "a log record's body of 460,000 keys",
+        LOGS,
+        PROTOBUF,
+        lambda: _body(
+            length_delimited(
+                6, b"".join([length_delimited(1, length_delimited(1, b"%x" % number)) for number in range(460_000)])
+            )
+        ),
+    ),
+    Attack(
+        "a log record's body of 370,000 doubles",
+        LOGS,
+        PROTOBUF,
+        lambda: _body(length_delimited(5, length_delimited(1, b"\x21" + struct.pack("<d", 0.1)) * 370_000)),
+    ),
+    Attack(
+        "a log record's body of 4 MB of control characters, in 60 arrays in each other",
+        LOGS,
+        PROTOBUF,
+        lambda: _body(_in_arrays(60, length_delimited(1, b"\1" * 4_000_000))),
+    ),
+    Attack(
+        "59 MB of JSON with one byte that is not UTF-8 at the end",
+        LOGS,
+        JSON,
+        lambda: b'{"x":"' + b"a" * 59_000_000 + b'\xff"}',
+    ),
+    Attack("58 MB of JSON in UTF-16", LOGS, JSON, lambda: '{"x'.encode("utf-16-le") * 9_700_000),
+    Attack(
+        "an integer of 60 MB in a string of JSON",
+        LOGS,
+        JSON,
+        lambda: json_log(b'"body":{"intValue":"' + b"1" * 60_000_000 + b'"}'),
     ),
     Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
 )
