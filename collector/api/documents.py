@@ -81,12 +81,18 @@ class FileDocuments:
 
 
 def accepts_gzip(accept_encoding: bytes) -> bool:
-    """Return whether a client takes gzip, by its Accept-Encoding (RFC 9110, 12.5.3): gzip, x-gzip or *, and not with q=0."""
-    by_coding: dict[bytes, bool] = {}
+    """Return whether a client takes gzip, by its Accept-Encoding: gzip, x-gzip or *, and not with q=0."""
+    codings = codings_of(accept_encoding)
+    return codings.get(b"gzip", codings.get(b"x-gzip", codings.get(b"*", False)))
+
+
+def codings_of(accept_encoding: bytes) -> dict[bytes, bool]:
+    """Return for each coding of an Accept-Encoding, in lower case, whether it is accepted: not with q=0 (RFC 9110, 12.5.3)."""
+    codings: dict[bytes, bool] = {}
     for part in accept_encoding.lower().split(b","):
         coding, *parameters = (piece.strip() for piece in part.split(b";"))
-        by_coding[coding] = not any(_is_zero(parameter) for parameter in parameters)
-    return by_coding.get(b"gzip", by_coding.get(b"x-gzip", by_coding.get(b"*", False)))
+        codings[coding] = not any(_is_zero(parameter) for parameter in parameters)
+    return codings
 
 
 def _is_zero(parameter: bytes) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 import cramjam
 from clickhouse_cityhash.cityhash import CityHash128
 
+from collector.api.documents import codings_of
 from collector.receivers.http.targets import VALUE_BYTES_MAX
 
 # The default of ClickHouse's max_compress_block_size.
@@ -51,12 +52,8 @@ def encoded(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
     """Return the body in the first of our encodings that a client accepts, and the encoding's name; None: it is unchanged."""
     if len(accept_encoding) > VALUE_BYTES_MAX:
         return body, None
-    taken = {
-        name.strip().lower()
-        for name, _, quality in (one.partition(";") for one in accept_encoding.split(","))
-        if quality.replace(" ", "") not in ("q=0", "q=0.0")
-    }
+    codings = codings_of(accept_encoding.encode("latin-1"))
     for name, compress in _ENCODINGS.items():
-        if name in taken:
+        if codings.get(name.encode(), False):
             return compress(body), name
     return body, None

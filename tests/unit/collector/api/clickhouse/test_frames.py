@@ -57,6 +57,8 @@ def test_frames_hold_the_body_and_its_checksum(method: str, body: bytes) -> None
         ("compress", None),
         ("gzip".ljust(1024, ","), "gzip"),
         ("gzip".ljust(1025, ","), None),
+        ("gzip;q=0.000, br; q=0.001", "br"),
+        ("lz4;q=0.00, zstd;Q=0", None),
     ],
 )
 def test_an_answer_has_the_encoding_that_its_client_takes(accept: str, expected: str | None) -> None:
