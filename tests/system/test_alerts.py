@@ -20,7 +20,7 @@ RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yaml"
 DOCS = "https://docs.example/infrasage"
 # Of a rule: how long it must be true, over what time it looks back, and how long a message may wait, which on a busy machine is
 # some seconds where nothing is wrong.
-SHORTER = ((r"for: \d+[mh]", "for: 1s"), (r"\[\d+[mhd]\]", "[6s]"), (r"lag_seconds\) > \d+", "lag_seconds) > 10"))
+SHORTER = ((r"for: \d+[mh]", "for: 1s"), (r"\[\d+[mhd]\]", "[10s]"), (r"lag_seconds\) > \d+", "lag_seconds) > 10"))
 # What a scrape that fails says too: its series end.
 OF_A_STOP = {"InfraSageTargetDown", "InfraSagePartitionWithoutWriter"}
 # Looks a day ahead, here from seconds of what everybody writes on this machine.
@@ -61,7 +61,7 @@ def watching(target: str, place: Path) -> Iterator[Alerts]:
         assert number, long
     (place / "rules.yaml").write_text(rules)
     config = (
-        "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms,"
+        "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms,"
         f" external_labels: {{infrasage_docs: '{DOCS}'}}}}\n"
         f"rule_files: [{place}/rules.yaml]\n"
         f"scrape_configs: [{{job_name: infrasage, static_configs: [{{targets: ['{target}']}}]}}]\n"
