@@ -141,11 +141,10 @@ class RangeInserter:
         forgotten token may be in the store. Raises StoreError."""
         looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete, piece.topic, piece.payload)
         is_quiet = self._memory.is_quiet(piece.partition)
-        asked = piece.topic, piece.payload, attempt.stored
         if (
             looks_up
             and (is_quiet or self._memory.may_be_completed(piece.partition))
-            and not await self._in_thread(self._store.untouched, *asked)
+            and not await self._in_thread(self._store.untouched, piece.topic, piece.payload, attempt.stored)
         ):
             if not is_quiet:
                 raise RowsMissing(
@@ -155,7 +154,7 @@ class RangeInserter:
             await self._complete(piece, attempt)
             return
         await self._in_thread(self._store.insert, piece.topic, piece.parts, piece.token)
-        if not looks_up or await self._in_thread(self._store.holds, *asked):
+        if not looks_up or await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
             return
         if not is_quiet:
             raise RowsMissing(
