@@ -34,7 +34,7 @@ def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) 
     from collector.ingest.large_bodies import resting  # noqa: PLC0415  # as above
     from collector.ingest.produce import SIGNALS  # noqa: PLC0415  # as above
 
-    days = keys_file_days(settings)
+    days, kept = keys_file_days(settings), settings.dead_letters
     return ForeignTopics(
         [
             ForeignTopic(
@@ -47,11 +47,11 @@ def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) 
         ],
         TopicLimits(
             limits_of(settings, days.of if days is not None else None),
-            Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max),
+            Caps(kept.items_per_minute_max, kept.bytes_per_minute_max, kept.requests_bytes_per_minute_max),
             settings.broker.message_bytes_max,
             settings.broker.message_row_bytes_max,
             settings.message_bytes_largest,
-            settings.dead_letters.payload_bytes_max,
+            kept.payload_bytes_max,
         ),
         producer.append,
         metrics,

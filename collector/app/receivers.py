@@ -153,12 +153,13 @@ async def receiving(made_of: Receiving, stopping: GracefulShutdown) -> AsyncIter
 
 def _pipeline(made_of: Receiving, recent: RecentBatches, large_bodies: LargeBodies) -> Pipeline:
     settings, metrics = made_of.settings, made_of.metrics
-    caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
+    kept = settings.dead_letters
+    caps = Caps(kept.items_per_minute_max, kept.bytes_per_minute_max, kept.requests_bytes_per_minute_max)
     return Pipeline(
         Produce(made_of.producer, metrics),
         limits_of(settings, made_of.tenancy.kept_days),
         made_of.tenancy.limiter,
-        DeadLetters(caps, settings.message_bytes_largest, settings.dead_letters.payload_bytes_max),
+        DeadLetters(caps, settings.message_bytes_largest, kept.payload_bytes_max),
         Receipts(os.urandom(16)),
         metrics,
         message_bytes_max=settings.broker.message_bytes_max,

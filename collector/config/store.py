@@ -224,7 +224,13 @@ class DeadLettersSection(Section):
         64 * KIB,
         1 * KIB,
         4 * MIB,
-        "Bytes that are kept from the beginning of a body of a refused request, or of an item that fits no message. Once a"
-        " process has kept 2 MiB of such bodies for a tenant in a minute, it keeps 1 KiB of each further one.",
+        "Bytes that are kept from the beginning of a body of a refused request, or of an item that fits no message.",
+    )
+    requests_bytes_per_minute_max: Bytes = limit(
+        2 * MIB,
+        0,
+        64 * GIB,
+        "Bytes of bodies of refused requests that are kept in a minute, within bytes_per_minute_max. Beyond this, 1 KiB of each"
+        " further one is kept.",
     )
     retention_days: OptionalWhole = limit(30, 1, DAYS_MAX, "Days for which dead letters are kept. none: forever.")

@@ -28,9 +28,7 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, Message
 ENTRY_BYTES_MAX: Final = 4096
 # The most bytes kept of a request that is refused as a whole, unless the settings have another limit.
 PAYLOAD_BYTES_MAX: Final = 64 << 10
-# In a minute a tenant may have this many bytes of such requests kept, and then _FURTHER_BYTES_MAX of each further one. A few KB
-# of gzip become 64 KiB, which log, writer and store all hold: 100 a second took 150 MiB.
-_REQUESTS_BYTES_PER_MINUTE: Final = 2 << 20
+# The most bytes kept of each such request after those of its tenant have reached Caps.requests_bytes_per_minute_max.
 _FURTHER_BYTES_MAX: Final = 1 << 10
 # The most bytes of each text that others have written.
 TEXT_BYTES_MAX: Final = 1000
@@ -111,6 +109,9 @@ class Caps(NamedTuple):
 
     items_per_minute_max: int
     bytes_per_minute_max: int  # of the items themselves
+    # Of requests that are refused as a whole. A few KB of gzip become 64 KiB, which log, writer and store all hold: 100 such
+    # requests a second took 150 MiB.
+    requests_bytes_per_minute_max: int = 2 << 20
 
 
 class Budget(NamedTuple):
@@ -170,6 +171,7 @@ class DeadLetters:
         self._whole: Final = Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
         self.payload_bytes_max: Final = min(payload_bytes_max, message_bytes_max - ENTRY_BYTES_MAX)
         self._message_bytes_max: Final = message_bytes_max
+        self._requests_bytes_max: Final = caps.requests_bytes_per_minute_max
         self._minute = 0
         self._used: Final[dict[str, Budget]] = {}
         self._of_requests: Final[dict[str, int]] = {}  # bytes of requests that were refused as a whole, by tenant
@@ -218,7 +220,7 @@ class DeadLetters:
         budget = self.budget(tenant, origin.received_time_unix_nano)
         of_requests = self._of_requests.get(tenant, 0)
         payload_bytes_max = self.payload_bytes_max
-        if of_requests >= _REQUESTS_BYTES_PER_MINUTE:
+        if of_requests >= self._requests_bytes_max:
             payload_bytes_max = min(payload_bytes_max, _FURTHER_BYTES_MAX)
         size_bytes = min(len(body), payload_bytes_max)
         if budget.items < 1 or budget.size_bytes < size_bytes or not body:

@@ -242,3 +242,5 @@ def test_many_refused_requests_keep_little_of_each() -> None:
     assert (b"small", 5) == (small.payload, small.payload_size_bytes)
     assert Budget(10_000 - 1_001, (64 << 20) - (2 << 20) - (968 << 10) - 5) == letters.budget("acme", NOW)
     assert [64 << 10] == kept(ORIGIN._replace(received_time_unix_nano=NOW + MINUTE_NS), 1)
+    letters = DeadLetters(Caps(10_000, 64 << 20, 100_000), 1 << 20)
+    assert [64 << 10, 64 << 10, 1 << 10] == kept(ORIGIN, 3)
