@@ -71,39 +71,44 @@ def text_of(value: AnyValue) -> str:
 
 def beginning_of(value: AnyValue, bytes_max: int) -> str:
     """What is stored of a value that is no text and so long that not all of its text is made."""
-    text = text_of(value) if value.HasField("bytes_value") else json_beginning(value, bytes_max)
-    return text.encode()[:bytes_max].decode(errors="ignore")
+    text = text_of(value).encode() if value.HasField("bytes_value") else json_beginning(value, bytes_max)
+    return text[:bytes_max].decode(errors="ignore")
 
 
-def json_beginning(value: AnyValue, room: int) -> str:
-    """A value as JSON, read no further than `room` needs: a key that comes again behind that replaces nothing."""
+def json_beginning(value: AnyValue, room: int) -> bytes:
+    """A value as JSON, read no further than `room` bytes need: a key that comes again behind that replaces nothing."""
     match value.WhichOneof("value"):
         case "array_value":
-            values: list[str] = []
-            for entry in value.array_value.values:
-                if room > 0:
-                    values.append(json_beginning(entry, room))
-                    room -= len(values[-1]) + 1
-            return "[" + ",".join(values) + "]"
+            array = b"["
+            for index, entry in enumerate(value.array_value.values):
+                if len(array) <= room:
+                    array += b"," if index else b""
+                    array += json_beginning(entry, room - len(array))
+            return array + b"]"
         case "kvlist_value":
-            pairs: dict[str, str] = {}
+            members: dict[str, bytes] = {}
+            read = 1
             for pair in value.kvlist_value.values:
-                if room > 0:
-                    key = json_text(pair.key, room)
-                    pairs.pop(key, None)
-                    pairs[key] = json_beginning(pair.value, room)
-                    room -= len(key) + len(pairs[key]) + 2
-            return "{" + ",".join(f"{key}:{text}" for key, text in pairs.items()) + "}"
+                if read <= room:
+                    # What it replaces takes no room.
+                    replaced = members.pop(pair.key, None)
+                    room += 0 if replaced is None else len(replaced) + 1
+                    read += 1 if read > 1 else 0
+                    member = json_text(pair.key, room - read) + b":"
+                    member += json_beginning(pair.value, room - read - len(member))
+                    members[pair.key] = member
+                    read += len(member)
+            return b"{" + b",".join(members.values()) + b"}"
         case "string_value":
             return json_text(value.string_value, room)
         case "bytes_value":
-            return f'"{base64.b64encode(value.bytes_value[:room]).decode()}"'
+            return b'"' + base64.b64encode(value.bytes_value[: max(room, 0) + 1]) + b'"'
         case _:
-            return json.dumps(plain_value(value), ensure_ascii=False)
+            return json.dumps(plain_value(value), ensure_ascii=False).encode()
 
 
-def json_text(text: str, room: int) -> str:
-    return json.dumps(text.encode()[: room + 4].decode(errors="ignore"), ensure_ascii=False)
+def json_text(text: str, room: int) -> bytes:
+    return json.dumps(text.encode()[: max(room, 0) + 5].decode(errors="ignore"), ensure_ascii=False).encode()
 
 
 def value_bytes(value: AnyValue) -> int:
