@@ -12,6 +12,7 @@ from librt.strings import BytesWriter, read_i64_le, write_f64_le, write_i32_le, 
 from mypy_extensions import i32, i64, u8
 
 from adapters.codec.digits import put_hex
+from adapters.codec.json_integers import put_short_integers
 from adapters.codec.json_scanner import (
     CLOSING_BRACE,
     CLOSING_BRACKET,
@@ -216,9 +217,14 @@ class _Scan(JsonScanner):
             return position + 1
         packed = self.packed
         is_packed = field.packed
+        has_integers = is_packed and (field.wire_kind == VARINT or field.wire_kind == FIXED64)
         if is_packed:
             packed.truncate(0)
         while True:
+            if has_integers:
+                position = put_short_integers(packed, self, position, field.most, field.wire_kind == VARINT)
+                position = self.skip_space(position)
+                byte = text[position]
             if byte == SMALL_N:
                 position = self.null_end(position)
                 self.notes.nulls += 1

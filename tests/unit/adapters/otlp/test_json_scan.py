@@ -42,6 +42,25 @@ def logs(record: str) -> bytes:
     return f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record}]}}]}}]}}'.encode()
 
 
+COUNTS = [
+    *("0", "7", "-1", "00", "1.0", "1e2", "null", "true", '""'),
+    *("9223372036854775807", "9223372036854775808", "18446744073709551615", "99999999999999999999"),
+]
+
+
+@pytest.mark.parametrize("field", ["histogram", "exponentialHistogram"])
+@examples(200)
+@given(counts=st.lists(st.sampled_from(COUNTS), max_size=6), quoted=st.integers(0, 63), spaces=st.integers(0, 63))
+def test_lists_of_integers(field: str, counts: list[str], quoted: int, spaces: int) -> None:
+    """Both readers agree on each, in whatever form and order."""
+    texts = [f'"{count}"' if quoted >> n & 1 and '"' not in count else count for n, count in enumerate(counts)]
+    listed = ",".join(f" {text} " if spaces >> n & 1 else text for n, text in enumerate(texts))
+    buckets = f'"bucketCounts":[{listed}]'
+    point = buckets if field == "histogram" else f'"positive":{{"offset":1,{buckets}}}'
+    metric = f'{{"name":"m","{field}":{{"dataPoints":[{{"timeUnixNano":"{NOW_UNIX_NANO}",{point}}}]}}}}'
+    check_readers("metrics", f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}'.encode(), 0)
+
+
 @pytest.mark.parametrize("signal", SIGNALS)
 @examples(60)
 @given(data=st.data())
