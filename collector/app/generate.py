@@ -10,13 +10,15 @@ Invariants (tests in tests/system/test_generate.py):
 import http.client
 import itertools
 import json
+import signal
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from types import FrameType
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -96,24 +98,39 @@ def send(plan: LoadPlan) -> Sent:
     sender = _Sender(plan)
     # The threads are daemons, so that a second Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(plan.connections)]
-    try:
+    with _Interrupts() as interrupts:
         for thread in threads:
             thread.start()
-        _wait_for(threads, sender)
-    except KeyboardInterrupt:
-        sender.stopping.set()
-        _wait_for(threads, sender)
+        while any(thread.ident not in sender.ended for thread in threads):
+            if interrupts.noted:
+                sender.stopping.set()
+            time.sleep(_ENDED_LOOK_S)
     return sender.sent
 
 
-def _wait_for(threads: list[threading.Thread], sender: "_Sender") -> None:
-    """Wait until all threads that were started have ended.
+class _Interrupts:
+    """Notes the first Ctrl-C while its context is open, and raises KeyboardInterrupt at the second only.
 
-    `Thread.join` cannot be used (CPython before 3.13). If Ctrl-C comes just before it begins to wait, it may continue to wait.
-    If Ctrl-C comes while it waits, it regards the thread as ended.
+    KeyboardInterrupt may leave a lock of the standard library locked. A thread that is just starting would wait for it without
+    end.
     """
-    while any(thread.ident is not None and thread.ident not in sender.ended for thread in threads):
-        time.sleep(_ENDED_LOOK_S)
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._handler: Final = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> Self:
+        if self._handler is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        signal.signal(signal.SIGINT, self._handler)
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.noted:
+            raise KeyboardInterrupt
+        self.noted = True
 
 
 def find(plan: LoadPlan, sent: Sent, query: Callable[[str], bytes]) -> Stored:

@@ -51,8 +51,8 @@ def test_idle_connections_make_room(make_program: MakeProgram) -> None:
         assert {200} == {status() for _ in range(30)}
         begun.sendall(b"\xff")
         assert begun.recv(100).startswith(b"HTTP/1.1 400 ")
-        with httpx.Client(base_url=f"http://127.0.0.1:{program.http_port}") as client:
-            page = client.get("/metrics").text
+        # It is refused until a connection has been idle for a second.
+        page = until(lambda: httpx.get(f"http://127.0.0.1:{program.http_port}/metrics").raise_for_status().text)
         assert value_of(page, EVICTED) >= 30
         reserve = value_of(page, "infrasage_descriptors_reserve")
         numbers = {

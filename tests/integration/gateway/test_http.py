@@ -253,7 +253,7 @@ async def test_other_methods_are_405_with_allow(made: Receivers, path: str, meth
     assert answer.headers["allow"] == "POST"
     if method != "HEAD":
         way = next(way for way in reversed(WAYS) if way.path == path)  # OTLP: without a media type, JSON
-        assert "POST is" in error_of(way, answer)
+        assert f"{method} is not allowed for {path}: use POST" in error_of(way, answer)
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/metrics//", "/v1/profiles", "/api/v1/telemetry/x", "/%00", "/static-offline-docs"])
