@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -17,8 +17,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from bench.bodies import REQUESTS, to_json
 
-SIGNALS: Final = {"kubelet": "metrics", "sdk_metrics": "metrics", "spans": "traces", "java_logs": "logs"}
-ITEMS: Final = {"kubelet": 600, "sdk_metrics": 300, "spans": 256, "java_logs": 512}
+SIGNALS: Final = {
+    "kubelet": "metrics",
+    "sdk_metrics": "metrics",
+    "histograms": "metrics",
+    "spans": "traces",
+    "java_logs": "logs",
+    "structured_logs": "logs",
+}
+ITEMS: Final = {"kubelet": 600, "sdk_metrics": 300, "histograms": 100, "spans": 256, "java_logs": 512, "structured_logs": 500}
 
 _VARIANTS: Final = 8
 _BOUNDS: Final = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0)
@@ -39,13 +46,19 @@ def json_bodies(shape: str) -> tuple[bytes, ...]:
     return tuple(json.dumps(to_json(parse(one)), separators=(",", ":")).encode() for one in bodies(shape))
 
 
-def _put(owner: Any, values: dict[str, str | int | bool]) -> None:
+def _put(owner: Any, values: Mapping[str, str | int | bool]) -> None:
+    _add(owner.attributes, values)
+
+
+def _add(members: Any, values: Mapping[str, str | int | float | bool]) -> None:
     for key, value in values.items():
-        any_value = owner.attributes.add(key=key).value
+        any_value = members.add(key=key).value
         if isinstance(value, bool):
             any_value.bool_value = value
         elif isinstance(value, int):
             any_value.int_value = value
+        elif isinstance(value, float):
+            any_value.double_value = value
         else:
             any_value.string_value = value
 
@@ -146,6 +159,31 @@ def _sdk_metrics(variant: int, now: int) -> Message:
     return request
 
 
+def _histograms(variant: int, now: int) -> Message:
+    """Return a request of exponential histograms: 10 scopes with ten points of 160 buckets each, and an exemplar."""
+    request = ExportMetricsServiceRequest()
+    entry = request.resource_metrics.add()
+    _put(entry.resource, _service(variant))
+    for number in range(10):
+        scope = entry.scope_metrics.add()
+        scope.scope.name = f"io.opentelemetry.instrumentation-{number}"
+        duration = scope.metrics.add(name="http.server.request.duration", unit="s", description="Duration of requests.")
+        histogram = duration.exponential_histogram
+        histogram.aggregation_temporality = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+        for route in range(10):
+            counts = [bucket * route % 97 + bucket for bucket in range(160)]
+            point = histogram.data_points.add(
+                time_unix_nano=now, start_time_unix_nano=now - 10**12, count=sum(counts) + 3, zero_count=3, sum=12.5 * route
+            )
+            point.scale, point.positive.offset, point.min, point.max = 3, -40, 0.25, 873.5
+            point.positive.bucket_counts.extend(counts)
+            point.exemplars.add(
+                time_unix_nano=now - 1000, as_double=0.25 * route, trace_id=os.urandom(16), span_id=os.urandom(8)
+            )
+            _put(point, {"http.request.method": "GET", "http.route": f"/api/v2/carts/{{id}}/{route}"})
+    return request
+
+
 def _spans(variant: int, now: int) -> Message:
     """Return spans of servers, clients and databases. One in ten has an exception with its stack."""
     request = ExportTraceServiceRequest()
@@ -206,9 +244,35 @@ def _java_logs(variant: int, now: int) -> Message:
     return request
 
 
+def _structured_logs(variant: int, now: int) -> Message:
+    """Return a request of records whose body is a key-value list of eight values, as parsers of JSON lines make it."""
+    request = ExportLogsServiceRequest()
+    entry = request.resource_logs.add()
+    _put(entry.resource, _service(variant))
+    scope = entry.scope_logs.add()
+    for index in range(500):
+        record = scope.log_records.add(time_unix_nano=now + index, observed_time_unix_nano=now + index + 1000)
+        record.severity_number, record.severity_text = SeverityNumber.SEVERITY_NUMBER_INFO, "info"
+        body: dict[str, str | int | float | bool] = {
+            "message": f"order {variant}{index:08d} was accepted",
+            "customer": index * 7919 % 100_000,
+            "took_ms": index % 90 + 0.5,
+            "is_new": index % 3 == 0,
+            "path": f"/api/v2/carts/{index % 50}",
+            "region": "eu-west-1",
+            "status": 200 + index % 5,
+            "thread": f"http-nio-8080-exec-{index % 24}",
+        }
+        _add(record.body.kvlist_value.values, body)
+        _put(record, {"log.file.name": "checkout.log"})
+    return request
+
+
 _SHAPES: Final[dict[str, Callable[[int, int], Message]]] = {
     "kubelet": _kubelet,
     "sdk_metrics": _sdk_metrics,
+    "histograms": _histograms,
     "spans": _spans,
     "java_logs": _java_logs,
+    "structured_logs": _structured_logs,
 }

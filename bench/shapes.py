@@ -1,11 +1,12 @@
 """Measures records per CPU-second in the shapes of real senders: the gateway, the OpenTelemetry Collector and Rotel.
 
-    python bench/shapes.py [--shape kubelet,sdk_metrics,spans,java_logs] [--encoding protobuf,gzip,json]
-                           [--rounds 5] [--seconds 2] [--keep]
+    python bench/shapes.py [--shape kubelet,sdk_metrics,histograms,spans,java_logs,structured_logs]
+                           [--encoding protobuf,gzip,json] [--rounds 5] [--seconds 2] [--keep]
 
 Requests are OTLP over HTTP, and go into Kafka with acks=all. `kubelet` is 50 resources of 12 points. `sdk_metrics` is 10 scopes
-of histograms, sums and gauges, with integers. `spans` is 8 scopes with 12 attributes and exceptions. `java_logs` is 512 records
-of 60 loggers, each a scope, under a resource of 22 attributes.
+of histograms, sums and gauges, with integers. `histograms` is 100 points of exponential histograms with 160 buckets. `spans` is
+8 scopes with 12 attributes and exceptions. `java_logs` is 512 records of 60 loggers, each a scope, under a resource of 22
+attributes. `structured_logs` is 500 records whose bodies are key-value lists of eight values.
 
 Needs what bench/gateway.py needs, and for Rotel `tests/clients/peers rotel-agent`; without it there is no column for Rotel.
 Rotel answers before it has sent the request to Kafka, and does not accept JSON. Its work after the answers is counted too: a

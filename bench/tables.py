@@ -34,8 +34,10 @@ _NATIVE: Final = {"native": "OTLP over HTTP", "native_json": "OTLP/JSON"}
 _SHAPES: Final = {
     "kubelet": "kubelet metrics: 50 resources of 12 points",
     "sdk_metrics": "SDK metrics: 10 scopes of histograms, sums, gauges",
+    "histograms": "exponential histograms: 10 scopes, 160 buckets a point",
     "spans": "spans: 8 scopes, 12 attributes, exceptions",
     "java_logs": "Java logs: 60 scopes, 22 attributes of the resource",
+    "structured_logs": "structured logs: bodies of eight values",
 }
 _ENCODINGS: Final = {"protobuf": "protobuf", "gzip": "protobuf, gzip", "json": "JSON"}
 _CHARTED: Final = ("http", "grpc", "native")
