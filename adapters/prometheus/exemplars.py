@@ -26,22 +26,22 @@ NANOSECONDS_A_MILLISECOND: Final = 1_000_000
 
 
 class Exemplar:
-    """An `Exemplar` is encoded as opentelemetry.proto.metrics.v1.Exemplar. It was sent as start:end of the body."""
+    """An `Exemplar` was sent at start:end of the body. Its payload is an opentelemetry.proto.metrics.v1.Exemplar."""
 
     def __init__(self, start: i64, end: i64) -> None:
         self.start: i64 = start
         self.end: i64 = end
-        # Why it can't be accepted, or 0; and a message, if the rules have none.
+        # Why it can't be accepted, or 0. The message is set if the rules have none for the reason.
         self.reason: i64 = 0
         self.message: str = ""
         self.time_ms: i64 = 0
         self.payload: bytes = b""
-        # Its repairs, which count if it is stored.
+        # Its repairs, by kind. They are counted if it is stored.
         self.repairs: dict[int, int] | None = None
 
 
 def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
-    """Return the Exemplar of 1.0 at start:end. Moves the cursor. Raises NonCanonical."""
+    """Return the Exemplar of remote write 1.0 at start:end. Moves the cursor. Raises NonCanonical."""
     label = Label()
     attributes: dict[bytes, bytes] = {}
     attributes_max: i64 = rules.attributes_max
@@ -82,7 +82,7 @@ def set_label(attributes: dict[bytes, bytes], name: bytes, value: bytes) -> None
 def make_exemplar(
     start: i64, end: i64, attributes: dict[bytes, bytes], value_bits: i64, time_ms: i64, rules: Rules
 ) -> Exemplar:
-    """Return the exemplar at start:end, made of `attributes`, which are changed."""
+    """Return the exemplar at start:end with these attributes. The ids are removed from `attributes`."""
     exemplar = Exemplar(start, end)
     exemplar.time_ms = time_ms
     trace_id = b""
@@ -122,7 +122,7 @@ def make_exemplar(
 
 
 def _id_of(text: bytes, size: int) -> bytes:
-    """Return what `hex_id` returns, for UTF-8. A longer text is not decoded: it may have 60 MB."""
+    """Return the id in a label's value, which is UTF-8, as `hex_id` does. A longer text is not decoded: it may have 60 MB."""
     return hex_id(text.decode(), size) if len(text) == 2 * size else b""
 
 

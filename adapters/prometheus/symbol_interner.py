@@ -1,7 +1,7 @@
 """Number the symbols of remote write 2.0 across requests: each text has a number in this process.
 
-So eight bytes per reference identify a series' labels, and a series that was read once is found again without assembling its
-labels.
+A series' labels are identified by eight bytes for each of its references. So a series that was read before is found without
+assembling its labels.
 
 Invariants:
 1. A number belongs to one text forever, and is not reused when its text has been forgotten. The worst effect of forgetting is
@@ -14,7 +14,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-# There are two generations of half this size; a text used since the last change of generation is never forgotten.
+# Half of this is for each of two generations. A text that was used since the last change of generations is not forgotten.
 NUMBERS_ENTRIES_MAX: Final = 262_144
 NUMBERS_BYTES_MAX: Final = 32 << 20
 

@@ -1,4 +1,4 @@
-"""The pages beside the routes for telemetry: health, metrics, the list of types, the description of the native API, the pages
+"""The pages that are not routes for telemetry: health, metrics, the list of types, the description of the native API, the pages
 that need a key, and the web pages.
 
 The POST routes of the native API are only described here. collector/receivers/http/asgi.py answers them.
@@ -235,7 +235,7 @@ class _Pages:
         description: Callable[[], bytes],
         refusal: Callable[..., Response],
     ) -> None:
-        """`description` returns the body of /openapi.json, which takes a while. So a thread calls it, once."""
+        """`description` returns the body of /openapi.json. It takes long, so a thread calls it, once."""
         self._app: Final = app
         self._web: Final = web
         self._pages: Final[dict[str, Page]] = {METRICS_PATH: metrics_page, "/openapi.json": self._describe}

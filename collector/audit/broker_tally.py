@@ -21,7 +21,7 @@ class Tally:
     """Sums up messages of telemetry topics: call `add` with each, then `held`."""
 
     def __init__(self, window: Window, batches: Collection[UUID]) -> None:
-        """`batches` are those whose receipts are looked for."""
+        """`batches` are the batches whose receipts are searched."""
         self._window: Final = window
         self._asked: Final = batches
         self._items: Final[Counter[tuple[int, str]]] = Counter()

@@ -1,5 +1,5 @@
-"""Charge requests to their tenants' plans: items, and the bytes of their bodies, their rows, or the work of reading them,
-whichever are most (collector/ingest/reading.py).
+"""Charge requests to their tenants' plans: by items, and by bytes. The bytes are those of the body, of its rows, or of the
+work of reading it, whichever are the most (collector/ingest/reading.py).
 
 A request that is refused for good is counted, too. Otherwise no plan would limit such requests.
 

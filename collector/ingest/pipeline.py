@@ -39,8 +39,8 @@ from collector.tenancy.identity import Caller
 class Outcome:
     """The outcome of a request that was taken. `adapted` counts the accepted and the rejected items, with the reasons.
 
-    This is a class since interpreted code makes a NamedTuple, in 2,400 instructions. For the same reason no request makes any
-    other NamedTuple.
+    This is a class, since a NamedTuple is made by interpreted code, in 2,400 instructions. For the same reason an accepted
+    request makes no NamedTuple at all.
     """
 
     def __init__(self, batch_id: UUID, adapted: Adapted) -> None:
@@ -110,8 +110,8 @@ class Pipeline:
         is the size of the body as it was sent. `count` has counted the body's elements while it was decompressed. `hold` is
         called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
-        Raises RequestRefused (permanent), Limited, Overloaded, DeadLettersFull or BrokerError (retryable: nothing was kept) or
-        Defect.
+        Raises RequestRefused (permanent), Limited, Overloaded or DeadLettersFull (retryable: nothing was kept),
+        BrokerError (retryable: after a BrokerDown, Kafka may have kept some of it) or Defect.
         """
         is_limited = caller.plan.is_limited
         size = max(len(body), sent_bytes)

@@ -99,7 +99,7 @@ class Receipts:
             self._failed = _without(self._failed, receipt.reported)
 
     def failed(self, receipt: Receipt) -> None:
-        """Note that the request failed. Its sender, if still connected, gets the answer that nothing was kept."""
+        """Note that the request failed. Its sender, if still connected, is asked to send all of it again."""
         self._settle(receipt.sequence)
         first = last = receipt.sequence
         failed = self._failed

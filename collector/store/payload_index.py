@@ -1,4 +1,4 @@
-"""Read from a payload which messages it contains, how many items each has, and which receipts, almost without decoding it.
+"""Read from a payload which messages it contains, how many items each has, and its receipts, almost without decoding it.
 
 In telemetry, only the header and the fields after the groups are read. The resource and the groups, which are nearly all of the
 bytes, are skipped. Dead letters are few, and are decoded.

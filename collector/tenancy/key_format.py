@@ -1,7 +1,7 @@
 """The format of an API key: `isage_`, 8 characters of public id, 43 of secret, 6 of checksum; 63 letters and digits in all.
 
-A sender learns nothing from the format of a key. Id and checksum are for operators who manage keys: lists and logs show the id,
-and the checksum distinguishes a mistyped key from a revoked one.
+A refused sender does not learn whether its key was mistyped or revoked. Id and checksum are for operators who manage keys:
+lists and logs show the id, and the checksum distinguishes a mistyped key from a revoked one.
 """
 
 import secrets

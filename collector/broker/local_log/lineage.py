@@ -1,13 +1,13 @@
-"""Find out whether the log and its witness are of one history, or of two branches, after one was a copy of the other.
+"""Compare the histories of the log and its witness. They differ after a copy of one was used, too: the histories then *branch*.
 
 Each start adds an *epoch* to the log and, after that, to the witness: a random number, and the partitions' positions then. Two
 copies that are both used have the same epochs up to some place, and different epochs after it. After that place, positions of
 one do not hold for the other.
 
 Invariants:
-1. A log whose witness does not know its last starts, or trails, is the same log
+1. If the witness lacks the log's last starts, or has older positions, the two are still of the same log
    (test_a_start_that_broke_off_is_no_other_branch, test_an_old_copy_of_before_a_start_is_the_same_log).
-2. Messages that both of two branches have are taken once; messages that only one branch has are taken or reported
+2. A message that is in both branches is stored once. A message that is in one branch only is stored or reported
    (test_logs_of_two_copies_that_are_exchanged_lose_nothing).
 """
 
@@ -31,8 +31,8 @@ class At(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """A start. `is_branch`: another branch was in the log's place. Then `committed` is up to where the embedded store had the
-    messages of both branches."""
+    """A start. `is_branch`: another branch was found in the log's place at this start. Then each `committed` is the offset up
+    to which the embedded store had the messages of both branches."""
 
     id: str
     heads: Mapping[str, At]
@@ -40,7 +40,8 @@ class Epoch(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """Two logs that were one. By topic: up to where they were one, and up to where that is stored, by the witness."""
+    """The place where two copies of a log parted. By topic: `shared` is the offset up to which both have the same messages.
+    `stored` is the offset up to which these are stored, as the witness has recorded it."""
 
     shared: Mapping[str, int]
     stored: Mapping[str, int]
@@ -57,7 +58,8 @@ def new_epoch(heads: Mapping[str, PartitionHead], branch: Branch | None) -> Epoc
 def branch_of(
     log: Sequence[Epoch], witness: Sequence[Epoch], heads: Mapping[str, PartitionHead], seen: Mapping[str, PartitionHead]
 ) -> Branch | None:
-    """Return where the log of `heads` and the witness, which has `seen`, parted; None if they did not, as far as is known."""
+    """Return where the log, which has `heads`, and the witness, which has `seen`, parted. Return None if nothing shows that
+    they did."""
     if not log or not witness:
         return None
     ids = [epoch.id for epoch in log]

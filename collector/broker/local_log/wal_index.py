@@ -1,4 +1,4 @@
-"""Read SQLite's index of the write-ahead log: how many frames that has, and how many of them are in the database.
+"""Read SQLite's index of the write-ahead log: how many frames the log has, and how many of them are in the database.
 
 The format is that of sqlite.org/walformat.html, 2.2. SQLite changes the index after frames are written, and before they are
 removed.
@@ -24,8 +24,8 @@ _INDEX: Final = struct.Struct(f"={_HEADER.size}s{_HEADER.size}sI")
 
 
 class WalState(NamedTuple):
-    """A state of the write-ahead log. `salts` are those of its present turn. Once all frames are in the database, SQLite may
-    begin another turn at the start of the file."""
+    """A state of the write-ahead log. Once all frames are in the database, SQLite may begin again at the start of the file,
+    with other `salts`."""
 
     salts: bytes
     frames: int
@@ -36,7 +36,7 @@ class WalState(NamedTuple):
 
     @property
     def wal_bytes(self) -> int:
-        """Return the least length of the file."""
+        """Return the smallest size that the log's file can have."""
         return WAL_HEADER_BYTES + self.frames * FRAME_BYTES if self.frames else 0
 
 

@@ -14,7 +14,7 @@ Invariants:
 2. A damaged or missing file loses no message and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
 3. It names the log that it is about: positions of another log are never compared with it
    (test_another_log_in_its_place_is_a_log_of_its_own).
-4. Versions before a part of it was added read the other parts (test_a_witness_is_read_by_older_versions).
+4. An older version, which lacks a part of the format, can read the other parts (test_a_witness_is_read_by_older_versions).
 5. The witness in the store is used only if it knows a start that the other does not, or another log
    (test_logs_of_two_copies_that_are_exchanged_lose_nothing, test_a_witness_in_the_store_that_trails_is_not_believed).
 """
@@ -59,7 +59,7 @@ class Witnessed(NamedTuple):
 
 
 class Witness:
-    """Writes the open file. One thread at a time. Every method raises OSError."""
+    """Writes the open file. Only one thread at a time may use it. Every method raises OSError."""
 
     def __init__(self, file: Path, sequence: int) -> None:
         """Use `open`."""
@@ -126,7 +126,7 @@ def believed(own: Witnessed | None, in_store: Witnessed | None) -> Witnessed | N
     if own is None:
         return in_store
     if not own.identities or not in_store.identities or not own.lineage or not in_store.lineage:
-        return own  # a witness of a version that noted none
+        return own  # an older version wrote a witness without them
     if not set(own.identities) & set(in_store.identities):
         return in_store
     known = {epoch.id for epoch in own.lineage}

@@ -1,9 +1,9 @@
 """Detect whether a connection uses HTTP/2 or HTTP/1.1.
 
 Invariants:
-1. Over TLS ALPN decides, otherwise the first bytes do, which are passed on unchanged
+1. Over TLS, ALPN decides. Otherwise the first bytes decide, and are passed on unchanged
    (test_http_2_by_prior_knowledge_is_beside_both, test_bytes_may_come_one_by_one).
-2. The end of the server does not close a connection before its first request could come
+2. A server that ends does not close a new connection before the connection's first request had time to come
    (test_a_request_that_crosses_the_end_is_answered).
 """
 
@@ -34,7 +34,7 @@ class FirstBytes(asyncio.Protocol):
         self._is_handed_over = False
         self._since = 0.0  # the loop's time when it began, or when its first byte came
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener makes these
         self._transport = transport
         shared = self._shared
         now = asyncio.get_running_loop().time()
