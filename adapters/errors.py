@@ -152,7 +152,8 @@ REASONS: Final[tuple[Reason, ...]] = (
         PAYLOAD_TOO_LARGE,
         "payload_too_large",
         "the body is too large, holds too many elements, or becomes too many bytes of rows",
-        "send smaller batches, or raise the setting that the message names",
+        "send smaller batches, or raise the setting that the message names; for the decompressed size it is"
+        " http.decompressed_bytes_max, or grpc.message_bytes_max",
     ),
     Reason(UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the Content-Type is not one of this route", "send one that is"),
     Reason(

@@ -128,7 +128,7 @@ def _tenants(settings: Settings, requested: RequestedGrants) -> list[str]:
     now = datetime.now(UTC)
     found = {key.tenant for key in keys.list_keys(path) if not (key.has_ended(now) or key.scope.is_admin)}
     if not found:
-        raise CannotRun(f"{path} has no key in force of a tenant, but for administrators'; --tenant names tenants")
+        raise CannotRun(f"{path} has no valid key except administrators' keys; name tenants by --tenant")
     return sorted(found)
 
 

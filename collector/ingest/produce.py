@@ -1,8 +1,9 @@
 """Append a request's parts to the broker, and bound how many bytes of requests are in memory at once.
 
 Invariants:
-1. All parts of a request go in one append, with its dead letters, so the request is kept as a whole or not at all
-   (test_all_parts_go_in_one_append, test_what_comes_before_is_in_the_same_append).
+1. All parts of a request go in one append, with its dead letters, and the part with the receipt is the last message. So a
+   receipt that was kept means that the whole request was kept (test_all_parts_go_in_one_append,
+   test_what_comes_before_is_in_the_same_append).
 2. The bytes in memory never exceed the budget, and every reserved byte is released (test_the_budget_is_never_exceeded).
 """
 
@@ -64,10 +65,13 @@ class InFlightShare(HeldBytes):
         if self.bytes_held + size_bytes > self.bytes_max:
             raise ShareExceeded(
                 f"{self.bytes_held} bytes of tenant {self._tenant} are in flight, {size_bytes} more would exceed its share,"
-                f" {self.bytes_max}"
+                f" {self.bytes_max} (tenants.in_flight_share_max)"
             )
         if whole.bytes_held + size_bytes > whole.bytes_max:
-            raise Overloaded(f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}")
+            raise Overloaded(
+                f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}"
+                " (broker.in_flight_bytes_max)"
+            )
 
     def reserve(self, size_bytes: int) -> None:
         """Hold `size_bytes` more, until they are released. If it raises Overloaded, it has held none of them."""
@@ -109,7 +113,7 @@ class Produce:
     async def __call__(self, parts: Sequence[Part], before: Sequence[Message] = ()) -> None:
         """Append all parts and the messages `before` them. The last part is kept only together with all the others.
 
-        Raises BrokerError (BrokerFull, BrokerDown): nothing was kept.
+        Raises BrokerFull: nothing was kept. Raises BrokerDown: Kafka may have kept some messages, or all.
         """
         if not parts and not before:
             return

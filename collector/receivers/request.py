@@ -54,6 +54,7 @@ class Receiver:
         metrics: Metrics,
         *,
         body_bytes_max: int,
+        body_bytes_setting: str,
         decompressed_bytes_max: int,
         body_timeout_s: float,
         access: Access,
@@ -61,11 +62,13 @@ class Receiver:
         clock: Callable[[], float],
         unfinished: UnfinishedBodies,
     ) -> None:
+        """`body_bytes_setting` is the name of the setting of `body_bytes_max`, for messages."""
         self.unfinished: Final = unfinished
         self.pipeline: Final = pipeline
         self.in_flight: Final = in_flight
         self.metrics: Final = metrics
         self.body_bytes_max: Final[int] = body_bytes_max
+        self.body_bytes_setting: Final = body_bytes_setting
         self.decompressed_bytes_max: Final[int] = decompressed_bytes_max
         self.body_timeout_s: Final[float] = body_timeout_s
         self.access: Final = access
@@ -285,7 +288,8 @@ class TelemetryRequest:
         if size_bytes > receiver.body_bytes_max:
             raise RequestRefused(
                 PAYLOAD_TOO_LARGE,
-                f"the {self._body_name} is {size_bytes} bytes; at most {receiver.body_bytes_max} are taken",
+                f"the {self._body_name} is {size_bytes} bytes; at most {receiver.body_bytes_max} are taken"
+                f" ({receiver.body_bytes_setting})",
             )
         receiver.pipeline.charges.check(self._caller, plan_bytes)
         if not (self.can_be_held_back and size_bytes > LARGE_BYTES):

@@ -113,17 +113,16 @@ class Metrics:
         ).labels()
 
         self._tenant_requests: Final = self._counter(
-            "tenant_requests",
-            'Requests of a tenant, by what became of them. The largest tenants have their names, tenant="" is all others.',
-            "tenant",
-            "status",
+            "tenant_requests", 'Requests of a tenant, by outcome; tenant="" is all but the largest tenants.', "tenant", "status"
         )
-        self._tenant_items: Final = self._counter("tenant_items", "Items of a tenant, likewise.", "tenant", "status")
+        self._tenant_items: Final = self._counter(
+            "tenant_items", 'Items of a tenant, by outcome; tenant="" is all but the largest tenants.', "tenant", "status"
+        )
         self._tenant_bytes: Final = self._counter(
-            "tenant_bytes", "Bytes of a tenant's accepted requests, decompressed, likewise.", "tenant"
+            "tenant_bytes", 'Decompressed bytes of accepted requests; tenant="" is all but the largest tenants.', "tenant"
         )
         self._repaired: Final = self._counter(
-            "repaired", "What was repaired of a tenant's requests, by kind; tenants are named as above.", "tenant", "reason"
+            "repaired", 'Repairs, by kind; tenant="" is all but the largest tenants.', "tenant", "reason"
         )
         self._tenants: Final[dict[str, Tenant]] = {}
         self._ranking: Final = Ranking(tenants_shown_max)

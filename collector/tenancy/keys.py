@@ -108,7 +108,7 @@ def parse(path: Path, data: bytes) -> list[Key]:
     try:
         return read_entries(data)
     except EntriesWrong as wrong:
-        raise KeysUnusable(f"the keys file {path} is broken: {wrong}; mend it, or put back a copy that was good") from None
+        raise KeysUnusable(f"the keys file {path} is broken: {wrong}; fix it, or put back a copy that was good") from None
 
 
 def list_keys(path: Path) -> list[Key]:
@@ -296,7 +296,7 @@ def _find(path: Path, keys: Sequence[Key], key_or_id: str) -> Key:
         try:
             key_id = key_format.id_of(key_or_id)
         except NotAKey as error:
-            raise KeyNotFound(f"this is not a key as it was made, perhaps mistyped or cut: {error}") from None
+            raise KeyNotFound(f"this is not a whole key; it may be mistyped or cut: {error}") from None
         sha256 = key_format.sha256_of(key_or_id)
         found = next((key for key in keys if key.sha256 == sha256), None)
     else:

@@ -106,7 +106,7 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
     if len(event.batch_id) != _BATCH_ID_BYTES or any(record.batch_id != event.batch_id for record in batch.records):
         raise ValueError("a replay whose record has another batch id than the replay")
     if not any(record.HasField("receipt") for record in batch.records):
-        raise ValueError("a replay without a receipt: nothing would tell that it is stored")
+        raise ValueError("a replay without a receipt: nothing would show that it is stored")
     for record in batch.records:
         record.batch_part = mark
     try:

@@ -308,7 +308,7 @@ class Writer:
         dropped = await self._inserter.insert(messages, Piece.whole(messages._replace(payloads=payloads)))
         for one in dropped:
             self._logger.critical(
-                "the store refused a dead letter, which is lost but for what the broker still has",
+                "the store refused a dead letter: it is lost, unless the broker still has it",
                 topic=one.partition.topic,
                 partition=one.partition.index,
                 offset=one.offset,

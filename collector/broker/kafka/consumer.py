@@ -137,7 +137,7 @@ class KafkaConsumer:
         ownership, heads = self._group.held(messages)
         head = heads[messages.partition]
         if not ownership.active or messages.start != head.committed or head.intent not in (None, messages.end):
-            raise BrokerDown(f"cannot intend {range_name(messages)}: the partition stands at {head}, or is being taken away")
+            raise BrokerDown(f"cannot intend {range_name(messages)}: the partition is at {head}, or is being revoked")
         with self._group.guarded(f"intend {range_name(messages)}"):
             async with asyncio.timeout(self._options.request_timeout_s):
                 change = await self._logs.change_since(messages)
@@ -153,7 +153,7 @@ class KafkaConsumer:
         if messages.end <= head.committed:
             return
         if messages.start != head.committed or messages.end != head.intent:
-            raise BrokerDown(f"cannot commit {range_name(messages)}: the partition stands at {head}")
+            raise BrokerDown(f"cannot commit {range_name(messages)}: the partition is at {head}")
         await self._commit(ownership, messages.partition, GroupHead(messages.end, None, without_digest(messages.log)))
 
     async def positions(self) -> dict[Partition, Position]:

@@ -100,7 +100,7 @@ async def topic_logs(brokers: Brokers, client: Any, node: int, topics: Sequence[
     try:
         return metadata_answer(answer)
     except (ValueError, IndexError, struct.error) as error:
-        raise KafkaError(f"{len(answer)} bytes are no answer about topics") from error
+        raise KafkaError(f"{len(answer)} bytes are not an answer about topics") from error
 
 
 def metadata_request(topics: Sequence[str]) -> bytes:

@@ -171,8 +171,8 @@ class LogChanges:
         if last is None or not 0 <= last.offset < goal:
             return
         log.error(
-            "Kafka lost the end of a partition: what it had not given to the writer is lost. What is there now is read from"
-            " there on; check unclean.leader.election.enable, the replicas and the disks",
+            "Kafka lost the end of a partition: messages that the writer had not read are lost. The writer reads on from the"
+            " new end; check unclean.leader.election.enable, the replicas and the disks",
             topic=partition.topic,
             partition=partition.index,
             end=last.offset,

@@ -141,7 +141,8 @@ class KafkaProducer:
         waiting = self.waiting_bytes
         if waiting and waiting + size > self._options.waiting_bytes_max:
             raise BrokerDown(
-                f"cannot append {size} bytes to Kafka: {waiting} of {self._options.waiting_bytes_max} bytes wait already"
+                f"cannot append {size} bytes to Kafka: {waiting} of at most {self._options.waiting_bytes_max} bytes wait"
+                " already (kafka.waiting_bytes_max)"
             )
         deadline = self._loop.time() + self._options.append_timeout_s
         if len(messages) == 1:

@@ -172,7 +172,7 @@ class ProducerSession:
             if number > before:
                 self._observer.partitions_added(name, before, number)
                 self._logger.warning(
-                    "a topic has more partitions: what is sent again before its first copy is stored may be stored twice",
+                    "a topic has more partitions: a request repeated before its first copy is stored may be stored twice",
                     topic=name,
                     before=before,
                     now=number,

@@ -239,8 +239,8 @@ async def ready_topics(options: KafkaOptions, names: Collection[str], of_others:
             if reported_brokers != missing.brokers:
                 reported_brokers = missing.brokers
                 structlog.get_logger(__name__).warning(
-                    "topics are not created before all brokers are there: kafka.topic_replication, or the number of servers in"
-                    " kafka.bootstrap, says how many; kafka.topic_brokers_wait_s says for how long",
+                    "topics are not created before all brokers are there: their number is kafka.topic_replication, or the"
+                    " number of servers in kafka.bootstrap; kafka.topic_brokers_wait_s limits the wait",
                     brokers=missing.brokers,
                     wanted=missing.required,
                     seconds=round(max(0.0, until - loop.time())),

@@ -133,8 +133,8 @@ class LossReports:
                     reason = "another branch of the log is in its place"
                     damages.append(Damage(topic=topic, start=start, end=end, reason=reason, log=former.identities[0]))
         self._logger.warning(
-            "the local log is another branch than before, one of the two is a copy: what it holds is stored, and what only the"
-            " one before still held is missing until that one is put back",
+            "the local log is another branch than before: one of the two is a copy. Its messages are stored. Messages that only"
+            " the former log held are missing until that log is put back",
             file=str(file),
             log_before=former.identities[0],
             missing_messages=sum(damage.messages for damage in damages),

@@ -15,8 +15,8 @@ class Timeout:
     """The deadline of one call."""
 
     def __init__(self, header: bytes | None) -> None:
-        """`header` is the header's value; None without the header. If it was sent several times it has commas, and is
-        malformed."""
+        """`header` is the value of `grpc-timeout`; None if the header is missing. A header that was sent several times has
+        commas, so it is malformed."""
         self.seconds: float = inf
         self.problem: str = ""
         """Why the value is malformed; empty if it is not."""
@@ -25,6 +25,6 @@ class Timeout:
         unit_s = _UNITS_S.get(header[-1:])
         if unit_s is None or len(header) > _BYTES_MAX or not header[:-1].isdigit():
             shown = header[:_SHOWN_BYTES_MAX].decode("latin-1")
-            self.problem = f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
+            self.problem = f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, for example 10S"
         else:
             self.seconds = int(header[:-1]) * unit_s

@@ -93,6 +93,7 @@ class GrpcReceiver(Receiver):
             in_flight,
             metrics,
             body_bytes_max=settings.message_bytes_max,
+            body_bytes_setting="grpc.message_bytes_max",
             decompressed_bytes_max=settings.message_bytes_max,
             body_timeout_s=settings.body_timeout_s,
             access=access,
@@ -196,7 +197,8 @@ class Call(TelemetryRequest):
                 RequestRefused(INVALID_PROTOBUF, f"cannot decode the message: {size} bytes, truncated at {self.body_bytes}")
             )
         else:
-            self.refuse(Overloaded(f"{calls.running} requests are in flight, which are taken at most"))
+            message = f"{calls.running} requests run; at most {calls.running_max} run at once (grpc.concurrent_requests_max)"
+            self.refuse(Overloaded(message))
         return False
 
     def ran(self) -> None:

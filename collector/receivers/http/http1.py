@@ -56,15 +56,15 @@ def with_headers(response: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> b
 
 _BAD_REQUEST: Final = last_words("400 Bad Request")
 _HEAD_TOO_LARGE: Final = last_words("431 Request Header Fields Too Large")
-_NO_HOST: Final = last_words("400 Bad Request", "the Host header is missing, and HTTP/1.1 demands one")
+_NO_HOST: Final = last_words("400 Bad Request", "the Host header is missing; HTTP/1.1 requires one")
 _HOSTS: Final = last_words("400 Bad Request", "there is more than one Host header")
 _ODD_HOST: Final = last_words("400 Bad Request", "the Host header is not a host with or without a port")
-_ODD_CODING: Final = last_words("501 Not Implemented", "Transfer-Encoding is something else than chunked")
+_ODD_CODING: Final = last_words("501 Not Implemented", "Transfer-Encoding is not chunked, the only one that is supported")
 _CODING_IN_1_0: Final = last_words("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
 _FRAGMENT: Final = last_words("400 Bad Request", "the target has a fragment, which is not part of a request")
 _CONNECTION_TRAILER: Final = last_words("400 Bad Request", "Connection is not allowed as a trailer")
-_NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not spoken here; HTTP/1.1 and HTTP/2 are")
-_ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not spoken so; HTTP/1.0 and HTTP/1.1 are")
+_NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not supported; use HTTP/1.1 or HTTP/2")
+_ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not supported in this form; use HTTP/1.1")
 # The text of httptools' error.
 _INVALID_VERSION: Final = "Invalid HTTP version"
 _HEAD_END: Final = b"\r\n\r\n"

@@ -167,6 +167,7 @@ class HttpReceiver(Receiver):
             in_flight,
             metrics,
             body_bytes_max=settings.body_bytes_max,
+            body_bytes_setting="http.body_bytes_max",
             decompressed_bytes_max=settings.decompressed_bytes_max,
             body_timeout_s=settings.body_timeout_s,
             access=access,
@@ -275,7 +276,10 @@ class HttpRequest(TelemetryRequest):
         self._hold(len(piece))
         body_bytes_max = self._receiver.body_bytes_max
         if self.body_bytes > body_bytes_max:
-            raise RequestRefused(PAYLOAD_TOO_LARGE, f"the body is more than {body_bytes_max} bytes, which are taken at most")
+            raise RequestRefused(
+                PAYLOAD_TOO_LARGE,
+                f"the body is more than {body_bytes_max} bytes, the most that are taken ({self._receiver.body_bytes_setting})",
+            )
         if not self._first:
             self._first = piece
         else:

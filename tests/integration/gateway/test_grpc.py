@@ -89,7 +89,7 @@ async def test_what_does_not_decode_is_invalid_argument(service: Service, body: 
 @EACH_SERVICE
 @pytest.mark.parametrize("problem", [BrokerDown("disk gone"), BrokerFull("8 GiB held")])
 async def test_what_cannot_be_stored_now_is_unavailable_with_a_delay(service: Service, problem: Exception) -> None:
-    """Without RetryInfo, Go and the Collector would give up."""
+    """Without RetryInfo, Go and the Collector would not send again."""
     async with receiving() as (made, _, channel):
         made.producer.error = problem
         error, status = await refused(channel, service, service.body(good=1, late=1))
@@ -144,6 +144,7 @@ async def test_too_many_requests_at_once_are_unavailable_with_a_delay() -> None:
         await made.producer.waiting.wait()
         error, status = await refused(channel, LOGS, otlp_logs())
         assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert error.details() == "1 requests run; at most 1 run at once (grpc.concurrent_requests_max)"
         assert retry_delay_s(status) == 3.0
         made.producer.gate.set()
         assert await first == b""
@@ -164,6 +165,7 @@ async def test_exactly_at_the_limit_passes_and_one_byte_more_is_exhausted(
         assert await export(channel, service, service.body(padding=padding), compression=compression) == b""
         error, status = await refused(channel, service, service.body(padding=padding + 1), compression=compression)
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert compression != grpc.Compression.NoCompression or "(grpc.message_bytes_max)" in error.details()
         assert not status.details
         assert await export(channel, service, service.body()) == b""
 
@@ -415,7 +417,7 @@ async def test_content_types_of_grpc(content_type: str) -> None:
 
 
 async def test_too_much_metadata_is_resource_exhausted() -> None:
-    """However much it is, and wherever the content type stands: it costs its call, and nobody else's on the connection."""
+    """However much it is, and wherever the content type is: it costs its call, and nobody else's on the connection."""
     async with receiving(header_bytes_max=1024) as (made, server, _), http2(server.port) as client:
         body = otlp_logs()
         message = b"\0" + len(body).to_bytes(4, "big") + body
@@ -685,7 +687,7 @@ async def test_stopping_finishes_what_is_in_flight() -> None:
 
 
 async def test_stopping_ends_in_time() -> None:
-    """What is not done by then is told to try again, and has failed."""
+    """What is not done by then is answered that it may be sent again, and has failed."""
     async with receiving() as (made, server, channel):
         made.producer.gate.clear()
         sending = asyncio.create_task(refused(channel, LOGS, otlp_logs()))

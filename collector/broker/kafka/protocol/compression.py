@@ -49,7 +49,7 @@ def pieces(codec: int, data: bytes) -> Iterator[bytes]:
     """Yield the decompressed bytes of `data`. Raises Undecodable."""
     decompress = _DECOMPRESS.get(codec)
     if decompress is None:
-        raise Undecodable(f"a batch is compressed with codec {codec}, which is not known")
+        raise Undecodable(f"a batch is compressed with codec {codec}, and known are {', '.join(map(str, _DECOMPRESS))}")
     try:
         yield from decompress(data)
     except (zlib.error, zstd.ZstdError, cramjam.DecompressionError, struct.error, IndexError) as error:

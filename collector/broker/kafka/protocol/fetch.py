@@ -91,7 +91,7 @@ def _fetched(answer: memoryview) -> tuple[int, int, int]:
         size: int = _COUNT.unpack_from(answer, at)[0]
         return code, at + 4, at + 4 + max(0, size)
     except struct.error as error:
-        raise ValueError(f"{len(answer)} bytes are no answer to a fetch") from error
+        raise ValueError(f"{len(answer)} bytes are not an answer to a fetch") from error
 
 
 class Arriving:

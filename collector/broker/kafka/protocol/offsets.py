@@ -62,7 +62,7 @@ def epoch_end_answer(answer: memoryview) -> tuple[int, int, int]:
         (length,) = _LENGTH.unpack_from(answer, 8)  # after the time that the broker has held it back, and the number of topics
         code, _, epoch, end = _EPOCH_END.unpack_from(answer, 8 + _LENGTH.size + length + _COUNT.size)
     except struct.error as error:
-        raise ValueError(f"{len(answer)} bytes are no answer about the end of an epoch") from error
+        raise ValueError(f"{len(answer)} bytes are not an answer about the end of an epoch") from error
     return code, epoch, end
 
 
@@ -107,7 +107,7 @@ def committed_answer(answer: memoryview, partitions: Iterable[Partition]) -> dic
     try:
         topics = OffsetFetchResponse_v1.decode(io.BytesIO(answer)).topics
     except (struct.error, ValueError) as error:
-        raise ValueError(f"{len(answer)} bytes are no answer about committed offsets") from error
+        raise ValueError(f"{len(answer)} bytes are not an answer about committed offsets") from error
     found = {Partition(topic, index): (code, at, text or "") for topic, values in topics for index, at, text, code in values}
     for partition in partitions:
         if partition not in found:
@@ -133,7 +133,7 @@ def _partitions(answer: memoryview, form: struct.Struct) -> Mapping[Partition, S
                 at += form.size
                 found[Partition(topic, index)] = values
     except (struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{len(answer)} bytes are no answer about partitions") from error
+        raise ValueError(f"{len(answer)} bytes are not an answer about partitions") from error
     return found
 
 

@@ -166,5 +166,5 @@ def produce_answer(answer: memoryview) -> dict[tuple[str, int], int]:
                 codes[topic, index] = code
                 at += _ANSWERED.size
     except (struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{len(answer)} bytes are no answer to a produce request") from error
+        raise ValueError(f"{len(answer)} bytes are not an answer to a produce request") from error
     return codes

@@ -87,7 +87,7 @@ def test_no_tenant_is_an_error(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match=r"keys\.json"):
         grants.text(settings, WANTED)
     keys.create(tmp_path / "keys.json", tenant="boss", scope=Scope.ADMIN, plan="Free", note="", origins=(), now=NOW)
-    with pytest.raises(CannotRun, match="no key in force of a tenant, but for administrators'; --tenant names tenants"):
+    with pytest.raises(CannotRun, match="has no valid key except administrators' keys; name tenants by --tenant"):
         grants.text(settings, WANTED)
 
 

@@ -153,7 +153,7 @@ def test_a_list_has_no_secrets() -> None:
 
 @pytest.mark.parametrize("by", ["id", "key", "standard input"])
 def test_a_key_is_revoked(by: str) -> None:
-    """By its id, or by the whole of it, which need not stand on the command line; from then on it has ended."""
+    """By its id, or by the whole of it, which need not be on the command line; from then on it has ended."""
     key, other = create(), create()
     key_id = key_format.id_of(key)
     wanted = {"id": key_id, "key": key, "standard input": "-"}[by]
@@ -186,7 +186,7 @@ def test_a_key_is_rotated() -> None:
 
 
 def test_an_old_key_may_be_kept_for_a_while(tmp_path: Path) -> None:
-    """Until senders have the new one; it is told until when."""
+    """Until senders have the new one; the output says until when."""
     old = key_format.id_of(create())
     before = datetime.now(UTC).replace(microsecond=0)
     done = invoke("rotate", old, "--keep-old-s", "3600")
@@ -215,7 +215,7 @@ def test_a_key_on_a_plan_that_is_gone_is_not_rotated(tmp_path: Path) -> None:
         ("00000000", None, 'error: there is no key "00000000" in data/keys.json; `keys list` shows those that there are\n'),
         ("-", "", 'error: there is no key "" in'),
         ("-", "x" * 10_000, 'error: there is no key "xxx'),
-        ("isage_short", None, "error: this is not a key as it was made, perhaps mistyped or cut: it has 11 characters"),
+        ("isage_short", None, "error: this is not a whole key; it may be mistyped or cut: it has 11 characters"),
     ],
 )
 def test_a_key_that_is_not_there_is_status_1(command: str, wanted: str, typed: str | None, said: str) -> None:

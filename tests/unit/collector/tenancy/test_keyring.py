@@ -24,7 +24,7 @@ NOW = datetime(2026, 4, 10, 12, tzinfo=UTC)
 
 
 class Clock:
-    """Stands until it is set."""
+    """A clock that does not move until it is set."""
 
     def __init__(self) -> None:
         self.now = NOW

@@ -274,7 +274,7 @@ def test_keys_that_ended_long_ago_are_left_out(path: Path) -> None:
 
 
 def test_a_key_is_found_by_id_or_as_a_whole(path: Path) -> None:
-    """Whoever has either may ask."""
+    """Either of the two may ask."""
     created = create(path)
     assert keys.find(path, created.key.id) == keys.find(path, created.text) == created.key
 
@@ -286,7 +286,7 @@ def test_a_key_that_is_not_there_is_told_from_a_mistyped_one(path: Path) -> None
         ("00000000", f'there is no key "00000000" in {path}; `keys list` shows those that there are'),
         ("\x1b[1m", 'there is no key "\\u001b[1m" in'),
         (other := key_format.new(), f'there is no key "{key_format.id_of(other)}" in'),
-        (text[:-1], "not a key as it was made, perhaps mistyped or cut: it has 62 characters"),
+        (text[:-1], "not a whole key; it may be mistyped or cut: it has 62 characters"),
         (text[:30] + ("x" if text[30] != "x" else "y") + text[31:], "perhaps mistyped or cut: a character in it is wrong"),
     ):
         with pytest.raises(KeyNotFound) as finding:
@@ -309,10 +309,10 @@ def test_a_file_that_is_not_there_is_named(path: Path) -> None:
 
 
 def test_a_broken_file_is_not_written_over(path: Path) -> None:
-    """It may still be mended."""
+    """It may still be repaired."""
     path.parent.mkdir()
     path.write_text('{"version": 1, "keys": [')
-    with pytest.raises(KeysUnusable, match=f"the keys file {path} is broken: it is not JSON.*; mend it, or put back a copy"):
+    with pytest.raises(KeysUnusable, match=f"the keys file {path} is broken: it is not JSON.*; fix it, or put back a copy"):
         create(path)
     assert path.read_text() == '{"version": 1, "keys": ['
 
@@ -343,7 +343,7 @@ def test_a_file_has_a_largest_size(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_could_not_be_read_again_is_refused(path: Path) -> None:
-    """Whoever calls has not looked at the name: the file is as it was."""
+    """The caller has not checked the name: the file is as it was."""
     create(path)
     with pytest.raises(KeysUnusable, match=r"cannot change the keys file .*: tenant is empty"):
         create(path, "")

@@ -1,4 +1,4 @@
-"""What stands in a keys file."""
+"""What is in a keys file."""
 
 import json
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def test_what_is_written_is_read(keys: list[Key]) -> None:
         (b'{"version": 1, "keys": {}}', 'it must have "keys", a list'),
         (b'{"version": 1, "keys": [], "more": 1}', "and nothing else"),
         (b'{"version": 1, "keys": [1]}', "keys[0]: it must be an object"),
-        (b'{"version": 1, "keys": [], "keys": []}', '"keys" stands twice in one object'),
+        (b'{"version": 1, "keys": [], "keys": []}', '"keys" is there twice in one object'),
         (document(id="KEY"), 'keys[1] (id "KEY"): id must be 8 small letters and digits'),
         (document(id=...), "keys[1]: id is missing"),
         (document(note=...), 'keys[1] (id "00000000"): note is missing'),
@@ -112,12 +112,12 @@ def test_what_is_wrong_is_named(data: bytes, said: str) -> None:
 def test_a_member_that_stands_twice_is_refused() -> None:
     """Else the later would win, and a key that was ended by hand could be in force."""
     text = write_entries([KEY]).replace(b'"ends": null', b'"ends": "2026-01-01T00:00:00Z", "ends": null')
-    with pytest.raises(EntriesWrong, match='"ends" stands twice in one object'):
+    with pytest.raises(EntriesWrong, match='"ends" is there twice in one object'):
         read_entries(text)
 
 
 def test_times_of_any_zone_are_read() -> None:
-    """Whoever writes one by hand may write it in their own."""
+    """Who writes one by hand may write it in a time zone of their own."""
     (_, key) = read_entries(document(ends="2026-04-10T14:00:00.75+02:00"))
     assert key.ends == NOON
     assert key.ends.tzinfo == UTC
@@ -132,7 +132,7 @@ def test_times_of_any_zone_are_read() -> None:
     ],
 )
 def test_what_could_not_be_read_is_not_written(change: Callable[[Key], Key]) -> None:
-    """Whoever asks for it."""
+    """For every caller."""
     with pytest.raises(EntriesWrong):
         write_entries([change(KEY)])
 

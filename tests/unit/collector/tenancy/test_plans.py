@@ -1,4 +1,4 @@
-"""Plans: the built-in ones, those of the settings, and how they are named to whoever is over one."""
+"""Plans: the built-in ones, those of the settings, and how they are named to a tenant that is over one."""
 
 import pytest
 
@@ -36,12 +36,12 @@ def test_built_in_plans_let_ordinary_batches_pass() -> None:
     ],
 )
 def test_a_plan_is_named_with_its_rate(plan: Plan, dimension: Dimension, summary: str) -> None:
-    """Whoever is over its plan is told the plan and the rate that it is over, exactly."""
+    """The answer to a tenant over its plan names the plan and the rate that it is over, exactly."""
     assert summary == plan.summary(dimension)
 
 
 def test_the_settings_add_plans_and_replace_them() -> None:
-    """A plan of the settings stands beside the built-in ones, or in the place of the one whose name it has."""
+    """A plan of the settings is added to the built-in ones, or replaces the one whose name it has."""
     given: dict[str, dict[str, int | str | None]] = {
         "Gold": {"requests_per_s": 50, "requests_burst": 75, "items_per_s": None, "bytes_per_s": 10 * MIB, "bytes_burst": None},
         "Free": {"requests_per_s": 1},

@@ -212,5 +212,5 @@ def test_an_error_of_the_answer_as_a_whole_is_read() -> None:
 @pytest.mark.parametrize("size", [0, 3, 12, 30])
 def test_half_an_answer_is_none(size: int) -> None:
     answer = FetchResponse_v10(5, 0, 0, [("topic", [(3, 0, 100, 90, 0, [], b"abc")])]).encode()
-    with pytest.raises(ValueError, match="no answer"):
+    with pytest.raises(ValueError, match="not an answer"):
         fetch_answer(memoryview(answer[:size]))

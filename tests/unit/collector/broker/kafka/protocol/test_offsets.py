@@ -113,7 +113,7 @@ def test_an_answer_about_nothing_says_of_none_that_it_is_not_committed() -> None
     """As brokers answer in later versions while they load a group: with no partitions."""
     with pytest.raises(ValueError, match=r"without infrasage\.logs/1"):
         committed_answer(memoryview(bytes(4)), [Partition("infrasage.logs", 1)])
-    with pytest.raises(ValueError, match="3 bytes are no answer"):
+    with pytest.raises(ValueError, match="3 bytes are not an answer"):
         committed_answer(memoryview(bytes(3)), [])
 
 
@@ -132,5 +132,5 @@ def test_the_question_for_the_end_of_an_epoch_is_as_kafka_has_it() -> None:
     answer = struct.pack(">iih2sihiiq", 0, 1, 2, b"ab", 1, 0, 7, 3, 21)
     assert (0, 3, 21) == epoch_end_answer(memoryview(answer))
     for size in range(len(answer)):
-        with pytest.raises(ValueError, match="no answer about the end of an epoch"):
+        with pytest.raises(ValueError, match="not an answer about the end of an epoch"):
             epoch_end_answer(memoryview(answer)[:size])
