@@ -23,7 +23,7 @@ SIGNALS = [
 @pytest.mark.parametrize("way", ["http", "http with a key", "grpc with a key"])
 @pytest.mark.parametrize(("signal", "arguments", "table"), SIGNALS, ids=[table for _, _, table in SIGNALS])
 def test_telemetrygen(program: Program, signal: str, arguments: tuple[str, ...], table: str, way: str) -> None:
-    """As many items are stored as it was told to send, of every signal and kind of metric, for the key's tenant."""
+    """As many items are stored as it was asked to send, of every signal and kind of metric, for the key's tenant."""
     telemetrygen = require_peer("telemetrygen")
     service = tenant = f"{table}-{way.replace(' ', '-')}"
     address = program.grpc if way.startswith("grpc") else program.otlp_http.removeprefix("http://")

@@ -163,7 +163,7 @@ async def test_clients_09_media_types_of_answers_have_no_parameters(client: Clie
 
 @EACH_HTTP_WAY
 async def test_clients_10_a_request_sent_again_is_one_of_its_own(client: Client, way: Way) -> None:
-    """We can't know that it is the same: so each has a batch id, by which what is double can be told."""
+    """We can't know that it is the same: so each has a batch id, which shows what is stored twice."""
     ids = set()
     for _ in range(2):
         told = await client.send(way, LOGS, LOGS.made())

@@ -213,7 +213,7 @@ async def test_otlp_08_over_the_quota_is_429(way: Way, signal: Signal) -> None:
 async def test_otlp_09_what_cannot_be_stored_now_is_unavailable(
     client: Client, way: Way, signal: Signal, problem: Exception
 ) -> None:
-    """With RetryInfo, without which Go and the Collector would give up."""
+    """With RetryInfo, without which Go and the Collector would not send again."""
     client.made.producer.error = problem
     told = await client.send(way, signal, signal.made())
     assert told.is_refused(http=503, code=OK.UNAVAILABLE)

@@ -98,7 +98,7 @@ async def test_safety_03_connections_and_heads_are_bounded() -> None:
 
 
 def test_safety_04_keys_are_kept_as_hashes(tmp_path: Path) -> None:
-    """Nothing of a key that was made stands in the file, beyond what names it; and it is found by its hash alone."""
+    """Nothing of a key that was made is in the file, beyond what names it; and it is found by its hash alone."""
     ring, texts = keyring(tmp_path)
     stored = (tmp_path / keys.FILE_NAME).read_text("utf-8")
     for text in texts.values():

@@ -1,6 +1,6 @@
 """Each reason for which each adapter rejects an item: what is kept of it, and what that is when it is sent again.
 
-The items stand between good ones. What no rule can lift is rejected again, in the same words; all else is stored as its twin
+The items are between good ones. What no rule can lift is rejected again, in the same words; all else is stored as its twin
 says that it would be by itself.
 """
 
@@ -246,7 +246,7 @@ def test_a_service_that_is_no_string_is_unknown_where_its_resource_is_refused() 
 
 
 def test_otlp_json_is_kept_as_protobuf() -> None:
-    """The request that the JSON stands for."""
+    """The request that the JSON means."""
     body = json.dumps(
         {
             "resourceLogs": [
@@ -727,7 +727,7 @@ def test_a_record_nested_too_deep_is_kept() -> None:
 
 
 def test_records_too_large_for_a_message_are_kept() -> None:
-    """Metrics and logs, found only when all has been read, and told in the order in which they were sent."""
+    """Metrics and logs, found only when all has been read, and reported in the order in which they were sent."""
     small = [METRIC, LOG]
     big = [record | {"attributes": {f"k{n}": "v" * 100 for n in range(3)}} for record in (LOG, METRIC, LOG)]
     records = [small[0], big[0], small[1], big[1], big[2], small[0] | {"value": None}, small[1]]
@@ -744,7 +744,7 @@ def test_records_too_large_for_a_message_are_kept() -> None:
 
 
 def test_no_reason_of_an_item_is_missing_here() -> None:
-    """Whoever adds one says here what becomes of it."""
+    """A new one has to be added here, with what becomes of it."""
     seen = {case[2] for case in OTLP_CASES} | {case[2] for case in WRITE_CASES} | {case[1] for case in WRITE_V2_CASES}
     seen |= {case[1] for case in NATIVE_CASES}
     seen |= {errors.RECORD_TOO_LARGE, errors.NESTED_TOO_DEEP}  # in tests of their own, in each section

@@ -14,7 +14,7 @@ from support.processes.commands import run_and_kill
 
 from collector.broker.contract import BrokerFull, Consumer, Message, Producer, Range
 
-# Long enough that whoever waits for it in vain is found by the test's own timeout.
+# Long enough that a wait in vain is found by the test's own timeout.
 FOR_EVER_S = 600.0
 
 
@@ -102,7 +102,7 @@ async def test_an_append_wakes_whoever_polls(broker: BrokerUnderTest) -> None:
 
 
 async def test_what_is_not_committed_comes_back(broker: BrokerUnderTest) -> None:
-    """A range that was polled and given up is polled again; without an intent it is in no doubt, and may have grown."""
+    """A range that was polled and abandoned is polled again; without an intent it is in no doubt, and may have grown."""
     async with broker.open() as (producer, consumer):
         await append(producer, broker.topics[0], [b"a"])
         first = await poll(consumer)
@@ -135,7 +135,7 @@ async def test_an_intent_fixes_the_range(broker: BrokerUnderTest, restart: bool)
 
 
 async def test_intent_and_commit_may_be_repeated(broker: BrokerUnderTest) -> None:
-    """Whoever did not hear the answer says it again."""
+    """A caller that got no answer repeats it."""
     async with broker.open() as (producer, consumer):
         await append(producer, broker.topics[0], [b"a", b"b"])
         first = await poll(consumer, 1)
@@ -288,8 +288,8 @@ async def test_a_cancelled_poll_loses_nothing(broker: BrokerUnderTest) -> None:
 
 
 async def test_kill_9_loses_nothing_that_was_acknowledged(broker: BrokerUnderTest) -> None:
-    """A process that appends is killed at any moment, again and again: what it was told is kept is there, once, to the byte,
-    and of every append all messages or none; or all but the last, where the broker is not atomic."""
+    """A process that appends is killed at any moment, again and again: what it was answered is kept is there, once, to the
+    byte, and of every append all messages or none; or all but the last, where the broker is not atomic."""
     lot = random.Random(3)
     acknowledged: list[str] = []
     for _ in range(6):
@@ -308,7 +308,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(broker: BrokerUnderTes
 
 
 async def test_an_intent_keeps_what_is_left_out(broker: BrokerUnderTest) -> None:
-    """Whoever reads the range in doubt gets the same; the range after it has none."""
+    """Each reader of the range in doubt gets the same; the range after it has none."""
     async with broker.open() as (producer, consumer):
         await append(producer, broker.topics[0], [b"a", b"b", b"c"])
         intended = (await poll(consumer))._replace(left_out=b"\x05", depth=1)

@@ -56,7 +56,7 @@ async def refused(limiter: Limiter, who: Caller, items: int = 0, size_bytes: int
 
 
 async def test_a_burst_passes_and_no_more(limiter: Limiter, tenant: str) -> None:
-    """As many requests as the burst has pass at once; the next one is told when it may come again."""
+    """As many requests as the burst has pass at once; the next one gets the time at which it may come again."""
     who = caller(SLOW, tenant)
     for _ in range(3):
         limiter.check(who, 0)
@@ -105,7 +105,7 @@ async def test_the_longest_wait_is_told(
 
 
 async def test_after_the_time_to_wait_it_passes(limiter: Limiter, tenant: str) -> None:
-    """The bucket refills while one waits, and a sender that does as it is told is not refused again."""
+    """The bucket refills while one waits, and a sender that waits as it is asked to is not refused again."""
     who = caller(Plan("Quick", Rate(20, 1), Rate(200, 100), None), tenant)
     await limiter.take(who, 100, 0)
     limited = await refused(limiter, who, 100)

@@ -349,7 +349,7 @@ def test_view(store: Store, number: int, tenant: str) -> None:
 
 @pytest.mark.parametrize("topic", _TOPICS.values(), ids=_TOPICS)
 def test_receipt(store: Store, number: int, tenant: str, topic: str) -> None:
-    """Every field of a receipt is read back, from whichever topic; a reason that stands once for each type, added up."""
+    """Every field of a receipt is read back, from whichever topic; a reason that is there once for each type, added up."""
     store.insert(topic, [letters.receipt(number, letters.any_receipt([(1, 1), (7, 2**63)]), tenant)], f"receipt/{number}")
     row = store.query(
         "SELECT BatchId, BatchPart, toUnixTimestamp64Nano(ReceivedAt), Source, Route, Received, Accepted, Rejected,"

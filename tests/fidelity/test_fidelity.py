@@ -67,7 +67,7 @@ def test_what_is_stored_is_what_was_sent(way: Way, delivered: Deliver, pytestcon
 
 @EACH_KIND
 def test_any_field_that_differed_would_be_found(way: Way, delivered: Deliver) -> None:
-    """Of each field that was sent, one is changed in what is expected, as little as can be: that, and only that, is told."""
+    """In what is expected, one of each field is changed, as little as can be: that, and only that, is reported."""
     places: dict[str, tuple[Delivered, int]] = {}
     for request in delivered(way):
         for n, item in enumerate(request.expected):
@@ -81,7 +81,7 @@ def test_any_field_that_differed_would_be_found(way: Way, delivered: Deliver) ->
 
 @EACH_KIND
 def test_an_item_lost_doubled_or_invented_would_be_found(way: Way, delivered: Deliver) -> None:
-    """Each is told as an item that is missing, or one too many."""
+    """Each is reported as an item that is missing, or one too many."""
     request = max(delivered(way), key=lambda request: len(request.expected))
     one = str(TelemetryRecordV1.FromString(request.found[0]))
     assert [("", one, NOTHING)] == differences(request.expected, request.found[1:])

@@ -1,4 +1,4 @@
-"""docker-compose.yaml, Dockerfile and .dockerignore, as far as that can be told without running containers."""
+"""docker-compose.yaml, Dockerfile and .dockerignore, as far as that can be checked without running containers."""
 
 import ctypes
 import hashlib
@@ -232,7 +232,7 @@ def test_the_gateway_reads_the_store_that_the_writer_writes(compose: dict[str, A
     assert made["grafana"] == [f"GRANT SELECT ON {database}.*", "GRANT SELECT ON system.parts"]
     # Everything, by ClickHouse's default for users of a file.
     assert made[environments[1]["INFRASAGE_CLICKHOUSE__USER"]] == []
-    # Every query says `readonly = 1`, which a read-only profile refuses to be told.
+    # Every query says `readonly = 1`, which a read-only profile refuses to change.
     assert users.findtext(f"users/{environments[0]['INFRASAGE_CLICKHOUSE__USER']}/profile") == "default"
 
 

@@ -447,7 +447,7 @@ def test_a_setting_of_null_is_the_default() -> None:
 
 
 def test_every_value_is_in_the_schema() -> None:
-    """A default that the schema does not know would be refused for whoever copies it."""
+    """A default that the schema does not know would be refused for users that copy it."""
     values = YAML(typ="safe", pure=True).load((CHART / "values.yaml").read_text())
     with helm.Chart.load(str(CHART)) as chart:
         chart.validate_schema(values)

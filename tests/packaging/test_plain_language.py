@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECK = runpy.run_path(str(ROOT / ".ci/checks/plain_language.py"))
 in_module: Callable[[str], list[Any]] = CHECK["in_module"]
 in_page: Callable[[str], list[Any]] = CHECK["in_page"]
+in_proto: Callable[[str], list[Any]] = CHECK["in_proto"]
 
 # One example of each word of the list, and of its forms.
 EXAMPLES = [
@@ -35,7 +36,7 @@ def test_every_word_has_an_example() -> None:
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_each_word_is_found_wherever_it_is(text: str) -> None:
-    """In a docstring of a module, a class or a function, in a comment and in a page, with its line; also across two lines."""
+    """In a docstring, in a comment, in a page and in a .proto file, with its line; also across two lines."""
     function = f'    def f(self):\n        """\n        {text}"""\n        pass  # {text}\n'
     assert [1, 5, 9, 10] == [
         finding.line for finding in in_module(f'"""{text}"""\n\n\nclass A:\n    """{text}"""\n\n{function}')
@@ -43,6 +44,8 @@ def test_each_word_is_found_wherever_it_is(text: str) -> None:
     assert [3] == [finding.line for finding in in_page(f"# Title\n\n{text}\n")]
     divided = text.replace(" ", "\n    ")
     assert [in_page(text)[0].word] == [finding.word for finding in in_module(f'"""{divided}"""\n')]
+    message = f'message M {{\n  // {text}\n  reserved "told";  // {text}\n}}\n'
+    assert [2, 3] == [finding.line for finding in in_proto(message)]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,8 @@ def test_the_project_has_none_of_them(capsys: pytest.CaptureFixture[str]) -> Non
         ROOT / "docs/use/api.md",
         ROOT / "collector/ingest/pipeline.py",
         ROOT / "adapters/errors.py",
+        ROOT / "tests/packaging/test_plain_language.py",
+        ROOT / "proto/infrasage/v1/telemetry.proto",
     } <= checked
     status = CHECK["main"]()
     assert (0, "") == (status, capsys.readouterr().out)

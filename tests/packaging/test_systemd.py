@@ -55,7 +55,7 @@ def test_what_is_commented_out_in_the_file_is_right(tmp_path: Path) -> None:
 
 
 def test_the_unit_gives_what_the_program_needs() -> None:
-    """Time to stop, descriptors for all connections; it restarts whatever ended it, and gives up never."""
+    """Time to stop, descriptors for all connections; it restarts, whatever ended it, and never stops trying."""
     service = unit()["Service"]
     default = {key: setting.field.default for key, setting in SETTINGS.items()}
     stop_s = float(default["shutdown.lame_duck_s"]) + float(default["shutdown.timeout_s"])

@@ -14,7 +14,7 @@ def batch_of(adapted: Adapted) -> TelemetryBatchV1:
 
 
 def reasons(adapted: Adapted) -> list[tuple[int, int]]:
-    """(index, reason) of each rejection that is told."""
+    """(index, reason) of each rejection that is reported."""
     return [(rejection.index, rejection.reason) for rejection in adapted.rejections]
 
 

@@ -1,4 +1,4 @@
-"""OTLP over every transport and encoding at once: what is sent, and what its sender is told, whichever it is.
+"""OTLP over every transport and encoding at once: what is sent, and what its sender is answered, whichever it is.
 
 The tests of `tests/conformance` are named by the numbers of its items.py; docs/internals/conformance.md is made from both.
 """

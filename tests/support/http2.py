@@ -1,4 +1,4 @@
-"""A client of HTTP/2 that does what it is told, and no more."""
+"""A client of HTTP/2 that does what the test asks, and no more."""
 
 import asyncio
 import ssl
@@ -23,7 +23,7 @@ _FRAME_BYTES = 16_384
 
 
 class _States(H2ConnectionStateMachine):
-    """After a GOAWAY h2's own would hear nothing more; a client that keeps to RFC 9113 waits for what is at hand."""
+    """After a GOAWAY h2's own would hear nothing more; a client that keeps to RFC 9113 waits for its open streams."""
 
     def process_input(self, input_: ConnectionInputs) -> list[Event]:
         return [] if input_ is ConnectionInputs.RECV_GOAWAY else super().process_input(input_)

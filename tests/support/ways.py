@@ -74,7 +74,7 @@ PATHS = tuple(dict.fromkeys(way.path for way in WAYS))
 
 
 class Told(NamedTuple):
-    """An error, whatever its protocol. `error` is the reason's name, `code` gRPC's: each "" or 0 where it isn't told.
+    """An error, whatever its protocol. `error` is the reason's name, `code` gRPC's: each "" or 0 where the answer has none.
 
     `retry_after_s`: in the body.
     """

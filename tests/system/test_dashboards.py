@@ -119,7 +119,7 @@ def _names(name: str, type_: str) -> list[str]:
 
 
 def _selected(node: Any, grouped: frozenset[str] = frozenset()) -> Iterator[tuple[str, set[str]]]:
-    """Each selector of a parsed query: its metric, and the labels that are asked of it, those that it is grouped by too."""
+    """Each selector of a parsed query: its metric, and the labels that it selects, those that it is grouped by too."""
     if isinstance(node, list):
         for each in node:
             yield from _selected(each, grouped)

@@ -1,4 +1,4 @@
-"""Dead letters as their users have them: rejected, counted, looked at, mended, sent again, and stored once."""
+"""Dead letters as their users have them: rejected, counted, looked at, edited, sent again, and stored once."""
 
 import json
 import time
@@ -34,7 +34,7 @@ NOW: Final = datetime.now(UTC)
 LONG_AGO_NS: Final = time.time_ns() - 3 * 86_400 * 10**9
 GOOD: Final = {"service_id": "mend", "metric_name": "m", "value": 1, "timestamp": NOW.isoformat()}
 
-# What is wrong with a record of the native API, by reason; `None` takes a field away. GOOD is what mends it.
+# What is wrong with a record of the native API, by reason; `None` takes a field away. GOOD is what fixes it.
 NATIVE: Final[dict[str, dict[str, Any]]] = {
     "missing_service_id": {"service_id": None},
     "missing_metric_name": {"metric_name": None},
@@ -104,7 +104,7 @@ def send_natives(served: Program, records: list[dict[str, Any]], key: str | None
 
 
 def test_every_reason_from_rejection_to_row(served: Served, tmp_path: Path) -> None:
-    """Of the native API: each is counted right after the answer, listed, shown, mended, replayed, and stored once, though it is
+    """Of the native API: each is counted right after the answer, listed, shown, edited, replayed, and stored once, though it is
     replayed twice."""
     key = served.key("native", Scope.WRITE)
     send_natives(served, [native(reason) for reason in NATIVE], key)
@@ -126,7 +126,7 @@ def test_every_reason_from_rejection_to_row(served: Served, tmp_path: Path) -> N
         ids = [entry["id"] for entry in entries[:3]]
         for again in [pool.submit(served.dlq, "replay", id_, "--payload", mended) for id_ in [*ids, *ids]]:
             assert "1 of 1 replayed" in again.result().stderr or "it was replayed before" in again.result().stdout
-    # What is not mended is rejected again, in the same words.
+    # What is not edited is rejected again, in the same words.
     done = served.dlq("replay", "--tenant", "native", status=1)
     assert done.stdout.count("rejected_again") == len(NATIVE) - len(ids)
     assert served.get(STATS, key).json()["open"] == len(NATIVE) - len(ids)

@@ -86,7 +86,7 @@ def test_workers_do_not_outlive_the_process_above(kafka: Bootstrapped, tmp_path:
 
 
 def test_two_gateways_do_not_share_a_port_by_mistake(kafka: Bootstrapped, tmp_path: Path) -> None:
-    """The second is told, by the flag to change."""
+    """The second gets an error that names the flag to change."""
     with started(gateway(kafka, tmp_path)) as front:
         done = run(
             *("gateway", "--workers", "2", "--http-port", str(front.http_port), "--otlp-http-port", "0", "--grpc-port", "0"),

@@ -18,7 +18,7 @@ def test_kill_under_load(make_program: MakeProgram) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     print(f"seed {seed}")
-    # Small ranges and no waiting: the more often an intent stands while the process dies, the more is tried.
+    # Small ranges and no waiting: the more often an intent is open while the process dies, the more is tried.
     program = make_program(writer__linger_ms=5, writer__bytes_max=20_000, query__wait_s=30)
     program.start()
     with Senders(program.http_port) as senders:

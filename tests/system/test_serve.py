@@ -43,7 +43,7 @@ TRANSPORTS = ["grpc", "http"]
 
 
 def test_it_says_where_everything_is(program: Program) -> None:
-    """What serve prints: three addresses, the data, and a curl line that works as it stands."""
+    """What serve prints: three addresses, the data, and a curl line that works as it is."""
     assert program.http in program.printed
     assert program.otlp_http in program.printed
     assert program.grpc in program.printed

@@ -68,7 +68,7 @@ def test_what_never_ends_does_not_hold_it_up(make_program: MakeProgram) -> None:
 
 
 def test_a_second_signal_ends_it_at_once(make_program: MakeProgram) -> None:
-    """Whoever presses Ctrl-C twice does not wait; what was acknowledged is in the log all the same."""
+    """A second Ctrl-C ends it at once; what was acknowledged is in the log all the same."""
     program = make_program(shutdown__timeout_s=60)
     program.start()
     with hang(program):

@@ -143,7 +143,7 @@ def test_every_row_has_its_key_s_tenant(served: Served) -> None:
 
 
 def test_a_broken_keys_file_refuses_nobody(served: Served) -> None:
-    """Under load: the keys that were read last stay in force, /metrics and the log say so; once it is mended all is well."""
+    """Under load: the keys that were read last stay in force, /metrics and the log say so; once it is repaired all is well."""
     key = served.key("steady")
     good = served.keys_file.read_bytes()
     with Senders(served.http_port, threads=4, key=key) as senders:
@@ -307,7 +307,7 @@ def gateway(tmp_path: Path, *tenants: str, **settings: object) -> tuple[Gateway,
 
 def test_workers_count_together_in_redis(tmp_path: Path) -> None:
     """Two processes and one plan: just what it allows passes, however the connections are spread. What was used and what was
-    limited is told as one, whichever of them is asked. Without Redis each goes on with its share, and they say so."""
+    limited is answered as one, by each of them. Without Redis each goes on with its share, and they say so."""
     with RedisServer() as redis:
         front, made = gateway(tmp_path, "acme", "later", limits__redis_url=redis.url)
         with started(front):

@@ -296,7 +296,7 @@ _SCREENSHOTS: Final = {
 
 @pytest.mark.parametrize(("scheme", "size"), [("dark", PHONE), ("light", DESKTOP)])
 def test_every_page_can_be_read(visit: Any, served: Served, scheme: str, size: dict[str, int]) -> None:
-    """It fits its window, and nothing in its tables is beyond its edge, however long names are; its text stands out against
+    """It fits its window, and nothing in its tables is beyond its edge, however long names are; its text contrasts with
     what is behind it (WCAG AA), and its chart is drawn."""
     visitor = visit(color_scheme=scheme, viewport=size)
     visitor.log_in(served.keys["ops", Scope.ADMIN])

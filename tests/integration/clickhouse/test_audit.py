@@ -46,7 +46,7 @@ def stored(store: ClickHouseStore) -> Iterator["Stored"]:
 
 
 class Stored:
-    """A store, and what it was told."""
+    """A store, and what it was asked to do."""
 
     def __init__(self, store: ClickHouseStore) -> None:
         self.store = store
@@ -122,7 +122,7 @@ def test_too_many_here_does_not_make_up_for_too_few_there(stored: Stored) -> Non
 
 
 def test_a_number_without_a_receipt_is_a_lost_request(stored: Stored) -> None:
-    """Unless it was told as failed, by whichever receipt, or is not settled yet."""
+    """Unless a receipt reports it as failed, or is not settled yet."""
     for number, sequence, settled, failed in ((1, 1, 1, []), (2, 5, 2, [(2, 2)]), (3, 9, 9, [(2, 3)])):
         more = letters.any_receipt(failed).failed
         stored.receipt(number, 0, rejected=1, process_id=PROCESS, sequence=sequence, settled=settled, failed=more)

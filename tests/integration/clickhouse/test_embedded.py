@@ -206,7 +206,7 @@ def test_insert_memory(open_store: Open) -> None:
 
 
 def test_opened_twice(open_store: Open, tmp_path: Path) -> None:
-    """Another process can't open the directory, and is told which one."""
+    """Another process can't open the directory, and its error names the directory."""
     open_store()
     program = (
         "import sys; from pathlib import Path; from collector.store.clickhouse import ClickHouseStore\n"

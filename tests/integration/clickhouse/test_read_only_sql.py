@@ -1,4 +1,4 @@
-"""What may be asked of the query command: as ClickHouse's own parser has it, embedded and on a server."""
+"""What the query command allows: as ClickHouse's own parser has it, embedded and on a server."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -195,7 +195,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("sql", SPELLINGS)
 def test_no_spelling_reads_a_file(store: ClickHouseStore, secret: Path, sql: str) -> None:
-    """However the function is written, and wherever it stands, the file is not read."""
+    """However the function is written, and wherever it is, the file is not read."""
     with pytest.raises(StoreError) as refused:
         store.query(sql.format(path=secret), "CSV")
     assert "swordfish" not in str(refused.value)
@@ -260,7 +260,7 @@ def test_table_functions_that_reach_out_are_refused(store: ClickHouseStore, sql:
     ],
 )
 def test_nothing_is_written(store: ClickHouseStore, tmp_path: Path, sql: str) -> None:
-    """INTO OUTFILE is refused wherever it stands, before any statement has it."""
+    """INTO OUTFILE is refused wherever it is, before any statement has it."""
     path = tmp_path / "out"
     with pytest.raises(StoreError):
         store.query(sql.format(path=path), "CSV")

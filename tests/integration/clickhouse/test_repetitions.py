@@ -110,7 +110,7 @@ async def test_a_request_through_several_gateways_is_stored_once(tmp_path: Path)
         stored_of_begun = int(rows(store, f"SELECT count() AS Rows FROM otel_logs WHERE BatchId = '{whole_id}'")[0]["Rows"])
         duplicates = 3 + 3 + (60 - stored_of_begun)
         assert (9 + 60, 63, duplicates) == (total.accepted, total.stored, total.duplicates)
-        # Of the attempt that broke off nobody was told: only a broker that keeps its messages can say so.
+        # Nobody got an answer to the attempt that broke off: only a broker that keeps its messages can say so.
         assert [f"no receipt; logs: accepted 0, stored {60 - stored_of_begun}, dead letters 0"] == [
             fault.what for fault in found.faults
         ]

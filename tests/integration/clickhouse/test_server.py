@@ -170,7 +170,7 @@ def test_database(there: Bridge, name: str) -> None:
             assert rows(store, count) == 3
 
 
-# What is asked of the server.
+# The requests to the server.
 
 
 def test_up_to_date_is_only_read(there: Bridge) -> None:
@@ -306,7 +306,7 @@ def test_a_password_that_changes(there: Bridge, store: ClickHouseStore) -> None:
 
 
 def test_overtaken(there: Bridge) -> None:
-    """An insert that was given up is still running when it is repeated: whoever is first, the rows are there once."""
+    """An insert that was abandoned is still running when it is repeated: whichever is first, the rows are there once."""
     data, count = payload(20_000)
     there.faults({"do": "hold"})
     with closing(there.store(request_timeout_s=1)) as hasty, closing(there.store()) as patient:

@@ -50,7 +50,7 @@ def test_kill_9_stores_everything_exactly_once(tmp_path: Path, kills: int) -> No
 
 
 def replay(of: DeadLetter, value: float, topic: str = METRICS_TOPIC) -> DeadLetterEvent:
-    """As whoever replays makes it: the item as a record of its own batch, with a receipt."""
+    """As a replay makes it: the item as a record of its own batch, with a receipt."""
     batch_id = replay_batch_id(of.id)
     batch = batches.gauge(0, 1)
     batch.records[0].metrics[0].gauge.data_points[0].as_double = value

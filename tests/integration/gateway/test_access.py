@@ -34,7 +34,7 @@ REALM = 'Bearer realm="infrasage"'
 
 
 class Refused(NamedTuple):
-    """What a reason is told by."""
+    """How an answer shows its reason."""
 
     http: int
     grpc: grpc.StatusCode
@@ -127,7 +127,7 @@ async def check_way(case: Case, raw: RawConnection, way: Way, sent: Sent) -> Non
 @WAYS_BY_NAME
 @ANONYMOUS_OR_NOT
 async def test_who_may_send_over_http(keys: Keys, way: Way, anonymous: bool) -> None:
-    """Records have the key's tenant. Who may not send is told so in the protocol's own shape, and nothing is kept."""
+    """Records have the key's tenant. A sender without permission gets the protocol's own error, and nothing is kept."""
     async with listening(keys, "builtin", anonymous=anonymous) as case, connection(case.made.port) as raw:
         for sent in case.sent:
             await check_way(case, raw, way, sent)
@@ -204,7 +204,7 @@ async def test_open_pages_need_no_key(path: str) -> None:
 
 
 async def test_a_refused_body_is_not_taken() -> None:
-    """Whoever may not send is told so by its head alone: what it would send is not waited for, and holds no memory."""
+    """A sender without permission is refused by its head alone: what it would send is not waited for, and holds no memory."""
     async with http_receivers(anonymous=None) as made:
         for expect in ((), ("Expect: 100-continue",)):
             async with connection(made.port) as raw:

@@ -95,7 +95,7 @@ def calls_of(converse: Conversation, requests: list[bytes], answer: bytes) -> Co
 
 def http_calls(signal: str, items: int) -> Counter[str]:
     body = BODIES[signal](good=items)
-    # Each an object of its own: the last one is told by that.
+    # Each an object of its own: that identifies the last one.
     requests = [post(f"/v1/{signal}", PROTOBUF, body, f"X-Number: {number}") for number in range(3)]
     return calls_of(over_http, requests, b"HTTP/1.1 200 ")
 

@@ -646,7 +646,7 @@ async def test_stopping_finishes_what_is_in_flight(tls: bool, tmp_path: Path) ->
 
 @EACH_WAY
 async def test_stopping_ends_in_time(tls: bool, tmp_path: Path) -> None:
-    """What is not done by then is told to try again, and has failed; who sends slowly is cut off."""
+    """What is not done by then is answered that it may be sent again, and has failed; who sends slowly is cut off."""
     async with receiving(tmp_path, tls=tls) as (made, busy), another(made, tls=tls) as slow:
         made.producer.gate.clear()
         held = busy.request("/v1/logs", PROTOBUF, otlp_logs())

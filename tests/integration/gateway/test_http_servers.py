@@ -615,7 +615,7 @@ async def test_stopping_finishes_what_is_in_flight(server: str) -> None:
 
 @EACH_SERVER
 async def test_stopping_ends_in_time(server: str) -> None:
-    """What is not done by then is told to try again, and has failed; who sends slowly is cut off."""
+    """What is not done by then is answered that it may be sent again, and has failed; who sends slowly is cut off."""
     async with http_receivers(server) as made, connection(made.port) as busy, connection(made.port) as slow:
         made.producer.gate.clear()
         await busy.send(logs())

@@ -44,7 +44,7 @@ EACH_DIMENSION = pytest.mark.parametrize("dimension", DIMENSIONS)
 
 
 class Clock:
-    """It stands still until it is told to go on."""
+    """It waits until the test lets it go on."""
 
     def __init__(self) -> None:
         self.nano = 0
@@ -65,7 +65,7 @@ def plan(dimension: Dimension, per_s: int, burst: int) -> Plan:
 
 
 class Quota(NamedTuple):
-    """A plan by which one request of `body` passes, and the next one `wait_s` later. `told_s` is what its sender is told: what
+    """A plan by which one request of `body` passes, and the next one `wait_s` later. `told_s` is the answer's Retry-After: what
     its rows have is not known before it is read, nor what it decompresses to, and so the wait is for its body as sent."""
 
     plan: Plan
@@ -110,7 +110,7 @@ def check_limited(way: Way, answer: Response, expected: Quota) -> None:
 @WAYS_BY_NAME
 @EACH_DIMENSION
 async def test_over_the_plan_is_429_until_it_is_refilled(way: Way, dimension: Dimension) -> None:
-    """By each limit, in each protocol: what is refused is not kept, and what is told is when it passes, to the nanosecond."""
+    """By each limit, in each protocol: what is refused is not kept, and passes at the time in the answer, to the nanosecond."""
     small = quota(dimension, way, items_of(way))
     clock = Clock()
     async with (
@@ -139,7 +139,7 @@ async def test_over_the_plan_is_429_until_it_is_refilled(way: Way, dimension: Di
     ids=lambda value: value.name if isinstance(value, Way) else value,
 )
 async def test_more_than_the_plan_ever_allows_is_413(way: Way, dimension: Dimension) -> None:
-    """However long one waits, it would not pass: so nobody is told to wait."""
+    """However long one waits, it would not pass: so no answer asks a sender to wait."""
     body = way.body(good=items_of(way))
     burst = (items_of(way) if dimension == "items" else len(body)) - 1
     async with (
@@ -160,7 +160,7 @@ async def test_more_than_the_plan_ever_allows_is_413(way: Way, dimension: Dimens
 @pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)], ids=["sends", "asks first"])
 @WAYS_BY_NAME
 async def test_what_cannot_pass_is_refused_before_its_body_is_sent(way: Way, expect: tuple[str, ...]) -> None:
-    """Whoever is over its plan in requests, or announces more bytes than it may send, hears so by the head alone."""
+    """A sender over its plan in requests, or that announces more bytes than it may send, is refused by the head alone."""
     plans = {"busy": plan("requests", 1, 1), "big": plan("bytes", 1, 1_000)}
     async with http_receivers(find=on_plans(plans), limiter=LocalLimiter(Clock())) as made:
         async with connection(made.port) as raw:
@@ -326,7 +326,7 @@ class Hammering:
 
 
 RATE: Final = 10
-# What refills a full bucket is lost, so nobody may stand still for BURST / RATE seconds.
+# What refills a full bucket is lost, so nobody may pause for BURST / RATE seconds.
 BURST: Final = 60
 ITEMS: Final = 10
 HAMMERING_S: Final = 2.0
@@ -439,7 +439,7 @@ async def held(made: Receivers, size_bytes: int) -> None:
 
 
 async def test_bodies_that_do_not_end_fill_their_own_share_only() -> None:
-    """A tenant whose connections all stand still in the middle of a body keeps nobody else out."""
+    """A tenant whose connections all stop in the middle of a body keeps nobody else out."""
     plans = dict.fromkeys(("noisy", "quiet"), UNLIMITED)
     async with (
         http_receivers(find=on_plans(plans), in_flight_bytes_max=2 * SHARE, tenant_bytes_max=SHARE) as made,

@@ -1,4 +1,4 @@
-"""Remote write over HTTP: which version a request is, and what its sender is told. What every route does is in test_http."""
+"""Remote write over HTTP: the version of a request, and the answer to it. What every route does is in test_http."""
 
 from collections.abc import AsyncIterator
 
@@ -115,7 +115,7 @@ async def test_what_was_written_is_told(made: Receivers) -> None:
 
 
 async def test_what_was_not_written_does_not_count(made: Receivers) -> None:
-    """400 with counts and reasons; what is told is what is kept."""
+    """400 with counts and reasons; the answer reports what is kept."""
     request = request_v2()
     request.timeseries[0].samples[1].timestamp = 1
     request.timeseries[1].histograms[0].schema = 9

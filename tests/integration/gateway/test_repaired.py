@@ -1,4 +1,4 @@
-"""What was repaired is told to the sender, counted and on the receipt, whatever it came by: over HTTP and gRPC."""
+"""What was repaired is reported to the sender, counted and on the receipt, whatever it came by: over HTTP and gRPC."""
 
 import json
 from typing import Any
@@ -69,7 +69,7 @@ async def test_http(server: str, way: Way) -> None:
 
 @EACH_SERVICE
 async def test_grpc(service: Service) -> None:
-    """As over HTTP, in trailing metadata; with rejected items beside it, both are told."""
+    """As over HTTP, in trailing metadata; with rejected items beside it, both are reported."""
     async with (
         grpc_receivers(receivers(caps=Caps(1, 1))) as (made, server),
         aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -14,7 +14,7 @@ from support.http2 import frame
 from support.processes.fronts import Front, Ports, haproxy, nginx
 from support.smuggling import BODY, HTTP1, HTTP2, Case, Head, Heard
 
-# A front may wait for more of a request that is not whole; its sender has no more. It gives up when honest clients, whose
+# A front may wait for more of a request that is not whole; its sender has no more. It stops waiting when honest clients, whose
 # requests take the same way, have had so many rounds of answers meanwhile: on a busy machine a second is too short.
 PATIENCE_S = 1.0
 PATIENCE_ROUNDS = 5
@@ -79,7 +79,7 @@ async def answered_from_http_2(port: int, case: Head, rounds: Rounds) -> int:
 
 
 async def honest(port: int, stop: asyncio.Event, rounds: Rounds) -> int:
-    """Ask until told to stop, for answers that differ from request to request: each must be the one that was asked for."""
+    """Ask until stopped, for answers that differ from request to request: each must be the one that was asked for."""
     number = 0
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         while not stop.is_set():

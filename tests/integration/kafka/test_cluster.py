@@ -26,7 +26,7 @@ METADATA_REFRESH_S: Final = 1.0
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
-    """All tests share it. What a test breaks it mends."""
+    """All tests share it. A test repairs what it breaks."""
     libraries()
     with started_cluster(tmp_path_factory.mktemp("cluster")) as made:
         yield made

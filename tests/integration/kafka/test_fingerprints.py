@@ -1,4 +1,4 @@
-"""Where messages with fingerprints stand in Kafka: copies of a message in one partition, in the order of their appends."""
+"""Where messages with fingerprints are in Kafka: copies of a message in one partition, in the order of their appends."""
 
 import asyncio
 from collections import defaultdict
@@ -47,7 +47,7 @@ async def has_more(consumer: KafkaConsumer) -> bool:
 
 
 async def read(options: KafkaOptions, topic: str) -> tuple[dict[bytes, list[int]], list[bytes]]:
-    """In which partitions each fingerprint stands, and all payloads, in their order."""
+    """In which partitions each fingerprint is, and all payloads, in their order."""
     partitions: dict[bytes, list[int]] = defaultdict(list)
     payloads: list[bytes] = []
     async with await KafkaConsumer.open(options, [topic]) as consumer:

@@ -43,7 +43,7 @@ class Counting(Observed):
     """Also of what others wrote."""
 
     def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
-        """Nothing is asked of it."""
+        """It is not used."""
 
 
 class Theirs:
@@ -153,7 +153,7 @@ async def test_a_message_is_read_as_far_as_it_may_be_large() -> None:
 
 
 async def test_another_group_gives_the_same_messages_and_letters() -> None:
-    """Whatever the ranges are that it reads: so whoever repeats a part of the topic, the rows are the same."""
+    """Whatever the ranges are that it reads: so when a reader repeats a part of the topic, the rows are the same."""
     theirs = Theirs()
     await theirs.create()
     await theirs.write(*[body(f"s{number}", late=number % 2) for number in range(8)], b"\xff\xff", codec="zstd")

@@ -44,7 +44,7 @@ PASSWORD = "correct horse battery staple"
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A broker of this module's own, which tests may kill; whoever does starts it again."""
+    """A broker of this module's own, which tests may kill; a test that does so starts it again."""
     libraries()
     kafka = Kafka(tmp_path_factory.mktemp("kafka") / "own")
     try:
@@ -285,7 +285,7 @@ async def test_a_request_that_takes_long_holds_nobody_up(lanes: int, tmp_path: P
 
 
 async def test_an_append_in_two_parts_has_one_deadline(own: Kafka) -> None:
-    """Its last message, which waits for the others, is given up when the append is, not when a later one is."""
+    """Its last message, which waits for the others, expires when the append does, not when a later one is."""
     options, topics = fresh(own.bootstrap, append_timeout_s=2.0)
     loop = asyncio.get_running_loop()
     async with await KafkaProducer.open(options, topics) as producer:
@@ -331,7 +331,7 @@ async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
 
 
 async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one does that is starting, or has been given up by its controller for a while."""
+    """As one does that is starting, or that its controller has taken for dead for a while."""
     options, topics = fresh(shared)
     asked = AIOKafkaConnection.send
     named = False
@@ -494,7 +494,7 @@ async def test_closing_finishes_what_waits(shared: str) -> None:
 async def test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged(own: Kafka) -> None:
     """kill -9 in the middle of appends and of reading, twice, and a pause between them; appends that fail are said again, as
     senders do."""
-    # Short: a reader whose commit had no answer joins anew once Kafka, back again, has given up who it was before.
+    # Short: a reader whose commit had no answer joins anew once Kafka, back again, has removed its former member.
     options, topics = fresh(own.bootstrap, append_timeout_s=2.0, session_timeout_s=3.0, topic_partitions=2)
     acknowledged: set[bytes] = set()
     stored: dict[tuple[Partition, int, int], list[bytes]] = {}  # by what makes an insert's token: said twice, it is there once
@@ -551,7 +551,7 @@ async def test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged(own: K
 
 
 async def test_a_partition_that_went_to_another_is_neither_intended_nor_committed(shared: str) -> None:
-    """A range that was polled, or intended, before its partition moved: whoever holds it hears so, and the new owner reads the
+    """A range that was polled, or intended, before its partition moved: its holder gets an error, and the new owner reads the
     intended one exactly, in doubt."""
     options, topics = fresh(shared, topic_partitions=2)
     async with await KafkaProducer.open(options, topics) as producer:
@@ -640,7 +640,7 @@ async def test_a_paused_writer_that_comes_back_can_do_nothing(shared: str) -> No
             resume(paused.pid)
             paused.stdin.write(b"go on\n")
             assert b"intend refused, commit refused\n" == await paused.stdout.readline()
-            # Its coming back moves the partition, or does not: the range that is intended now is the same for whoever has it.
+            # Its coming back moves the partition, or does not: the range that is intended now is the same for each owner.
             with suppress(BrokerDown):
                 await other.commit(following)
         await paused.wait()
@@ -660,7 +660,7 @@ async def eventually_owns(consumer: KafkaConsumer, partitions: int) -> None:
 
 
 async def test_a_stale_range_is_refused_though_its_partition_came_back(shared: str) -> None:
-    """It moved to another, who committed, and back again: the range as it was read before is no longer what stands there."""
+    """It moved to another, who committed, and back again: the range as it was read before is no longer what is there."""
     options, topics = fresh(shared)
     async with await KafkaProducer.open(options, topics) as producer:
         await producer.append([Message(topics[0], b"%d" % n) for n in range(10)])

@@ -157,7 +157,7 @@ async def test_a_range_keeps_its_identity(world: World) -> None:
 
 
 async def test_a_broker_without_topic_ids_is_known_by_its_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Versions before 2.8 have none: then a topic that is made anew can't be told, and a Kafka that is replaced can."""
+    """Versions before 2.8 have none: then a topic that is made anew is not noticed, and a Kafka that is replaced is."""
     await world.append("a")
     async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
         new = await consumer.poll(1, 30)

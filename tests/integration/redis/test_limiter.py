@@ -173,7 +173,7 @@ async def test_nothing_is_left_in_redis(server: RedisServer) -> None:
 
 
 async def test_a_request_that_is_given_up_is_not_counted(server: RedisServer, who: Caller) -> None:
-    """Whoever goes away before Redis was asked has taken nothing, and those who stay get their answers."""
+    """A caller that goes away before Redis was asked has taken nothing, and those who stay get their answers."""
     async with limiter(server.url) as gateway:
         server.pause()
         first = asyncio.create_task(passes(gateway, who))
@@ -296,7 +296,7 @@ async def test_silent_at_the_start(who: Caller) -> None:
     ],
 )
 async def test_there_but_not_counting(server: RedisServer, who: Caller, does_not_count: str, counts: str, says: str) -> None:
-    """Out of memory, a replica, not allowed: as good as away, with Redis's own words for why, and back when it is mended."""
+    """Out of memory, a replica, not allowed: as good as away, with Redis's own words for why, and back when it is repaired."""
     client = redis.Redis.from_url(server.url)
     async with limiter(server.url, 2) as gateway:
         run(client, does_not_count)
@@ -309,7 +309,7 @@ async def test_there_but_not_counting(server: RedisServer, who: Caller, does_not
 
 
 async def test_another_server_has_the_address(server: RedisServer, who: Caller) -> None:
-    """After a fail-over our connection may still be to the old server, now a replica: it is given up, and the address asked."""
+    """After a fail-over our connection may still be to the old server, now a replica: it is closed, and another opened."""
     target = server.port
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

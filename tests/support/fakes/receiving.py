@@ -1,4 +1,4 @@
-"""The receivers with all that is behind them but the broker: that one keeps messages in memory, and fails or waits as told."""
+"""The receivers with all that is behind them but the broker: that one keeps messages in memory, and can fail or wait."""
 
 import asyncio
 import itertools
@@ -372,7 +372,7 @@ def _padded(document: object, padding: int) -> bytes:
     return json.dumps(document).encode() + b" " * padding
 
 
-# A client that sends exactly the bytes it is told to.
+# A client that sends exactly the bytes that the test gives it.
 
 
 class Response(NamedTuple):

@@ -1,4 +1,4 @@
-"""A store in memory that keeps collector/store/contract.py, and fails as it is told.
+"""A store in memory that keeps collector/store/contract.py, and fails as the test sets it.
 
 It takes payloads in blocks, as ClickHouse does, and knows a block by its token: so an insert that died half way is completed,
 not doubled, by its repetition.

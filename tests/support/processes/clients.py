@@ -156,7 +156,7 @@ class Stored(NamedTuple):
 
     spans: tuple[int, int, int, int]
     logs: tuple[int, int, int, int]
-    # Logs that stand in the span of the same number.
+    # Logs that are in the span of the same number.
     logs_in_spans: int
     # Only those whose value is their number, cumulative and monotonic.
     points: tuple[int, int, int, int]

@@ -244,7 +244,7 @@ Client = Http1 | H2c | Grpc
 
 
 class Sender(threading.Thread):
-    """Sends small requests until told to stop; what fails is sent again, with the same records, until it is accepted."""
+    """Sends small requests until stopped; what fails is sent again, with the same records, until it is accepted."""
 
     def __init__(self, run: str, client: Client, name: str) -> None:
         super().__init__(name=name, daemon=True)

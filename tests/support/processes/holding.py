@@ -1,4 +1,4 @@
-"""Between a client and Kafka: holds back the answer to a produce request, until it is told to let it go."""
+"""Between a client and Kafka: holds back the answer to a produce request, until the test lets it go."""
 
 import asyncio
 import struct

@@ -1,4 +1,4 @@
-"""A TCP proxy that loses answers: what was asked for is done, and whoever asked does not hear of it."""
+"""A TCP proxy that loses answers: what was asked for is done, and its client gets no answer."""
 
 import asyncio
 import random

@@ -110,7 +110,7 @@ class Command:
     def await_ready(self) -> None:
         """After `launch`: return when it has said that it is ready."""
         assert self._process is not None
-        # Reading blocks, so whoever is never ready is killed: then reading ends.
+        # Reading blocks, so a program that is never ready is killed: then reading ends.
         watchdog = threading.Timer(START_TIMEOUT_S, self._process.kill)
         watchdog.start()
         assert self._process.stdout is not None

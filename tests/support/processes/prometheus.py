@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-# What it has to be told to keep, and so to send: exemplars; types and units, as labels too; start timestamps. 3.13 has them all
+# What it keeps, and so sends, only if configured: exemplars; types and units, as labels too; start timestamps. 3.13 has all
 # (and metadata-wal-records, which would have it send help texts, but does not heed it).
 FEATURES: Final = ("exemplar-storage", "type-and-unit-labels", "st-storage", "xor2-encoding")
 

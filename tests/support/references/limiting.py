@@ -51,7 +51,7 @@ def at_once(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Model:
-    """One tenant's three buckets by one plan. A clock of so many ticks a second, which may stand still or go back."""
+    """One tenant's three buckets by one plan. A clock of so many ticks a second, which may stop or go back."""
 
     def __init__(self, plan: Plan, ticks_per_s: int, share: int = 1) -> None:
         self.plan = plan

@@ -354,7 +354,7 @@ def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[
 
 
 def single_items(batch: TelemetryBatchV1) -> list[bytes]:
-    """Every item with all that stands around it, so that batches can be compared however they were cut."""
+    """Every item with all that is around it, so that batches can be compared however they were cut."""
     items: list[bytes] = []
     for record in batch.records:
         head = TelemetryRecordV1()

@@ -29,7 +29,7 @@ def to_json(message: Message, choose: Choose = usual) -> dict[str, Any]:
 
 
 def forget_nan_payloads(message: Message) -> None:
-    """Make of every NaN the one that JSON's stands for, in place."""
+    """Make of every NaN the one that JSON's NaN means, in place."""
     for field, value in message.ListFields():
         if field.message_type is not None:
             for entry in value if field.is_repeated else (value,):

@@ -50,7 +50,7 @@ def wide(adapter: Adapter) -> Limits:
 
 
 def items_of(adapted: Adapted, *, with_exemplars: bool = True) -> Counter[bytes]:
-    """What was accepted: each item with the resource, scope and metric it stands under."""
+    """What was accepted: each item with the resource, scope and metric it is under."""
     batch = flat(b"".join(part.payload for part in adapted.parts))
     if not with_exemplars:
         for metric in (metric for record in batch.records for metric in record.metrics):
@@ -131,7 +131,7 @@ def check_again(adapter: Adapter, rejection: Rejection, limits: Limits, message_
 
 
 def check_budget(adapter: Adapter, body: bytes, items_max: int, bytes_max: int) -> None:
-    """No more is kept than there is room for; and what is not kept found no room. All is told either way."""
+    """No more is kept than there is room for; and what is not kept found no room. All is reported either way."""
     ample = run(adapter, adapter.whole, body, LOW, BYTES_MAX)
     adapted = run(adapter, adapter.whole, body, LOW, BYTES_MAX, items_max, bytes_max)
     assert list(map(told, ample.rejections)) == list(map(told, adapted.rejections))

@@ -102,7 +102,7 @@ def _decompress(encoding: str) -> Target:
 
 
 def _payload(body: bytes) -> None:
-    """A dead letter's is shown, whatever it is; what is not what it claims to be can't be mended."""
+    """A dead letter's is shown, whatever it is; what is not what it claims to be can't be edited."""
     for form in PAYLOAD_FORMS:
         json.dumps(shown(form, body).decoded)
         with contextlib.suppress(RequestRefused, ValueError):

@@ -184,7 +184,7 @@ _types = st.sampled_from([0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 9, -1])
 
 
 class _Symbols:
-    """A table of texts, and references into it: to texts that stand there twice too."""
+    """A table of texts, and references into it: to texts that are there twice too."""
 
     def __init__(self, draw: st.DrawFn, request: write_v2_pb2.Request) -> None:
         self.draw = draw

@@ -1,4 +1,4 @@
-"""Fingerprints: which request, which message, which partition; and what stands in the place of a message that is left out."""
+"""Fingerprints: which request, which message, which partition; and what is in the place of a message that is left out."""
 
 from collections import Counter
 from itertools import combinations
@@ -96,7 +96,7 @@ def test_a_message_says_its_fingerprint(records: list[TelemetryRecord], value: b
     assert value == last.fingerprint
     message = plain + TelemetryBatch(records=[last]).SerializeToString()
     assert (b"t", value, 7) == _read(message)
-    # And what stands in its place has the receipt and no items.
+    # And what is in its place has the receipt and no items.
     (record,) = TelemetryBatch.FromString(stand_in(message)).records
     assert sum(record.item_count for record in records) == record.repeated_items
     record.repeated_items = 0

@@ -229,7 +229,7 @@ def test_an_item_too_large_for_a_message_is_refused_alone(signal: str) -> None:
 
 
 def test_a_point_fits_a_message_among_others_as_it_does_alone() -> None:
-    """To the byte: the same point is accepted or refused, whatever stands beside it."""
+    """To the byte: the same point is accepted or refused, whatever is beside it."""
 
     def request(sizes: list[int]) -> bytes:
         made = ExportMetricsServiceRequest()

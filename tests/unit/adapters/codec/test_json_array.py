@@ -40,7 +40,7 @@ def texts_of(array: str) -> list[str]:
 @given(st.lists(_values, min_size=1, max_size=5), st.booleans(), st.lists(_spaces, min_size=4, max_size=4), st.data())
 @example(["\\", '"', '\\"'], False, ["", "", "", ""], None)
 def test_an_element_is_its_text(values: list[Any], ascii_only: bool, spaces: list[str], data: st.DataObject | None) -> None:
-    """Whatever stands in it and around it, in whichever order they are asked for, and twice."""
+    """Whatever is in it and around it, in whichever order they are asked for, and twice."""
     inner = json.dumps(values, ensure_ascii=ascii_only, separators=(spaces[0] + "," + spaces[1], ":" + spaces[1]))
     array = spaces[2] + "[" + spaces[3] + inner[1:-1] + spaces[0] + "]" + spaces[2]
     expected = [text.encode() for text in texts_of(array)]

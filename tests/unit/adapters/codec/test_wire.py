@@ -18,7 +18,7 @@ def counting(rests: list[None]) -> LimitRules:
 @pytest.mark.parametrize("character", CHARACTERS)
 @pytest.mark.parametrize("shift", range(5))
 def test_a_long_text_is_looked_at_slice_by_slice(character: str, shift: int) -> None:
-    """Wherever its characters are cut; and it rests for each slice, also where what stands around it is none."""
+    """Wherever its characters are cut; and it rests for each slice, also where what is around it is none."""
     text = b"b" * shift + character.encode() * (2 * SLICE // len(character.encode()) + 10)
     rests: list[None] = []
     assert is_utf8(b"\xff" + text + b"\xff", 1, 1 + len(text), counting(rests))

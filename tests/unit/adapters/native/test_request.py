@@ -184,7 +184,7 @@ def test_the_first_fault_in_the_tables_order_is_told() -> None:
 
 @pytest.mark.parametrize("token", ["1e999", "-1e999", "1e99999999999999999999", "1" * 400, "-" + "9" * 309, "1.5e400"])
 def test_numbers_beyond_float64_are_refused_by_name(token: str) -> None:
-    """The token is told, shortened; the neighbours are kept."""
+    """The message has the token, shortened; the neighbours are kept."""
     good = json.dumps(METRIC)
     adapted = adapt_batch(f"[{good},{good.replace('87.3', token)},{good}]".encode())
     shown = token if len(token) <= 40 else f"{token[:40]}... of {len(token)} characters"

@@ -1,4 +1,4 @@
-"""adapters/otlp/json: OTLP/JSON stands for the same request as its protobuf twin."""
+"""adapters/otlp/json: OTLP/JSON means the same request as its protobuf twin."""
 
 import json
 import re

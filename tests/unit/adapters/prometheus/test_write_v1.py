@@ -144,7 +144,7 @@ def test_one_of_everything_oddly_written(data: st.DataObject) -> None:
     ],
 )
 def test_odd_encodings_have_protobufs_verdict(body: bytes) -> None:
-    """Legal or not: what is odd is asked of protobuf itself."""
+    """Legal or not: protobuf itself decides on what is odd."""
     check(body)
 
 
@@ -407,7 +407,7 @@ def test_metadata_without_series_is_kept() -> None:
 
 
 def test_metadata_of_a_series_is_no_item_of_its_own() -> None:
-    """No second point for what is told beside items of its family, taken or rejected: what describes these goes with them."""
+    """Metadata beside items of its family, taken or rejected, is no second point: it goes with these items."""
     request = request_of({"__name__": "up"}, (1.0, NOW_MS))
     request.timeseries.extend(request_of({"__name__": "down"}, (1.0, 1)).timeseries)
     request.timeseries.extend(request_of({"__name__": "empty"}).timeseries)

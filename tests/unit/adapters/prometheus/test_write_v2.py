@@ -165,7 +165,7 @@ def test_one_of_everything_oddly_written(data: st.DataObject) -> None:
     ],
 )
 def test_odd_encodings_have_protobufs_verdict(body: bytes) -> None:
-    """Legal or not: what is odd is asked of protobuf itself."""
+    """Legal or not: protobuf itself decides on what is odd."""
     check(body)
 
 
@@ -431,7 +431,7 @@ def test_a_bad_series_is_rejected_and_no_other(spoil: Callable[[write_pb2.Reques
 
 @pytest.mark.parametrize("spoil", [stray_help, stray_unit])
 def test_a_help_or_unit_out_of_the_table_is_left_out(spoil: Callable[[write_pb2.Request], None]) -> None:
-    """The other, the type and all samples are stored; and it is told."""
+    """The other, the type and all samples are stored; and it is reported."""
     request = write_pb2.Request()
     for name in ("before", "bad", "after"):
         add_series(request, {"__name__": name}, help_="h", unit="u").samples.add(value=1, timestamp=NOW_MS)

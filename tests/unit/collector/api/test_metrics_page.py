@@ -92,7 +92,7 @@ async def test_who_sees_names_of_tenants(headers: dict[str, str], names_for_all:
 
 
 class Clock:
-    """Stands still."""
+    """A clock that does not move."""
 
     now = 100.0
 

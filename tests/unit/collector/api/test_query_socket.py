@@ -184,7 +184,7 @@ async def test_a_failure_is_told_in_the_stores_words(tmp_path: Path, sql: str, m
 
 
 async def test_it_waits_until_what_was_acknowledged_is_stored(tmp_path: Path) -> None:
-    """The store is not asked before the writer has caught up; how far it is behind after the set time is told."""
+    """The store is not asked before the writer has caught up; how far it is behind after the set time is reported."""
     waited: list[float] = []
 
     async def behind(wait_s: float) -> int:

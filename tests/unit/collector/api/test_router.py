@@ -1,4 +1,4 @@
-"""GET /api/v1/usage: what a tenant has used, told to its own keys and to an admin's."""
+"""GET /api/v1/usage: what a tenant has used, shown to its own keys and to an admin's."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

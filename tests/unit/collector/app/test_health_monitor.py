@@ -1,4 +1,4 @@
-"""How broker and store stand, and what is shown of it."""
+"""The health of broker and store, and what is shown of it."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ FIRST, SECOND = Partition(LOGS_TOPIC, 0), Partition(LOGS_TOPIC, 1)
 
 
 class Broker:
-    """As it is told."""
+    """As the test sets it."""
 
     def __init__(self) -> None:
         self.failure: str | None = None
@@ -80,7 +80,7 @@ async def test_a_gateway_says_nothing_of_the_store() -> None:
 
 
 async def test_the_lag_is_shown_of_what_is_ours_and_only_while_it_is_known() -> None:
-    """Another's partition, and one that nobody can ask for, are not shown; the writer is told which are ours."""
+    """Another's partition, and one that nobody can ask for, are not shown; the writer gets those that are ours."""
     metrics, broker = Metrics(), Broker()
     told: list[Collection[Partition]] = []
     async with running(HealthMonitor(metrics, broker, owns=told.append, writer_state=lambda: "ok")):
@@ -158,7 +158,7 @@ async def test_a_store_that_hangs_hides_nothing_else() -> None:
 
 
 async def test_open_dead_letters_are_counted_while_the_store_answers() -> None:
-    """The last number known stands while it does not."""
+    """The last known number is shown while it does not."""
     metrics = Metrics()
     depth: list[int | StoreUnavailable] = [7]
     asked: list[None] = []

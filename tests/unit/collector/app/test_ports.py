@@ -65,7 +65,7 @@ def test_ports_are_taken_from_the_settings() -> None:
 
 
 def test_ports_are_held_for_several_processes() -> None:
-    """A free port is the same for all of them; another collector is told that it is in use, as soon as one listens."""
+    """A free port is the same for all of them; another collector gets the error that it is in use, as soon as one listens."""
     settings = Settings(http=Http(port=0, otlp_port=0), grpc=Grpc(port=0))
     with contextlib.closing(listening.SharedPorts(settings, listening.ports(settings), {})) as shared:
         held = shared.settings(settings)

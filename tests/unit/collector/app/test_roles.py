@@ -49,7 +49,7 @@ def sabotaged(tmp_path: Path, run: str, **settings: object) -> subprocess.Popen[
 
 @pytest.mark.parametrize("run", ["await asyncio.sleep(0.1); raise RuntimeError('sabotage')", "return"])
 def test_it_does_not_limp(tmp_path: Path, run: str) -> None:
-    """If the writer ends by itself, the collector says so and ends with an error: whoever watches it starts it again."""
+    """If the writer ends by itself, the collector says so and ends with an error: its supervisor starts it again."""
     with sabotaged(tmp_path, run) as process:
         assert process.wait(TIMEOUT_S) == 1
     text = (tmp_path / "log").read_text()
@@ -66,7 +66,7 @@ def test_it_stops_in_time_whatever_hangs(tmp_path: Path) -> None:
 
 
 def test_a_server_that_refuses_ends_the_start(tmp_path: Path) -> None:
-    """What waiting does not change is told at once: here, something answers that is not ClickHouse."""
+    """What waiting does not change is reported at once: here, something answers that is not ClickHouse."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
 

@@ -27,7 +27,7 @@ from collector.telemetry.metrics import Metrics
 
 
 def test_a_log_that_is_not_ours_is_named(tmp_path: Path) -> None:
-    """What lies in the log's place is left alone, and told."""
+    """What lies in the log's place is left alone, and reported."""
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "messages.sqlite").write_bytes(b"not a database, but long enough to have a header" * 40)
 

@@ -517,7 +517,7 @@ def test_a_secret_s_file_that_is_no_use_is_named(
     ],
 )
 def test_security_that_is_half_set_is_refused(environment: dict[str, str], expected: str) -> None:
-    """Whoever sets a password or a certificate believes that it is used. No secret is in the message."""
+    """A user who sets a password or a certificate believes that it is used. No secret is in the message."""
     (problem,) = problems(environment=environment)
     assert expected in problem
     assert "hunter2" not in problem
@@ -675,14 +675,14 @@ def test_any_port_may_be_free_twice() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that can't be read is told with its path and why."""
+    """The error for a file that can't be read has its path and the reason."""
     assert problems(tmp_path / "nowhere.toml") == [
         f"cannot read the configuration file {tmp_path}/nowhere.toml: No such file or directory"
     ]
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8 are told by position."""
+    """Bytes that are not UTF-8 are reported by position."""
     (tmp_path / "x.toml").write_bytes(b"a = '\xff'\n")
     assert problems(tmp_path / "x.toml") == [f"{tmp_path}/x.toml is not UTF-8 text: byte 5 is 0xff"]
 

@@ -19,7 +19,7 @@ HEADS = st.lists(st.tuples(NAMES, st.sampled_from([b"", b"1", b"2", b"trailers",
 def test_what_is_remembered_of_a_head_is_what_it_means(
     heads: list[tuple[list[tuple[bytes, bytes]], bool, int | None]],
 ) -> None:
-    """Whatever stands in the table by then, and however its size changes: the same as hpack's own decoder says each time."""
+    """Whatever is in the table by then, and however its size changes: the same as hpack's own decoder says each time."""
     encoder, plain, decoder = Encoder(), Decoder(), HeadDecoder(100_000)
     for head, again, table_bytes in heads:
         if table_bytes is not None:
@@ -94,7 +94,7 @@ def test_what_is_usual_takes_one_byte() -> None:
     ],
 )
 def test_what_is_not_well_formed_is_marked(headers: list[tuple[bytes, bytes]]) -> None:
-    """A request's head. Trailers alone have no pseudo-header, and are told by that."""
+    """A request's head. Trailers alone have no pseudo-header, and are recognized by that."""
     head = RequestHead(headers)
     assert head.is_malformed or head.is_trailers
 

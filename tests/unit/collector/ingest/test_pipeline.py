@@ -219,7 +219,7 @@ async def test_a_defect_of_the_broker_leaves_its_items_failed() -> None:
 
 
 async def test_being_cancelled_leaves_its_items_failed() -> None:
-    """Nobody was told that they are durable."""
+    """No sender got the answer that they are durable."""
     made = receivers()
     made.producer.gate.clear()
     ingesting = asyncio.create_task(ingest(made, adapters.otlp.logs.adapt, otlp_logs()))
@@ -337,12 +337,12 @@ async def test_dead_letters_come_before_the_receipt_that_counts_them() -> None:
 
 
 async def test_past_the_cap_a_request_is_refused_until_the_next_minute() -> None:
-    """Of one tenant, over all its requests. Nothing of it is kept, and its sender is told when to come again."""
+    """Of one tenant, over all its requests. Nothing of it is kept, and its sender gets the time to come again."""
     made = receivers(caps=Caps(5, 100_000))
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
     with pytest.raises(DeadLettersFull) as refused:
         await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
-    assert 60.0 == refused.value.retry_after_s  # the clock here stands at the beginning of a minute
+    assert 60.0 == refused.value.retry_after_s  # the clock here is at the beginning of a minute
     assert "1 of 3 items would be rejected" in str(refused.value)
     assert str(refused.value).endswith(
         " The first of the rejected is timestamp_too_old: Timestamp is more than 24h in the past"
@@ -437,7 +437,7 @@ COUNTS = st.integers(0, 5)
     )
 )
 def test_the_counters_add_up(requests: list[tuple[dict[int, int], dict[tuple[int, int], int], bool]]) -> None:
-    """accepted + rejected + rate_limited + failed is what was received; and each is what was told."""
+    """accepted + rejected + rate_limited + failed is what was received; and each is what was answered."""
 
     async def check() -> None:
         made = receivers()
@@ -516,7 +516,7 @@ async def test_what_can_not_be_decoded_counts_for_the_plan() -> None:
 
 
 async def test_what_the_plan_never_allows_is_refused_for_good() -> None:
-    """However long one waits: so it is not told to come again."""
+    """However long one waits: so its sender is not asked to come again."""
     made = receivers(limiter=stopped())
     with pytest.raises(RequestRefused) as info:
         await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=11), small())

@@ -86,7 +86,7 @@ def test_the_receipt_of_a_replay_has_no_number(what: Adapted) -> None:
 
 
 def test_what_is_not_told_yet_does_not_look_lost() -> None:
-    """More failures than one receipt tells: the oldest are told first, and nothing past them is called settled."""
+    """More failures than one receipt tells: the oldest are reported first, and nothing past them is called settled."""
     receipts = Receipts(PROCESS_ID)
     begun = [receipts.begin(HEADER, b"", ONE, 0) for _ in range(2 * FAILED_REPORTED_MAX + 20)]
     for receipt in begun[::2]:
@@ -167,7 +167,7 @@ class Process(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_missed_in_vain(self) -> None:
-        """Each settled number has its receipt, or is told as failed."""
+        """Each settled number has its receipt, or is reported as failed."""
         assert self._settled() <= self.kept.keys() | self._told()
 
     @invariant()
@@ -176,7 +176,7 @@ class Process(RuleBasedStateMachine):
 
     @invariant()
     def what_is_lost_is_missed(self) -> None:
-        """Without any one of the receipts that are settled, its number stands in neither."""
+        """Without any one of the receipts that are settled, its number is in neither."""
         for lost in self._settled() & self.kept.keys():
             others = {number: receipt for number, receipt in self.kept.items() if number != lost}
             if lost < max((receipt.settled for receipt in others.values()), default=1):

@@ -51,7 +51,7 @@ async def ingest(made: Receivers, body: bytes, key: bytes = b"", caller: Caller 
 
 
 def prints(made: Receivers) -> list[bytes]:
-    """What each message says, and what the broker is told to place it by."""
+    """What each message says, and what the broker places it by."""
     for message in made.producer.messages:
         print_ = read_fingerprint(message.payload)
         assert message.fingerprint == (print_.value if print_ else b"")

@@ -11,7 +11,7 @@ TIMEOUT_S = 30.0
 
 
 class Bodies:
-    """Some that come, and how often each was told to go on."""
+    """Some that come, and how often each was let go on."""
 
     def __init__(self, number: int, size_bytes: int = 0) -> None:
         """`size_bytes`: as it was announced."""

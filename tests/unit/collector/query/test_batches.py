@@ -1,4 +1,4 @@
-"""What became of one request, by whoever knows it: the store, or the memory of this process."""
+"""What became of one request, as it is known to the store, or to the memory of this process."""
 
 from typing import Any
 from uuid import UUID

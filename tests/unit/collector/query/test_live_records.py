@@ -189,7 +189,7 @@ async def test_a_watch_that_nobody_asks_for_ends() -> None:
 
 
 async def test_so_many_may_watch() -> None:
-    """One more is told so; when one has ended, it may."""
+    """One more is refused; when one has ended, it may."""
     clock = Clock()
     live = LiveRecords(clock)
     for number in range(WATCHES_MAX):

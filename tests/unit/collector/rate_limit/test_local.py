@@ -1,4 +1,4 @@
-"""Buckets in memory: exact against the law itself and against a slow model, and no more of them than are in use."""
+"""Buckets in memory: exact against the formula itself and against a slow model, and no more of them than are in use."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -152,7 +152,7 @@ def test_memory_is_that_of_who_sends_now() -> None:
 
 
 def test_no_bucket_in_use_is_dropped() -> None:
-    """However many come in between, whoever has used its burst is still refused."""
+    """However many come in between, a tenant that has used its burst is still refused."""
     clock = Clock()
     limiter, plan = LocalLimiter(clock), Plan("Tried", Rate(1, 1), None, None)
     assert take(limiter, plan) is None
@@ -172,7 +172,7 @@ def test_a_plan_that_changes_keeps_what_is_used() -> None:
 
 
 def test_a_plan_that_becomes_slower_drops_nothing() -> None:
-    """Whether anything is still used is told by the plan's numbers of now, not by those with which the bucket began."""
+    """Whether anything is still used is decided by the plan's present numbers, not by those with which the bucket began."""
     clock = Clock()
     limiter, slow = LocalLimiter(clock), Plan("Tried", None, Rate(1, 1000), None)
     assert take(limiter, Plan("Tried", None, Rate(1000, 1000), None), 500) is None

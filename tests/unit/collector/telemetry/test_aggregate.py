@@ -44,7 +44,7 @@ def test_series_that_only_some_have_are_kept() -> None:
 
 
 def test_what_was_counted_outlives_its_process() -> None:
-    """A counter, histogram or summary of a dead process goes on counting in the sum; how it stood does not."""
+    """A counter, histogram or summary of a dead process goes on counting in the sum; its gauges do not."""
     counting = [family(type_, type_, (key(type_), 1.0)) for type_ in ("counter", "histogram", "summary")]
     assert counting == counted([*counting, family("gauge", "gauge", (key("gauge"), 1.0))])
     alive: Snapshot = [family("counter", "counter", (key("counter"), 5.0))]

@@ -51,7 +51,7 @@ def test_a_tenant_that_grows_takes_a_place() -> None:
 
 @given(st.integers(0, 4), st.lists(st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 100)), max_size=12))
 def test_nothing_goes_back_and_nothing_is_lost(shown_max: int, growth: list[dict[str, int]]) -> None:
-    """Whoever is shown when: each series only grows, and with those that are hidden for now the sum is exact."""
+    """Whichever tenants are shown: each series only grows, and with those that are hidden for now the sum is exact."""
     ranking = Ranking(shown_max)
     totals: Counter[str] = Counter()
     last: dict[str, int] = {}

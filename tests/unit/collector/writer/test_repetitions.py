@@ -40,7 +40,7 @@ def items_of(request: int) -> list[list[str]]:
 
 
 def message(attempt: Attempt, part: int, number: int) -> bytes:
-    """`number`: of the attempt, so that copies of an item are told apart."""
+    """`number`: of the attempt, so that copies of an item differ."""
     names = items_of(attempt.request)
 
     def record(name: str, items: int) -> TelemetryRecordV1:
@@ -64,7 +64,7 @@ def message(attempt: Attempt, part: int, number: int) -> bytes:
 
 
 def fingerprint(request: int, part: int) -> bytes:
-    """The same for each tenant: tenants are told apart by the writer."""
+    """The same for each tenant: the writer distinguishes tenants."""
     return bytes([request, part]) * 8
 
 

@@ -26,7 +26,7 @@ class Kept:
 
 
 def test_a_record_that_the_store_refused_is_its_tenants() -> None:
-    """Tenant, batch id and items are the record's own, and it can be read again; where it stood, and why, are there."""
+    """Tenant, batch id and items are the record's own, and it can be read again; its place and the reason are there."""
     batch = gauge(7, 5)
     batch.records[0].source, batch.records[0].type = SOURCE_OTLP, TYPE_METRIC
     letter = entry(RefusedItem(PARTITION, LOG, 2**40, (2,), encoded(batch), "cannot parse"), 5)

@@ -121,7 +121,7 @@ async def test_replays_are_stored_with_their_events(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bytes_max", [1, 1_000_000], ids=["two ranges", "one range"])
 @pytest.mark.parametrize("topic", [METRICS_TOPIC, LOGS_TOPIC], ids=["same topic", "other topic"])
 async def test_replayed_twice_stored_once(tmp_path: Path, bytes_max: int, topic: str) -> None:
-    """Also where the second was mended differently, and where the store has forgotten its tokens; both events are kept."""
+    """Also where the second was edited differently, and where the store has forgotten its tokens; both events are kept."""
     async with world(tmp_path, FakeStore(forgets=True)) as w:
         await w.log.append(event_messages([replay(1, "first")], MESSAGE_BYTES_MAX))
         await w.log.append(event_messages([replay(1, "second", topic)], MESSAGE_BYTES_MAX))

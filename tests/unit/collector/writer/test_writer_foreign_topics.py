@@ -1,4 +1,4 @@
-"""The writer and a topic that others write, over a real local log that stands for Kafka: stored once, whatever happens."""
+"""The writer and a topic that others write, over a real local log in place of Kafka: stored once, whatever happens."""
 
 import asyncio
 from collections.abc import Sequence

@@ -57,7 +57,7 @@ async def test_a_tenants_queries_leave_room_for_anothers() -> None:
 
 
 async def test_an_overdue_query_keeps_its_tenants_turn_only() -> None:
-    """Three tenants hold all places past their time: each is told, no other query of theirs runs, and a fourth's does."""
+    """Three tenants hold all places past their time: each gets an error, no other query of theirs runs, and a fourth's does."""
     async with turns(time_max_s=0.2) as (made, work):
         with capture_logs() as lines:
             for tenant in ("a", "b", "c"):

@@ -88,7 +88,7 @@ async def test_a_version_that_a_broker_does_not_know_is_not_asked_for(connection
 
 
 async def test_in_turns(connections: list[Connection]) -> None:
-    """Whoever asks a broker that is being asked waits; another broker answers meanwhile."""
+    """A caller of a broker that is busy with a request waits; another broker answers meanwhile."""
     brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
     await brokers.ask(client(1), 1, API, [b""])
     connections[0].answer.clear()

@@ -81,7 +81,7 @@ async def test_an_answer_comes_whole_however_it_is_cut(size: int, piece: int) ->
 
 
 async def test_what_has_come_of_an_answer_is_told() -> None:
-    """As it comes, and of the answer that was asked with that only; nothing is told of the id."""
+    """As it comes, and of the answer that was asked with that only; the id is not passed on."""
     async with opened() as (broker, frames):
         told: list[tuple[int, int, bytes]] = []
 

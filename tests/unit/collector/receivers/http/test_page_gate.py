@@ -86,7 +86,7 @@ def refused(answer: dict[str, Any]) -> str:
 
 
 async def test_pages_at_once_are_bounded() -> None:
-    """By connection and in all; what is refused is told the number and the setting, and is counted."""
+    """By connection and in all; the refusal has the number and the setting, and is counted."""
     async with gated(pages_max=4, connection_pages_max=2) as (gate, metrics):
         clients = [Client(gate, f"10.0.0.{number}", number) for number in range(3)]
         for client in clients[:2]:
