@@ -1,4 +1,4 @@
-"""What requests leave in the log, over both protocols: a line each where that is wanted, and what became of them by tenant."""
+"""The log of requests over both protocols: one line for each request, if that is set, and their outcomes by tenant."""
 
 import time
 from typing import Any
@@ -22,7 +22,7 @@ KEYS = {b"SECRET": Caller("acme", Scope.INGEST, UNLIMITED, "k1")}
 @pytest.mark.parametrize("server", SERVERS)
 @WAYS_BY_NAME
 async def test_each_request_is_a_line_without_its_key(server: str, way: Way) -> None:
-    """Whatever became of it: the route, the answer, whose it was, and how much; pages too. Neither key nor query is in it."""
+    """A line has route, answer, tenant and size, whatever the outcome, and neither key nor query. Pages have lines, too."""
     async with (
         http_receivers(server, find=KEYS.get, anonymous=None, query_key=True, with_pages=True) as made,
         httpx.AsyncClient(base_url=made.url, timeout=20) as http,
@@ -57,7 +57,7 @@ async def test_each_request_is_a_line_without_its_key(server: str, way: Way) -> 
 
 @EACH_SERVICE
 async def test_each_call_is_a_line(service: Service) -> None:
-    """As over HTTP, with gRPC's own codes."""
+    """A call has the same line as a request over HTTP, with gRPC's own code."""
     made = receivers(find=KEYS.get, anonymous=None)
     async with grpc_receivers(made) as (_, server), aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         server.receiver.logs_requests = True
@@ -73,7 +73,7 @@ async def test_each_call_is_a_line(service: Service) -> None:
 
 
 async def test_what_was_not_taken_is_noted_over_both_protocols() -> None:
-    """By the tenant, with the reasons."""
+    """Rejected items and refused requests are counted by tenant and by reason."""
     made = receivers(find=KEYS.get)
     log = SenderLog(10, time.monotonic)
     record: dict[str, Any] = {"service_id": "s", "metric_name": "m", "value": "x", "timestamp": NOW}

@@ -1,4 +1,4 @@
-"""adapters/codec/json_array against Python's own JSON, which says where a value ends."""
+"""Compare adapters/codec/json_array with Python's own JSON, which reports where a value ends."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ def texts_of(array: str) -> list[str]:
 @given(st.lists(_values, min_size=1, max_size=5), st.booleans(), st.lists(_spaces, min_size=4, max_size=4), st.data())
 @example(["\\", '"', '\\"'], False, ["", "", "", ""], None)
 def test_an_element_is_its_text(values: list[Any], ascii_only: bool, spaces: list[str], data: st.DataObject | None) -> None:
-    """Whatever is in it and around it, in whichever order they are asked for, and twice."""
+    """Each element is found, in any order and more than once, whatever it contains and whatever space is around it."""
     inner = json.dumps(values, ensure_ascii=ascii_only, separators=(spaces[0] + "," + spaces[1], ":" + spaces[1]))
     array = spaces[2] + "[" + spaces[3] + inner[1:-1] + spaces[0] + "]" + spaces[2]
     expected = [text.encode() for text in texts_of(array)]
@@ -54,7 +54,7 @@ def test_an_element_is_its_text(values: list[Any], ascii_only: bool, spaces: lis
 
 @pytest.mark.parametrize("text", [b"[" + b"\n" * (1 << 20) + b"1]", b'["' + b"x" * (1 << 20) + b'"]', b"[" + b"[" * (1 << 20)])
 def test_it_rests(text: bytes) -> None:
-    """In white space, in a string, and between brackets."""
+    """A long run of white space, a long string and many brackets are read in pieces, with a pause between them."""
     rests: list[None] = []
     elements = Elements(text + b"]" * text.count(b"["), LimitRules(DEFAULT, NOW_UNIX_NANO, pause=lambda: rests.append(None)))
     elements.find(0)

@@ -1,4 +1,4 @@
-"""The writer of an application: what it is given of the settings."""
+"""The writer of an application gets its values from the settings."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ GIB = 1 << 30
 
 
 def test_inserts_into_an_embedded_store_are_looked_up_on_a_low_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the data directory, or of the store where it has one of its own. With Kafka as with the local log; not with a
-    server, whose disk is not ours."""
+    """The disk is that of the data directory, or of the store if that has a place of its own. It is the same with Kafka and
+    with the local log. A server is excepted, since its disk is not ours."""
     free = {"data": 100 * GIB, "store": 100 * GIB}
     monkeypatch.setattr("collector.app.storage.measure", lambda place: Space(free[place.name], 100 * GIB))
     kafka, served = {"bootstrap": "127.0.0.1:9092"}, {"url": "http://127.0.0.1:1"}

@@ -1,4 +1,4 @@
-"""What a key looks like."""
+"""The format of API keys, and the errors for texts that do not have it."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def test_keys_have_one_form() -> None:
-    """63 letters and digits after no more than a prefix; no two are alike; the id is in them."""
+    """A key has 63 letters and digits, of which the first are the prefix and the id. No two keys are equal."""
     made = [key_format.new() for _ in range(500)]
     assert len(set(made)) == len(made)
     for key in made:
@@ -26,7 +26,7 @@ def test_keys_have_one_form() -> None:
 
 
 def test_a_secret_has_256_bits() -> None:
-    """So many characters, each any of 62: no fewer than 256 bits; and all of the 62 do occur."""
+    """The secret's characters, each one of 62, have at least 256 bits. All of the 62 occur."""
     assert key_format.SECRET_LENGTH * math.log2(len(ALPHABET)) >= 256
     secrets = "".join(key_format.new()[14:57] for _ in range(500))
     assert set(secrets) == set(ALPHABET)
@@ -34,7 +34,7 @@ def test_a_secret_has_256_bits() -> None:
 
 @given(at=st.integers(6, 62), character=st.sampled_from(ALPHABET + "-_ é"))
 def test_a_mistyped_character_is_seen(at: int, character: str) -> None:
-    """Whichever it is, and wherever."""
+    """Any wrong character after the prefix, at any place, is found by the checksum."""
     key = key_format.new()
     if key[at] == character:
         return
@@ -44,7 +44,7 @@ def test_a_mistyped_character_is_seen(at: int, character: str) -> None:
 
 @given(at=st.integers(6, 61))
 def test_two_swapped_characters_are_seen(at: int) -> None:
-    """The other usual slip."""
+    """Two neighbours in the wrong order, another common mistake, are found by the checksum."""
     key = key_format.new()
     swapped = key[:at] + key[at + 1] + key[at] + key[at + 2 :]
     if swapped != key:
@@ -63,7 +63,7 @@ def test_two_swapped_characters_are_seen(at: int) -> None:
     ],
 )
 def test_what_is_no_key_is_told_why(mistype: Callable[[str], str], said: str) -> None:
-    """Without the text itself, which may be a secret."""
+    """The error has the reason, and never the text itself, which may be a secret."""
     key = key_format.new()
     with pytest.raises(NotAKey, match=said) as caught:
         key_format.id_of(mistype(key))

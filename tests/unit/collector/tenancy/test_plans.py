@@ -77,7 +77,7 @@ def test_the_settings_add_plans_and_replace_them() -> None:
     ],
 )
 def test_what_can_be_no_plan(name: str, given: dict[str, int | str | None], says: str) -> None:
-    """A number that can't be kept exactly, a burst of nothing, an unknown setting: refused, with the plan and the setting."""
+    """A number that can't be kept exactly, a burst without a rate, and an unknown setting are refused by name."""
     with pytest.raises(ValueError, match=f"^{says}"):
         plans({name: given})
 

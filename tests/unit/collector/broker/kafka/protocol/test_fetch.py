@@ -1,4 +1,4 @@
-"""Reading record batches gives what aiokafka reads, byte for byte; and the request is the one that aiokafka would send."""
+"""Record batches are read as aiokafka reads them, byte for byte. The request is the one that aiokafka would send."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ from collector.broker.kafka.protocol.foreign_records import ForeignRecordLimits
 MESSAGES = st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=300)), min_size=1, max_size=40)
 COMPRESSIONS = st.sampled_from([0, 1, 2, 3, 4])
 ALL = ForeignRecordLimits(0, 1 << 40, 1 << 40)
-NONE_MADE: Mapping[int, int] = {}  # checksums, while an answer came in
+NONE_MADE: Mapping[int, int] = {}  # no checksum was computed while the answer came in
 
 
 def batch(
@@ -30,7 +30,7 @@ def batch(
     for index, (key, value) in enumerate(messages):
         builder.append(index, 1000 + index, key, value, [("h", b"v"), ("", None)] if headers else [])
     built = bytearray(builder.build())
-    built[0:8] = struct.pack(">q", base)  # the broker's doing; no checksum covers it
+    built[0:8] = struct.pack(">q", base)  # the broker sets these bytes, and no checksum covers them
     return bytes(built)
 
 
@@ -47,7 +47,7 @@ def read(records: bytes, checksums: Mapping[int, int] = NONE_MADE) -> list[tuple
 
 
 def arrived(answer: bytes, cuts: set[int]) -> Mapping[int, int]:
-    """The checksums made where it comes in parts, up to each of these places; where it has not come yet is something else."""
+    """Return the checksums of an answer that comes in parts, up to each of `cuts`. The bytes that have not come are wrong."""
     arriving = Arriving()
     for cut in sorted({*cuts, len(answer)}):
         have = min(cut, len(answer))
@@ -83,7 +83,7 @@ def test_a_batch_that_is_cut_is_left_for_the_next_answer(one: Any, two: Any, dat
 
 @given(MESSAGES, COMPRESSIONS, CUTS, st.data())
 def test_one_wrong_bit_is_noticed(messages: Any, compression: int, cuts: set[int], data: st.DataObject) -> None:
-    """Of all that the checksum covers, and of the checksum; whenever that is made."""
+    """A wrong bit in the checksum, or in what it covers, is found when an answer is read and while it comes in."""
     records = bytearray(batch(messages, 0, compression))
     at = data.draw(st.integers(17, len(records) - 1))
     records[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -95,7 +95,7 @@ def test_one_wrong_bit_is_noticed(messages: Any, compression: int, cuts: set[int
 
 @given(st.lists(st.tuples(MESSAGES, COMPRESSIONS), max_size=4), st.integers(0, 80), CUTS)
 def test_checksums_are_made_while_an_answer_comes_in(written: list[tuple[Any, int]], cut: int, cuts: set[int]) -> None:
-    """Of each batch that comes whole, and of what the checksum in it covers."""
+    """There is one for each batch that came whole, over the bytes that the batch's own checksum covers."""
     each = [batch(messages, 0, compression) for messages, compression in written]
     records = b"".join(each)[: -cut or None]
     expected = {}
@@ -117,14 +117,14 @@ def test_a_batch_that_is_large_is_checked_in_parts() -> None:
 
 @given(st.binary(max_size=200), st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 1, 2, 3]), CUTS)
 def test_what_is_no_batch_is_left_alone(after: bytes, length: int, format_: int, cuts: set[int]) -> None:
-    """Whatever it says that its length is, an answer is read to its end."""
+    """An answer is read to its end, whatever length it announces."""
     records = struct.pack(">qiib", 0, length, -1, format_) + after
     assert set(arrived(in_an_answer(records), cuts)) <= {0, 12 + length}
     arrived(records, cuts)
 
 
 def test_markers_of_transactions_are_no_messages() -> None:
-    """But their offsets count."""
+    """A marker gives no message, and its offset is counted."""
     records = bytearray(batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], 7))
     records[21:23] = struct.pack(">h", 0x30)
     records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
@@ -133,7 +133,7 @@ def test_markers_of_transactions_are_no_messages() -> None:
 
 @given(MESSAGES, COMPRESSIONS, st.integers(0, 2**40), st.booleans())
 def test_contexts_are_as_aiokafka_has_them(messages: Any, compression: int, base: int, is_append_time: bool) -> None:
-    """Timestamps, by the producer's clock or the broker's, and headers; of every compression."""
+    """Timestamps, by the producer's clock or the broker's, and headers are the same with every compression."""
     records = bytearray(batch(messages, base, compression, headers=True))
     if is_append_time:
         records[22] |= 8
@@ -154,7 +154,7 @@ def _batches_of(records: bytes) -> list[Any]:
 
 
 def test_a_header_whose_key_is_no_text_does_not_stop_reading() -> None:
-    """Also where it is compressed: others wrote it."""
+    """Others wrote the batch, so its headers may be anything, compressed or not."""
     for compression in range(5):
         records = bytearray(batch([(None, b"value")], 3, compression, headers=True))
         if not compression:
