@@ -145,7 +145,9 @@ def parsed_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: i
     if not isinstance(document, list):
         raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {shown(document)}{_hint(document)}")
     if len(document) > batch_items_max:
-        raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got {len(document)}")
+        raise RequestRefused(
+            BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records (http.batch_items_max); got {len(document)}"
+        )
     adapter = RecordAdapter(body, header, rules, message_bytes_max)
     adapter.is_batch = True
     for record in document:
@@ -183,7 +185,9 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
         while is_more:
             is_more = _add_slice(adapter, slices)
             if adapter.index > batch_items_max:
-                raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got more")
+                raise RequestRefused(
+                    BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records (http.batch_items_max); got more"
+                )
         slices.end()
     except NotJson as found:
         raise _malformed(body, f"{found.why} at character {found.position}") from None

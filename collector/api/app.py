@@ -306,14 +306,14 @@ def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:
     )
     document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
     one = {"$ref": "#/components/schemas/TelemetryRecord"}
-    many = {"type": "array", "items": one, "maxItems": 10_000}
+    many = {"type": "array", "items": one, "description": "At most http.batch_items_max records, by default 10,000."}
     document["paths"][endpoints.NATIVE] = {
         "post": _operation("send_one", "Send one record", one, "Queued", {"status": "ok", "queued": 1}, is_single=True)
     }
     failures = [{"index": 45, "error": "timestamp_too_old", "message": "Timestamp is more than 24h in the past"}]
     batch_answer = {"status": "ok", "queued": 1000, "failed": 1, "failures": failures}
     document["paths"][endpoints.NATIVE_BATCH] = {
-        "post": _operation("send_batch", "Send up to 10,000 records", many, "BatchQueued", batch_answer, is_single=False)
+        "post": _operation("send_batch", "Send many records", many, "BatchQueued", batch_answer, is_single=False)
     }
     return document
 

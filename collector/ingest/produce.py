@@ -1,4 +1,4 @@
-"""Append a request's parts to the broker, and bound how many bytes of requests are in memory at once.
+"""Append a request's parts to the broker, and limit how many bytes of requests are in memory at once.
 
 Invariants:
 1. All parts of a request go in one append, with its dead letters, and the part with the receipt is the last message. So a

@@ -117,7 +117,7 @@ class Queries:
             place = idle.get(timeout=limits.time_max_s)
         except Empty:
             running = f"{limits.concurrent_max} queries are running"
-            raise StoreUnavailable(f"{running}, and none ended in {limits.time_max_s:g} s") from None
+            raise StoreUnavailable(f"{running}, and none ended in {limits.time_max_s:g} s (store.query_time_max_s)") from None
         name = f"infrasage-{uuid4()}"
         self.running.add(name)
         try:

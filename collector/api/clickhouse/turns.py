@@ -116,7 +116,9 @@ class QueryTurns:
                         share.release()
                     raise
         except TimeoutError:
-            raise StoreUnavailable(f"other queries are running, and none ended in {self._time_max_s:g} s") from None
+            raise StoreUnavailable(
+                f"other queries are running, and none ended in {self._time_max_s:g} s (store.query_time_max_s)"
+            ) from None
         return _RunningQuery(tenant, query_id)
 
     def _share_of(self, tenant: str | None) -> asyncio.Semaphore | None:

@@ -568,7 +568,7 @@ def test_bad_records_do_not_take_good_ones_down() -> None:
         ),
         (b"null", errors.INVALID_RECORD, "a batch must be a JSON array of records; got null"),
         (b'"x"', errors.INVALID_RECORD, 'a batch must be a JSON array of records; got string "x"'),
-        (b"[1,2,3]", errors.BATCH_TOO_LARGE, "a batch holds at most 2 records; got 3"),
+        (b"[1,2,3]", errors.BATCH_TOO_LARGE, "a batch holds at most 2 records (http.batch_items_max); got 3"),
     ],
 )
 def test_batches_that_are_none_or_too_long(body: bytes, reason: int, message: str) -> None:
