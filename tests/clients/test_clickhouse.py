@@ -93,7 +93,7 @@ def test_clickhouse_go(clickhouse: dict[str, str], compression: str) -> None:
 
 @pytest.mark.parametrize("compression", ["none", "lz4"])
 def test_jdbc(clickhouse: dict[str, str], compression: str) -> None:
-    """With and without the driver's compression, which is ClickHouse's own; and its list of tables."""
+    """It reads with and without the driver's compression, which is ClickHouse's own, and lists the tables."""
     statements = [*KNOWN, MANY, *of_dashboards()]
     *answers, tables = asked("clickhouse-jdbc", compression, clickhouse, "\n".join(statements) + "\n").split("\n\n")
     rows = [[line.split("\t") for line in answer.splitlines()] for answer in answers]

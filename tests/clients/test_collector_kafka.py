@@ -125,7 +125,7 @@ def test_what_it_writes_is_stored(program: Program, kafka: Kafka, tmp_path: Path
 
 
 def test_what_it_writes_as_json_is_stored(program: Program, kafka: Kafka, tmp_path: Path) -> None:
-    """With the tenant of each topic."""
+    """Each item is stored with the tenant of its topic."""
     with writing(tmp_path, kafka, "gzip", "otlp_json", NAMED) as url:
         send(url, "otelcol-json", SIGNALS)
     is_stored(program, "otelcol-json", expected_of(NAMED), "acme")

@@ -97,7 +97,7 @@ async def test_clients_04_what_was_written_is_told_to_2_0_alone(client: Client) 
 
 @pytest.mark.parametrize("content_type", [V1, V2])
 async def test_clients_05_stale_markers_of_histograms_are_float_samples(client: Client, content_type: str) -> None:
-    """Of a series that had histograms before."""
+    """They are float samples also in a series that had histograms before."""
     (stale,) = struct.unpack(">d", bytes.fromhex("7ff0000000000002"))
     if content_type == V2:
         request = v2.Request(symbols=["", "__name__", "h"])
@@ -181,7 +181,7 @@ def test_clients_11_what_is_sent_again_after_a_deadline_is_stored_once() -> None
 
 @EACH_SIGNAL
 async def test_clients_12_bodies_are_chunked_and_parallel(client: Client, signal: Signal) -> None:
-    """Without Content-Length, cut anywhere, compressed or not, on several connections at once."""
+    """They come without Content-Length, cut anywhere, compressed or not, on several connections at once."""
     body = signal.body(good=5)
     packed = gzip.compress(body)
 

@@ -99,7 +99,7 @@ async def test_otlp_03_nothing_is_a_success(client: Client, way: Way, signal: Si
 @EACH_SIGNAL
 @pytest.mark.parametrize(("good", "late"), [(2, 3), (0, 2), (1, 0)])
 async def test_otlp_04_partial_success_is_exact(client: Client, way: Way, signal: Signal, good: int, late: int) -> None:
-    """Also where nothing is left; and where nothing was rejected, nothing is said."""
+    """It is exact also if nothing is left. If nothing was rejected, the answer has no partial success."""
     told = await client.send(way, signal, signal.made(good, late))
     assert told.response is not None
     assert told.response.HasField("partial_success") == bool(late)
@@ -150,7 +150,7 @@ async def test_otlp_06_errors_are_a_status_in_the_requests_encoding(client: Clie
 @EACH_WAY
 @EACH_SIGNAL
 async def test_otlp_07_exactly_at_the_limit_passes(way: Way, signal: Signal) -> None:
-    """And one byte more does not, ever: without a time to try again."""
+    """One byte more never passes, and its answer has no time to try again."""
     request = signal.made(good=5)
     size = len(way.encoded(request))
     for limit, passes in ((size, True), (size - 1, False)):
@@ -213,7 +213,7 @@ async def test_otlp_08_over_the_quota_is_429(way: Way, signal: Signal) -> None:
 async def test_otlp_09_what_cannot_be_stored_now_is_unavailable(
     client: Client, way: Way, signal: Signal, problem: Exception
 ) -> None:
-    """With RetryInfo, without which Go and the Collector would not send again."""
+    """The answer has RetryInfo, without which Go and the Collector would not send again."""
     client.made.producer.error = problem
     told = await client.send(way, signal, signal.made())
     assert told.is_refused(http=503, code=OK.UNAVAILABLE)
@@ -292,7 +292,7 @@ async def sent_span(client: Client, way: Way, **fields: object) -> trace_pb2.Spa
 
 @EACH_JSON_WAY
 async def test_otlp_12_json_by_its_own_rules(client: Client, way: Way) -> None:
-    """Not by protobuf's: ids in hex of any case, 64 bits as text or number, unknown names ignored, null absent."""
+    """Not protobuf's rules apply: ids are hex of any case, 64 bits a text or a number, unknown names ignored, null absent."""
     span = await sent_span(client, way, traceId="AbCdEf0123456789aBcDeF0123456789", parentSpanId="FF" * 8)
     assert (span.trace_id.hex(), span.parent_span_id) == ("abcdef0123456789abcdef0123456789", b"\xff" * 8)
     span = await sent_span(client, way, startTimeUnixNano=NOW_UNIX_NANO - 1, droppedAttributesCount=3, kind=2)
@@ -368,7 +368,7 @@ async def test_otlp_13_points_without_time_or_temporality_or_with_odd_buckets_ar
 
 @EACH_WAY
 async def test_otlp_13_a_log_record_loses_no_more_than_its_association(client: Client, way: Way) -> None:
-    """With a word about an id of a wrong length; of zeros is no id. And of a repeated key the last stays."""
+    """An id of a wrong length is reported, one of zeros is no id. Of a repeated key, the last value stays."""
     request = LOGS.made(good=1)
     record = request.resource_logs[0].scope_logs[0].log_records[0]
     record.trace_id = b"short"
@@ -387,7 +387,7 @@ async def test_otlp_13_a_log_record_loses_no_more_than_its_association(client: C
 @EACH_PROTOBUF_WAY
 @EACH_SIGNAL
 async def test_otlp_14_unknown_fields_are_ignored(client: Client, way: Way, signal: Signal) -> None:
-    """Of every wire type, at every level."""
+    """Unknown fields of every wire type, at every level, are ignored."""
     unknown = varint(1000 << 3) + b"\x05" + varint(1001 << 3 | 1) + bytes(8) + length_delimited(1002, b"x")
     unknown += varint(1003 << 3 | 5) + bytes(4)
     request = signal.made(good=2)

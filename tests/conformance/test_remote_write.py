@@ -100,7 +100,7 @@ async def test_remote_write_03_success_is_204_and_2_0_is_told_what_was_written(
 async def test_remote_write_04_what_was_not_written_is_told_and_the_rest_is_kept(
     client: Client, content_type: str, write: Write
 ) -> None:
-    """And where the whole can't be kept, nothing is."""
+    """If the whole can't be kept, nothing is."""
     answer = await client.write(content_type, write([series((1.0, NOW_MS)), series((2.0, 1), x="y")]))
     assert answer.status_code == 400
     assert "1 of 2 samples rejected: 1 timestamp_too_old" in answer.text
@@ -202,7 +202,7 @@ async def test_remote_write_08_start_timestamps_of_new_and_old_senders(client: C
 
 
 async def test_remote_write_09_native_histograms_are_kept_whole(client: Client) -> None:
-    """Of integers, of floats, with custom buckets; noted where the counts do not add up; rejected where spans do not fit."""
+    """Integers, floats and custom buckets are kept. Counts that do not add up are noted, spans that do not fit rejected."""
     request = v2.Request(symbols=["", "__name__", "m"])
     made = request.timeseries.add(labels_refs=[1, 2])
     whole = made.histograms.add(count_int=6, sum=9.5, schema=2, zero_threshold=0.001, zero_count_int=1, timestamp=NOW_MS)

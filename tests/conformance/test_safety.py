@@ -61,7 +61,7 @@ async def test_safety_01_a_bomb_costs_at_most_the_limit(bomb: str) -> None:
     ids=lambda part: None if isinstance(part, bytes) else part,
 )
 async def test_safety_02_hostile_bodies_are_refused(client: Client, path: str, content_type: str, body: bytes) -> None:
-    """Or, where nesting alone is too deep, rejected."""
+    """A body is rejected where nesting alone is too deep."""
     answer = await client.http.post(path, content=body, headers={"content-type": content_type})
     assert answer.status_code in (200, 400)
     assert client.made.producer.item_count() == 0
@@ -70,7 +70,7 @@ async def test_safety_02_hostile_bodies_are_refused(client: Client, path: str, c
 
 @WAYS_BY_NAME
 async def test_safety_02_truncated_and_random_bodies_are_refused(client: Client, way: Way) -> None:
-    """By every way, wherever they are cut."""
+    """They are refused by every way, wherever they are cut."""
     whole = way.body(good=1, late=0)
     for body in (*(whole[:end] for end in range(1, len(whole), max(1, len(whole) // 20))), os.urandom(300), b"\0" * 300):
         answer = await client.http.post(way.path, content=way.as_sent(body), headers={"content-type": way.content_type})
@@ -110,7 +110,7 @@ def test_safety_04_keys_are_kept_as_hashes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("evil", ["a\nb", "a\r\nX-Evil: 1", "\x1b[2J", "a\u2028b", "\u202eabc"], ids=ascii)
 async def test_safety_05_text_from_senders_forges_nothing(client: Client, evil: str) -> None:
-    """Where it comes back in an error, it can't end a line or steer a terminal, whatever the protocol."""
+    """A text that comes back in an error can't end a line or steer a terminal, whatever the protocol."""
     record = {"service_id": "s", "type": evil, "metric_name": "m", "value": 1, "timestamp": NOW}
     answer = await client.http.post(
         "/api/v1/telemetry", content=json.dumps(record), headers={"content-type": "application/json"}

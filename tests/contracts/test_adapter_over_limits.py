@@ -110,7 +110,7 @@ EACH_PLACE = pytest.mark.parametrize("place", PLACES)
 @EACH_PLACE
 @EACH_OTLP
 def test_long_keys_are_cut_and_stay_two(route: str, place: str) -> None:
-    """Of two keys that begin alike both are stored; of a key that comes twice the last value is."""
+    """Two keys that begin alike are both stored. Of a key that comes twice, the last value is."""
     sent = [(LONG, "1"), (LONG + "x", "2"), (LONG, "3")]
     found = adapted(route, lambda entry: put(PLACES[place](entry).attributes, sent[: 3 - (place == "resource")]))
     assert (4, 0) == (found.accepted_count(), found.rejected_count())
@@ -138,7 +138,7 @@ def test_a_long_key_of_a_value_that_is_no_text_and_one_that_is_too_long(route: s
 
 @EACH_OTLP
 def test_keys_that_are_to_be_rejected_are(route: str) -> None:
-    """By the setting, or where the limit leaves no room for a digest."""
+    """They are rejected if the setting says so, or if the limit leaves no room for a digest."""
     small = Limits(
         past_max_s=86_400,
         future_max_s=600,
@@ -180,7 +180,7 @@ def test_long_names_of_services_and_scopes_are_cut(route: str) -> None:
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("form", ["", "-json"])
 def test_long_names_of_spans_and_events_are_cut(form: str, twice: bool) -> None:
-    """Also where a key of the item is there twice, so that all of it is written anew."""
+    """They are cut also if a key of the item is there twice, so that all of it is written anew."""
     keys = [("a", "1"), ("a", "2")][: 1 + twice]
 
     def change_span(entry: Any) -> None:
@@ -228,7 +228,7 @@ def nest(value: Any, depth: int) -> None:
 @EACH_PLACE
 @pytest.mark.parametrize("signal", OTLP)
 def test_what_is_nested_too_deep_costs_its_item(signal: str, place: str, twice: bool, limits: Limits) -> None:
-    """In a resource or a scope it is left out, whatever else of it has to be written anew."""
+    """In a resource or a scope, it is left out, whatever else of that has to be written anew."""
 
     def change(entry: Any) -> None:
         attributes = PLACES[place](entry).attributes
@@ -411,7 +411,7 @@ def test_a_key_that_is_made_is_stored_once(route: str, kind: str, place: str) ->
 
 @pytest.mark.parametrize("kind", [kind for kind, (sent, _) in MADE_KEYS.items() if len(dict(sent)) == len(sent)])
 def test_a_key_that_is_made_is_stored_once_by_other_routes(kind: str) -> None:
-    """Of a native record, be it a point or a log record, and of an exemplar."""
+    """This holds for a native record, be it a point or a log record, and for an exemplar."""
     sent, expected = MADE_KEYS[kind]
     log = {"service_id": "s", "type": "log", "body": "b", "timestamp": "2026-04-10T12:00:00Z", "attributes": dict(sent)}
     metric = {"service_id": "s", "metric_name": "m", "value": 1, "timestamp": "2026-04-10T12:00:00Z", "attributes": dict(sent)}
@@ -469,7 +469,7 @@ def test_an_exemplar_that_breaks_a_rule_is_left_out_alone(version: str, spoilt: 
 
 @pytest.mark.parametrize(("version", "spoilt"), [("v1", False), ("v2", False), ("v2", True)])
 def test_exemplars_that_come_alone_are_rejected_where_each_breaks_a_rule(version: str, spoilt: bool) -> None:
-    """Else nothing would say that they are lost; with a good one among them they are taken."""
+    """Otherwise nothing would report that they are lost. With a good one among them, they are taken."""
     bad = [("a", "1")] if spoilt else MANY
     found = with_exemplars(version, [bad], samples=0, spoilt=spoilt)
     assert [(0, errors.INVALID_SERIES if spoilt else errors.TOO_MANY_ATTRIBUTES)] == reasons(found)

@@ -100,7 +100,7 @@ def test_the_labels_of_another_series_do_not_make_a_histogram_too_large() -> Non
 @examples(200)
 @given(batches(), st.data())
 def test_any_rejected_record_can_be_replayed(body: bytes, data: st.DataObject) -> None:
-    """However the array is written, and whichever way it has to be read."""
+    """It can be replayed however the array is written, and whichever way it has to be read."""
     check_replays(NATIVE, body, data.draw(message_sizes))
     check_budget(NATIVE, body, *data.draw(budgets))
 

@@ -216,7 +216,7 @@ def test_an_otlp_item_too_large_for_a_message_is_kept(signal: str) -> None:
 
 @pytest.mark.parametrize("signal", EVERY)
 def test_an_otlp_item_nested_too_deep_is_kept(signal: str) -> None:
-    """To the byte: protobuf's own parser could not read it, ours says why it is refused, once more."""
+    """It is kept to the byte: protobuf's own parser could not read it, ours reports once more why it is refused."""
     request = otlp_request(signal)
     of = Parts(signal, request)
     value = of.items[1].attributes.add(key="deep").value
@@ -374,7 +374,7 @@ def test_exemplars_without_samples_are_kept_together() -> None:
 
 @pytest.mark.parametrize("n", ALL_FOUR)
 def test_a_remote_write_item_too_large_for_a_message_is_kept(n: int) -> None:
-    """With the exemplar that makes it so; what is around it is stored."""
+    """It is kept with the exemplar that makes it too large; what is around it is stored."""
     request = write_request(LATENCY)
     for index in range(3):
         request.timeseries[1].exemplars[n].labels.add(name=f"l{index}", value="v" * 100)
@@ -387,7 +387,7 @@ def test_a_remote_write_item_too_large_for_a_message_is_kept(n: int) -> None:
 
 @pytest.mark.parametrize(("name", "reason"), [("n" * 101, errors.NAME_TOO_LONG), ("", errors.MISSING_METRIC_NAME)])
 def test_metadata_is_kept_alone(name: str, reason: int) -> None:
-    """As it was sent, without that of other families."""
+    """Metadata is kept as it was sent, without that of other families."""
     request = write_request(LATENCY)
     request.metadata.add(metric_family_name=name, type=1, help="How many.", unit="1")
     [rejection] = check_replays(WRITE_V1, request.SerializeToString(), FITS).rejections
@@ -396,7 +396,7 @@ def test_metadata_is_kept_alone(name: str, reason: int) -> None:
 
 
 def test_metadata_too_large_for_a_message_is_kept() -> None:
-    """As an item of its own, and with an item of its family, which it makes too large."""
+    """It is kept as an item of its own, and with an item of its family, which it makes too large."""
     request = write_request(LATENCY)
     request.metadata[0].help = "h" * 500
     request.metadata.add(metric_family_name="other", help="h" * 500)
@@ -600,7 +600,7 @@ def test_a_remote_write_2_item_is_kept_with_a_table_of_its_own(
 
 
 def test_a_broken_remote_write_2_histogram_is_kept() -> None:
-    """And its neighbour stored."""
+    """The histogram's neighbour is stored."""
     request = write_request_v2("histograms")
     request.timeseries[1].histograms[1].positive_deltas.append(1)  # more buckets than its spans have
     [rejection] = check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
@@ -610,7 +610,7 @@ def test_a_broken_remote_write_2_histogram_is_kept() -> None:
 
 @pytest.mark.parametrize("kind", ["samples", "histograms"])
 def test_a_remote_write_2_item_too_large_for_a_message_is_kept(kind: str) -> None:
-    """With the exemplar that makes it so; what is around it is stored."""
+    """It is kept with the exemplar that makes it too large; what is around it is stored."""
     request = write_request_v2(kind)
     label_exemplar("l0", "v" * 100)(request)
     label_exemplar("l1", "v" * 100)(request)
@@ -705,7 +705,7 @@ def expected_native(record: Any) -> Counter[bytes]:
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize(("record", "reason", "lifted"), NATIVE_CASES)
 def test_a_record_is_kept_as_it_was_written(record: Any, reason: int, lifted: bool, indent: int | None) -> None:
-    """To the byte, of a batch without the space around it; by itself it is the body."""
+    """It is kept to the byte; of a batch, without the space around it. A record by itself is the body."""
     text = json.dumps(record, ensure_ascii=indent is None, indent=indent)
     good = json.dumps([METRIC, LOG])[1:-1]
     adapted = check_replays(NATIVE, f" [ {good} ,\n\t{text} \r\n,{good}]\n".encode(), FITS)

@@ -147,7 +147,7 @@ async def test_intent_and_commit_may_be_repeated(broker: BrokerUnderTest) -> Non
 
 
 async def test_offsets_never_repeat(broker: BrokerUnderTest) -> None:
-    """Not even where everything was taken before a restart: the next message follows the last one that ever was."""
+    """They do not repeat even if everything was taken before a restart: the next message follows the last that ever was."""
     end = None
     for _ in range(3):
         async with broker.open() as (producer, consumer):

@@ -50,7 +50,7 @@ def test_what_is_json_is_read(text: str) -> None:
 
 @pytest.mark.parametrize("text", REFUSED, ids=ascii)
 def test_what_is_not_json_is_refused(text: str) -> None:
-    """By the native API, and by OTLP's where an object holds it."""
+    """The native API refuses it, and so does OTLP if an object holds it."""
     assert not is_read(text.encode("utf-8", "surrogatepass"))
     for to_wire in (metrics_to_wire, logs_to_wire, traces_to_wire):
         with pytest.raises(RequestRefused):
@@ -58,7 +58,7 @@ def test_what_is_not_json_is_refused(text: str) -> None:
 
 
 def test_a_byte_order_mark_is_ignored_at_the_start_only() -> None:
-    """As section 8.1 allows a parser to; within a text it is no white space."""
+    """Section 8.1 allows a parser to ignore it. Within a text it is no white space."""
     marked = "\ufeff{}".encode()
     assert is_read(marked)
     assert not is_read(b"{" + marked + b"}")
@@ -75,7 +75,7 @@ def test_what_is_not_utf_8_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", REPAIRED, ids=repr)
 def test_what_is_json_but_for_its_texts_is_read(data: bytes) -> None:
-    """By the native API, and by OTLP's where an object holds it."""
+    """The native API reads it, and so does OTLP if an object holds it."""
     assert is_read(data)
     for to_wire in (metrics_to_wire, logs_to_wire, traces_to_wire):
         assert to_wire(b'{"unknown":' + data + b"}") == b""
@@ -83,7 +83,7 @@ def test_what_is_json_but_for_its_texts_is_read(data: bytes) -> None:
 
 @pytest.mark.parametrize("token", NAMED)
 def test_the_three_tokens_are_read_to_be_refused_by_name(token: str) -> None:
-    """As the API says: value must be a finite float64; got NaN."""
+    """The API's words are: value must be a finite float64; got NaN."""
     record = f'{{"service_id": "s", "metric_name": "m", "value": {token}, "timestamp": "2026-04-10T12:00:00Z"}}'
     adapted = native.adapt(record.encode(), Header("acme", SOURCE_NATIVE, NOW, bytes(16)), LimitRules(DEFAULT, NOW), 1 << 20)
     [rejection] = adapted.rejections

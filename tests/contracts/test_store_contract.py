@@ -554,7 +554,7 @@ def test_every_payload_form_has_a_name(store: Store, number: int, tenant: str) -
 
 
 def test_an_unreadable_message_is_an_entry_too(store: Store, number: int) -> None:
-    """Without tenant, time or batch."""
+    """Its entry has no tenant, time or batch."""
     one = DeadLetter(id=letters.letter(number).id, kept_time_unix_nano=time.time_ns(), topic="t", reason=f"unreadable {number}")
     store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(one)], f"unreadable/{number}")
     sql = f"SELECT TenantId, toYear(ReceivedAt), State FROM dead_letters WHERE Reason = 'unreadable {number}'"

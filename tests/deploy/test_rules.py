@@ -188,7 +188,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def test_each_alert_fires_when_it_should_and_not_otherwise(alerts: list[dict[str, Any]], tmp_path: Path) -> None:
-    """By `promtool test rules`: with the series of its case, and not with those that are nearly the same."""
+    """`promtool test rules` finds it firing with the series of its case, and not with those that are nearly the same."""
     assert CASES.keys() == {alert["alert"] for alert in alerts}
     promtool = require_peer("promtool", knows=("promql",))
     # A case that expects the opposite must fail: so a run that tests nothing is noticed.
@@ -237,7 +237,7 @@ def _tests(name: str, case: Case, *, inverted: bool) -> list[dict[str, Any]]:
 
 
 def test_what_alerts_watch_for_is_there_from_the_start(alerts: list[dict[str, Any]]) -> None:
-    """With 0, in every counter whose growth by one event is enough: a series that begins with 1 has not grown."""
+    """Every counter whose growth by one event is enough begins with 0: a series that begins with 1 has not grown."""
     metrics = Metrics()
     metrics.http_endpoint("/v1/logs")
     metrics.grpc_method("S/Export")

@@ -91,7 +91,7 @@ def test_an_item_lost_doubled_or_invented_would_be_found(way: Way, delivered: De
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_field_was_sent(name: str, requests: Requests) -> None:
-    """By OTLP's and remote write's own descriptors: a field that a later version adds is missed here until it is stored."""
+    """OTLP's and remote write's own descriptors decide: a field that a later version adds is missed until it is stored."""
     kind = KINDS[name]
     header = header_of(UUID(int=1), time.time_ns())
     sent = [kind.fields_of(request, kind.expected(request, header)) for request in requests(name)]

@@ -24,7 +24,7 @@ subclasses: Callable[[str, set[str]], Iterator[tuple[int, str]]] = CHECK["subcla
     ],
 )
 def test_an_interpreted_subclass_is_found(source: str) -> None:
-    """However the compiled class was imported."""
+    """It is found however the compiled class was imported."""
     assert [(2, "hot.page.Page")] == list(subclasses(source, {"hot.page.Page"}))
 
 

@@ -88,7 +88,7 @@ def test_a_function_that_a_handler_defines_has_a_frame_of_its_own() -> None:
 
 
 def test_one_name_for_exceptions_of_different_types_is_found() -> None:
-    """In one try statement or in two; the same type under one name is fine."""
+    """It is found in one try statement or in two; the same type under one name is fine."""
     assert [7, 11] == lines("""
         def run():
             try:

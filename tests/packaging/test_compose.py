@@ -50,7 +50,7 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def test_it_is_what_the_compose_specification_allows(compose: dict[str, Any]) -> None:
-    """By the specification's own JSON schema."""
+    """The specification's own JSON schema decides."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,7 +91,7 @@ def test_every_command_exists(compose: dict[str, Any], dockerfile: list[tuple[st
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_container_may_do_little(compose: dict[str, Any], service: str) -> None:
-    """Not root, no capabilities, a root file system that it can't write, and bounds on memory, processors and processes."""
+    """None is root or has capabilities, none can write its root file system, and memory, CPU and processes are bounded."""
     made = compose["services"][service]
     assert int(made["user"].split(":")[0]) > 0
     assert made["read_only"] is True
@@ -133,7 +133,7 @@ def test_prometheus_sees_tenants(compose: dict[str, Any]) -> None:
 
 
 def test_alerts_lead_somewhere(compose: dict[str, Any]) -> None:
-    """To a URL: that of the variable, or the files of this machine."""
+    """Each leads to a URL: that of the variable, or the files of this machine."""
     labels = YAML(typ="safe", pure=True).load(PROMETHEUS.read_text())["global"]["external_labels"]
     variable = re.fullmatch(r"\$\{(\w+)\}", labels["infrasage_docs"])
     assert variable is not None

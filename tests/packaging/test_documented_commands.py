@@ -69,7 +69,7 @@ def _stop(context: Any, _parameter: Any, is_given: Any) -> None:
 def test_no_command_does_anything_here(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also not what an option does while the command is read."""
+    """Nothing is done, also by an option that acts while the command is read."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for option in ("--version", "--install-completion", "--show-completion"):
         assert status([option]) == 0

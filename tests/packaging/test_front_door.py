@@ -89,7 +89,7 @@ def test_the_index_of_decisions_has_each_file_once_and_each_number_without_one()
 def test_a_test_is_marked_with_what_it_needs(
     node_id: str, imports: list[str], parameters: list[str], expected: set[str]
 ) -> None:
-    """By its folder, its parameter, or what its module imports."""
+    """The marks come from its folder, its parameter, or what its module imports."""
     assert expected <= needs(node_id, imports, parameters)
     if not expected:
         assert set() == needs(node_id, imports, parameters)

@@ -174,7 +174,7 @@ def test_every_variable_is_a_setting(manifests: list[Manifest], values: dict[str
 
 
 def test_every_command_exists(manifests: list[Manifest]) -> None:
-    """With the flags that it has."""
+    """Each exists, with its flags."""
     known: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has them
     for _, _, container in pods(manifests):
         words = container["args"]
@@ -184,7 +184,7 @@ def test_every_command_exists(manifests: list[Manifest]) -> None:
 
 
 def test_every_container_may_do_little(manifests: list[Manifest]) -> None:
-    """Not root, no capabilities, a root file system that it can't write, no token of the API, a bound on memory."""
+    """None is root or has capabilities or a token of the API, none can write its root file system, memory is bounded."""
     for _, pod, container in pods(manifests):
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -333,7 +333,7 @@ def test_a_changed_key_needs_no_restart(name: str) -> None:
     ],
 )
 def test_what_is_missing_is_named(missing: dict[str, Any], said: str) -> None:
-    """By the value's own name, before anything is installed."""
+    """The error has the value's own name, before anything is installed."""
     with pytest.raises(helm.HelmError, match=re.escape(said)):
         render(missing)
 
@@ -352,7 +352,7 @@ def test_what_is_missing_is_named(missing: dict[str, Any], said: str) -> None:
     ],
 )
 def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
-    """By the chart's schema: a misspelt name too."""
+    """The chart's schema refuses it, and a misspelt name, too."""
     with pytest.raises(helm.HelmValuesError):
         render(MINIMAL | wrong)
 
@@ -419,7 +419,7 @@ def test_a_release_has_a_name_that_a_service_may_have(release: str, name: str | 
 @pytest.mark.parametrize("word", ["true", "no", "null", "on"])
 @pytest.mark.parametrize("values", [MINIMAL, VALUES["single"]], ids=["distributed", "single"])
 def test_a_name_that_yaml_takes_for_something_else_stays_text(word: str, values: dict[str, Any]) -> None:
-    """Of a release, a namespace (which may also be a number) and a service account; topology keys are free, too."""
+    """Names of a release, a namespace (also a number) and a service account stay text; topology keys are free, too."""
     names = {"serviceAccount": {"name": "123"}, "topologySpread": {"keys": [word]}, "serviceMonitor": {"enabled": True}}
     for namespace in (word, "123"):
         manifests = render(values | names, word, namespace)
@@ -441,7 +441,7 @@ def test_yes_and_no_need_no_quotes(given: object, meant: str) -> None:
 
 
 def test_a_setting_of_null_is_the_default() -> None:
-    """As null removes a value elsewhere in Helm. It is also what a section is whose lines are comments."""
+    """In Helm, null removes a value. A section whose lines are all comments is null, too."""
     for settings in ({"http": {"connections_max": None}}, {"open_files_reserve": None}, {"http": None}):
         assert render(MINIMAL) == render(MINIMAL | {"settings": settings})
 

@@ -142,7 +142,7 @@ def test_a_source_that_changes_while_it_is_copied_is_not_built(install: ModuleTy
 
 
 def test_a_failed_compile_leaves_no_wheel(install: ModuleType, checkout: Path, prefix: Path) -> None:
-    """Nor a folder; the next compile goes well."""
+    """It leaves no folder, either, and the next compile succeeds."""
 
     def fail(source: Path, out: Path, compiled: bool) -> None:
         (out / "half.whl").write_bytes(b"PK")
@@ -206,7 +206,7 @@ def test_the_second_compile_uses_the_wheel_of_the_first(
 def test_a_failed_compiler_is_reported(
     install: ModuleType, checkout: Path, prefix: Path, installed: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By each start and by `make install`; the wheel without compiled modules is installed once, and not called compiled."""
+    """Each start and `make install` report it. The uncompiled wheel is installed once, and not called compiled."""
     installation = install.Installation(checkout, prefix)
     installation.compile(lambda source, out, _: write_wheel(source, out, False), wait=True)
     for command in (install.install_now, install.install_now, install.install_compiled):
@@ -302,7 +302,7 @@ def test_half_an_environment_is_removed(tmp_path: Path) -> None:
 
 
 def test_first_imports_write_bytecode(tmp_path: Path) -> None:
-    """Even where the shell forbids it. The packages are installed without bytecode, and each start would compile them anew."""
+    """They write it even if the shell forbids it. Packages are installed without it, and each start would compile them."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "bytecode: ${PYTHONDONTWRITEBYTECODE-written}" >&2\nexit 1\n')
     python.chmod(0o755)

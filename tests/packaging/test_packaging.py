@@ -114,7 +114,7 @@ def site(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["module", "data", "script", "import"],
 )
 def test_no_other_distribution_collides_with_it(site: Path, tmp_path: Path, command: list[str]) -> None:
-    """Where another has `adapters` and `collector`, the collector runs on its own; the other's files are as they were."""
+    """If another one has `adapters` and `collector`, the collector runs on its own, and the other's files are unchanged."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, *command],

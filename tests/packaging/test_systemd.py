@@ -109,7 +109,7 @@ def test_the_installer_installs_and_upgrades(tmp_path: Path) -> None:
 
 
 def test_what_root_installs_can_be_read_by_the_units_user(tmp_path: Path) -> None:
-    """Also where root's umask keeps others out: the unit runs as another user."""
+    """This holds also if root's umask keeps others out: the unit runs as another user."""
     before = os.umask(0o077)
     try:
         done = _install(tmp_path / "one", tmp_path / "root", "1.0")

@@ -217,7 +217,7 @@ def gauge(program: Program, series: str) -> float | None:
 
 
 def test_a_batch_is_found_right_after_its_answer(program: Program) -> None:
-    """Over HTTP and over gRPC; by a key that reads, of its tenant; with what became of its items."""
+    """It is found over HTTP and over gRPC, by a key that reads its tenant, with what became of its items."""
     key = run("keys", "create", "--tenant", "anonymous", "--scope", "readonly", "--plan", "Pro", "--data-dir", program.data_dir)
     other = run("keys", "create", "--tenant", "other", "--scope", "readonly", "--plan", "Pro", "--data-dir", program.data_dir)
     headers = {"X-API-Key": key.stdout.strip()}

@@ -121,7 +121,7 @@ def test_a_damaged_backup_is_not_restored(backup: Path, tmp_path: Path) -> None:
 
 
 def test_a_restore_overwrites_nothing(backup: Path, tmp_path: Path) -> None:
-    """Where there is data it is refused; one that was broken off is done again, and until then no collector starts there."""
+    """It is refused if there is data. One that was interrupted is done again, and no collector starts there before."""
     data_dir = tmp_path / "whole"
     done = run("restore", backup, "--data-dir", data_dir)
     assert done.returncode == 1

@@ -73,7 +73,7 @@ def test_clickhouse_connect(program: Program, keys: dict[str, str], compress: bo
 
 
 def test_a_key_reads_its_own_tenant(program: Program, keys: dict[str, str]) -> None:
-    """Whatever the user is called, and however the key comes; scope admin reads all."""
+    """The key decides, whatever the user is called, and however the key comes; scope admin reads all."""
     sql = "SELECT arraySort(groupUniqArray(TenantId)) FROM otel_logs"
     for tenant, expected in (("acme", "['acme']"), ("globex", "['globex']"), ("admin", "['acme','globex']")):
         key = keys[tenant]
@@ -125,7 +125,7 @@ def test_errors_are_as_clickhouse_sends_them(program: Program, keys: dict[str, s
 
 
 def test_nothing_is_written(program: Program, keys: dict[str, str]) -> None:
-    """By no method and no scope."""
+    """No method and no scope writes anything."""
     for key in (keys["acme"], keys["admin"]):
         for sql in (
             "INSERT INTO otel_logs (TenantId) VALUES ('x')",
@@ -139,7 +139,7 @@ def test_nothing_is_written(program: Program, keys: dict[str, str]) -> None:
 
 
 def test_forms_that_clients_ask_for(program: Program, keys: dict[str, str]) -> None:
-    """By FORMAT, by default_format, by a header; with a type of content, a name of the query, and a summary."""
+    """A form is chosen by FORMAT, by default_format or by a header, with content type, the query's name, and a summary."""
     auth = ("default", keys["acme"])
     for sent, format_, type_, body in (
         ({"params": {"query": "SELECT 1 AS x FORMAT JSONEachRow"}}, "JSONEachRow", "application/x-ndjson", b'{"x":1}\n'),
@@ -162,7 +162,7 @@ def test_forms_that_clients_ask_for(program: Program, keys: dict[str, str]) -> N
 
 
 def test_a_port_in_use_is_one_warning(program: Program, make_program: object) -> None:
-    """And everything else runs."""
+    """Everything else runs."""
     port = int(address(program).rpartition(":")[2])
     other = make_program(store__http_port=port)  # type: ignore[operator]  # a fixture
     other.start()
@@ -172,7 +172,7 @@ def test_a_port_in_use_is_one_warning(program: Program, make_program: object) ->
 
 
 def test_the_hello_of_clickhouse_go() -> None:
-    """At the client's revision: with block info, and from 54454 on with a byte a column; it names the revision 0."""
+    """The hello is at the client's revision: with block info, and from 54454 on a byte a column; it names revision 0."""
     for revision, custom in ((54453, b""), (54454, b"\x00"), (54488, b"\x00")):
         assert is_hello(HELLO, "Native", revision)
         block = hello("26.9.2.1", "UTC", revision)

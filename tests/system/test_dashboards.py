@@ -47,7 +47,7 @@ def targets() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_the_files_are_what_the_generator_makes() -> None:
-    """And each panel has a title, a description, a unit or a table, and a query."""
+    """Each panel has a title, a description, a unit or a table, and a query."""
     for path, text in generator().made().items():
         assert text == path.read_text(), f"run {DEPLOY / 'grafana' / 'generate.py'}"
         for panel in json.loads(text)["panels"]:
@@ -58,7 +58,7 @@ def test_the_files_are_what_the_generator_makes() -> None:
 
 
 def test_every_promql_names_only_metrics_and_labels_that_exist(program: Program, tmp_path: Path) -> None:
-    """Of dashboards and alerts, as Prometheus parses them: the running program shows each metric, and it has each label."""
+    """Dashboards and alerts are parsed as by Prometheus: the program shows each metric, with each label."""
     shown = {
         name: family.type
         for family in text_string_to_metric_families(httpx.get(f"{program.http}/metrics").text)

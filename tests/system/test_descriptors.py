@@ -68,7 +68,7 @@ def test_idle_connections_make_room(make_program: MakeProgram) -> None:
 
 
 def test_connections_beyond_the_limit_are_refused_and_nothing_else_fails(make_program: MakeProgram) -> None:
-    """On every port; the log and the store open what they need, queries are answered, and one line says why."""
+    """This holds on every port. Log and store open what they need, queries are answered, and one line says why."""
     program = make_program()
     program.command = ["bash", "-c", f'ulimit -n {LIMIT}; exec "$0" "$@"', *program.command]
     program.start()

@@ -35,7 +35,7 @@ def fronts(pair: tuple[Program, Program], tmp_path_factory: pytest.TempPathFacto
 
 
 def test_bodies_of_every_size_and_form_pass(pair: tuple[Program, Program], fronts: tuple[Front, Front]) -> None:
-    """From a byte to 20 MB, plain, in chunks, as gzip, and both, on one kept connection for each front; all is stored once."""
+    """They have a byte to 20 MB, plain, in chunks, as gzip, and both, on one kept connection a front; all are stored once."""
     sent = set[str]()
     sizes = {"small": (1, 0), "middle": (50, 2_000), "large": (20, 50_000)}
     for name, front in zip(("nginx", "haproxy"), fronts, strict=True):

@@ -41,7 +41,7 @@ def test_what_is_refused_is_not_expected_in_the_store(program: Program, tmp_path
     ],
 )
 def test_a_mistake_is_named(program: Program, options: list[str], status: int, said: str) -> None:
-    """In one line, before anything is sent."""
+    """The error is one line, before anything is sent."""
     done = run("generate", "--endpoint", program.otlp_http, "--data-dir", program.data_dir, *options)
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr

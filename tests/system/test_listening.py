@@ -114,7 +114,7 @@ def test_two_colons_are_every_address(tmp_path: Path, with_tls: bool) -> None:
 
 
 def test_the_processes_of_a_gateway_share_the_sockets(tmp_path: Path, short: Path) -> None:
-    """Both take connections from them; one that dies does not take the files away, and the one in its place takes part."""
+    """Both take connections. One that dies does not take the files away, and its replacement takes part."""
     gateway = Gateway(
         tmp_path / "gateway", kafka__bootstrap="127.0.0.1:1", gateway__workers=2, tenants__anonymous="yes", **sockets(short)
     )

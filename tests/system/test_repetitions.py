@@ -90,7 +90,7 @@ def test_what_senders_send_again_is_stored_once(tmp_path: Path, answers_max: int
 
 
 def test_what_prometheus_sends_again_is_stored_once(tmp_path: Path) -> None:
-    """Over remote write 1.0 and 2.0 at once. Each sample has a time of its own, so equal rows are one sample stored twice."""
+    """It is so over remote write 1.0 and 2.0 at once. Each sample has its own time, so equal rows are one sample twice."""
     with started(Program(tmp_path / "data", repetitions__window_s=900, repetitions__answers_max=0)) as program:
         with LossyNetwork(port_of(program.http), LOSS, 4) as network:
             written = f"""

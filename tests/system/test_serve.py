@@ -481,7 +481,7 @@ def test_a_bad_query_is_told_in_one_go(program: Program, arguments: list[str], s
 
 
 def test_an_empty_result_says_so(program: Program) -> None:
-    """On standard error: on standard output is the result, which is nothing."""
+    """The notice is on standard error: standard output has the result, which is empty."""
     done = run("query", "SELECT 1 WHERE 0", "--data-dir", program.data_dir)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no rows\n")
 

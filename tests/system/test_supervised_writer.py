@@ -72,7 +72,7 @@ def has_more(back: WriterCommand, inserts: float) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_the_writer_starts_is_status_0(tmp_path: Path, number: signal.Signals) -> None:
-    """Also if the process that writes is too young to handle signals, and if Ctrl-C goes to both."""
+    """This holds also for a writer too young to handle signals, and if Ctrl-C goes to both."""
     # On a busy machine it takes long until it is old enough, and then it would be killed.
     settings = {**FAST, "shutdown__timeout_s": TIMEOUT_S}
     back = WriterCommand(tmp_path / "writer", kafka__bootstrap="127.0.0.1:1", clickhouse__url="http://127.0.0.1:1", **settings)
@@ -95,7 +95,7 @@ def test_a_stop_while_the_writer_starts_is_status_0(tmp_path: Path, number: sign
 
 
 def test_a_writer_that_dies_is_replaced(kafka: Kafka, clickhouse: Bridge, tmp_path: Path) -> None:
-    """By SIGKILL and by SIGSEGV: on the same port, with the counts of those before it, and it is in the log."""
+    """It is replaced after SIGKILL and SIGSEGV, on the same port, with the former counts, and the log has it."""
     front = Gateway(tmp_path / "gateway", kafka__bootstrap=kafka.bootstrap, tenants__anonymous="yes")
     with started(front), started(writer(kafka, clickhouse, tmp_path)) as back:
         headers = {"Content-Type": "application/x-protobuf"}
@@ -163,7 +163,7 @@ def test_a_writer_that_cannot_run_ends_the_command(kafka: Kafka, clickhouse: Bri
 
 
 def test_a_port_in_use_is_named(kafka: Kafka, clickhouse: Bridge, tmp_path: Path) -> None:
-    """By the flag to change, before anything is started."""
+    """The error names the flag to change, before anything is started."""
     with started(writer(kafka, clickhouse, tmp_path)) as back:
         done = run("writer", "--port", str(back.port), **settings_of(kafka, clickhouse))
         assert (1, "") == (done.returncode, done.stdout)

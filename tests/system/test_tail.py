@@ -64,7 +64,7 @@ def test_records_are_shown_as_they_are_accepted(program: Program, tmp_path: Path
 
 
 def test_rejected_items_are_shown(program: Program, tmp_path: Path) -> None:
-    """As JSON, for programs."""
+    """They are shown as JSON, for programs."""
     with tailing(tmp_path, "--data-dir", program.data_dir, "--rejected", "--json") as out:
         send(program.http, "s", "taken")
         send(program.http, "s", "x", timestamp="2001-01-01T00:00:00Z")
@@ -84,7 +84,7 @@ def test_rejected_items_are_shown(program: Program, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_named(options: list[str], status: int, said: str, tmp_path: Path) -> None:
-    """In one line."""
+    """The error is one line."""
     done = run("tail", *(option.format(place=tmp_path) for option in options))
     assert (status, "") == (done.returncode, done.stdout)
     assert said.format(place=tmp_path) in done.stderr
@@ -116,7 +116,7 @@ def test_it_goes_on_while_the_collector_is_away(make_program: MakeProgram, tmp_p
 
 
 def test_a_key_that_is_revoked_ends_it(program: Program, tmp_path: Path) -> None:
-    """In one line, with status 1."""
+    """It ends with one line and status 1."""
     keys_file = program.data_dir / "keys.json"
     key = keys.create(keys_file, tenant="t", scope=Scope.READONLY, plan="Unlimited", now=datetime.now(UTC))
     (tmp_path / "key").write_text(key.text)
@@ -132,7 +132,7 @@ def test_a_key_that_is_revoked_ends_it(program: Program, tmp_path: Path) -> None
 
 
 def test_it_ends_with_its_reader(program: Program) -> None:
-    """As in `tail | head -1`: without a word, and with status 0."""
+    """With `tail | head -1`, it ends without a word, and with status 0."""
     command = [sys.executable, "-m", "collector", "tail", "--data-dir", str(program.data_dir)]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -79,7 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_the_first_start_shows_an_admin_key(served: Served) -> None:
-    """Once, where it prints what a person needs, and nowhere else; it reads every tenant's usage. Its file is for its owner."""
+    """It is shown once, with what a person needs, and reads every tenant's usage. Its file is for its owner."""
     (shown,) = KEY.findall(served.printed)
     assert served.printed.count("isage_") == 1
     assert "isage_" not in served.log()
@@ -110,7 +110,7 @@ def test_a_key_s_life_by_the_commands(served: Served) -> None:
 
 
 def test_every_row_has_its_key_s_tenant(served: Served) -> None:
-    """Whatever it came by: the native API, remote write, OTLP over HTTP and gRPC. Without a key it is the anonymous one's."""
+    """The tenant is right for the native API, remote write, OTLP over HTTP and gRPC. Without a key, it is anonymous."""
     tenants: dict[str, str | None] = {"rows-a": served.key("rows-a"), "rows-b": served.key("rows-b"), "anonymous": None}
     now_s = time.time()
     record = {
@@ -182,7 +182,7 @@ def test_keys_reloaded_under_load(served: Served) -> None:
 
 @pytest.mark.parametrize("transport", ["grpc", "http/protobuf"])
 def test_sdks_are_configured_as_documented(served: Served, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the environment alone."""
+    """They need the environment only."""
     text = DOCUMENT.read_text()
     assert 'export OTEL_EXPORTER_OTLP_HEADERS="x-api-key=$KEY"' in text
     tenant = f"sdk-{transport[:4]}"
@@ -198,7 +198,7 @@ def test_sdks_are_configured_as_documented(served: Served, transport: str, monke
 
 
 def test_prometheus_is_configured_as_documented(served: Served, tmp_path: Path) -> None:
-    """With the key in a file: the block in the document, but for its address and how long it waits."""
+    """The key is in a file. The block is that of the document, except its address and how long it waits."""
     prometheus = require_peer("prometheus")
     (tmp_path / "infrasage.key").write_text(served.key("prometheus"))
     block = re.search(r"```yaml\n(remote_write:.*?authorization:.*?)```", DOCUMENT.read_text(), re.DOTALL)

@@ -83,7 +83,7 @@ def test_a_signal_under_load_over_tls_loses_nothing(make_program: MakeProgram, t
 
 
 def test_certificates_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
-    """With a sentence, and before anything is made."""
+    """The error is a sentence, before anything is made."""
     done = run("serve", "--data-dir", tmp_path / "data", tls__cert_file=tmp_path / "none.pem")
     assert done.returncode == 1
     assert f"cannot read tls.cert_file {tmp_path / 'none.pem'}: No such file or directory" in done.stderr

@@ -56,7 +56,7 @@ def end(terminal: Terminal, how: bytes | signal.Signals) -> int:
 
 
 def test_a_load_is_shown_piped(program: Program, tmp_path: Path) -> None:
-    """Once, as plain text, with rates by signal and tenant: what is sent meanwhile is what is shown."""
+    """It is shown once, as plain text, with rates by signal and tenant: what is sent meanwhile is what is shown."""
     key = new_key(program, tmp_path, "admin")
     with Senders(program.http_port, threads=2):
         done = run("top", "--endpoint", program.http, "--key-file", key, "--interval", "1")
@@ -72,7 +72,7 @@ def test_a_load_is_shown_piped(program: Program, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ENDINGS)
 def test_the_terminal_is_left_as_it_was(program: Program, how: str) -> None:
-    """However it ends: the screen, the cursor, line wrapping and the modes of the terminal."""
+    """Screen, cursor, line wrapping and the modes of the terminal are restored, however the program ends."""
     keys, status = ENDINGS[how]
     with top(program) as terminal:
         before = terminal.modes()
@@ -142,7 +142,7 @@ def test_it_goes_on_while_the_collector_is_away(make_program: MakeProgram) -> No
 
 
 def test_a_key_that_is_revoked_is_named_later(program: Program, tmp_path: Path) -> None:
-    """On the screen, which goes on."""
+    """It is named on the screen, which goes on."""
     key = new_key(program, tmp_path, "admin")
     with top(program, "--key-file", key, columns=120) as terminal:
         terminal.until(lambda screen: "RECEIVED" in screen)
@@ -153,7 +153,7 @@ def test_a_key_that_is_revoked_is_named_later(program: Program, tmp_path: Path) 
 
 @pytest.mark.parametrize("scope", ["unknown", "ingest"])
 def test_a_key_that_does_not_read_is_status_1(program: Program, tmp_path: Path, scope: str) -> None:
-    """In one line, with what to change."""
+    """The error is one line, with what to change."""
     if scope == "unknown":
         file = tmp_path / "key"
         file.write_text("isage_wrong")

@@ -119,7 +119,7 @@ def letter_of(served: Served, key: str, reason: str) -> str:
 @pytest.mark.parametrize("tenant", TENANTS)
 @pytest.mark.parametrize("scope", [Scope.READONLY, Scope.WRITE])
 def test_a_tenant_sees_its_own_rows_only(served: Served, tenant: str, scope: Scope) -> None:
-    """On every page, whatever tenant the address names: nothing that the other has sent, and all kinds of its own."""
+    """Every page shows all kinds of its own rows, and nothing of the other tenant, whatever tenant the address names."""
     key = served.keys[tenant, scope]
     other = next(name for name in TENANTS if name != tenant)
     shown = ""
@@ -178,7 +178,7 @@ def post(served: Served, path: str, key: str, **fields: str) -> httpx.Response:
 
 
 def test_a_dead_letter_is_edited_replayed_and_stored(served: Served) -> None:
-    """By its own tenant; the record is stored once, and the entry tells who did it."""
+    """Its own tenant does it. The record is stored once, and the entry has the name of the key that did it."""
     key = served.keys["acme", Scope.WRITE]
     path = letter_of(served, key, "missing_service_id")
     page = served.get(path, key).text
@@ -209,7 +209,7 @@ def test_a_replay_that_is_rejected_again_says_why(served: Served) -> None:
 
 
 def test_dead_letters_of_others_are_not_changed(served: Served) -> None:
-    """By their address, or by their id in a form."""
+    """They are changed neither by their address nor by their id in a form."""
     theirs = letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
     key = served.keys["acme", Scope.WRITE]
     token = re.search(r'name="token" value="([0-9a-f]+)"', served.get("/", key).text)

@@ -104,7 +104,7 @@ class CrashingAt:
 
 
 def test_a_start_names_the_tables_and_the_ways_out(tmp_path: Path) -> None:
-    """And changes nothing, whether it plans or applies."""
+    """It changes nothing, whether it plans or applies."""
     with closing(ClickHouseStore.embedded(tmp_path / "store", OPTIONS)) as store:
         exporter_tables.make(store._command, "default", "map of 2024")
         exporter_tables.insert(store._command, "default", "map of 2024", "2026-03-01", 2, "otel_logs")
@@ -135,7 +135,7 @@ def test_a_start_names_the_tables_and_the_ways_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_old_and_new_rows_are_one_table(store: ClickHouseStore, form: Form) -> None:
-    """Under the old names, with every column of the exporter; a tenant reads by TenantId, and a filter on time finds both."""
+    """It has the old names, and every column of the exporter. A tenant reads by TenantId; a filter on time finds both."""
     filled(store, form)
     before = {
         name: text(store, f"SELECT name FROM system.columns WHERE database = 'old' AND table = '{name}'")
@@ -235,7 +235,7 @@ def test_a_copy_that_was_interrupted_goes_on(store: ClickHouseStore) -> None:
 
 
 def test_rows_that_come_later_are_copied_too(store: ClickHouseStore) -> None:
-    """Of a day that was copied before: as many rows as before, but others."""
+    """Rows of a day that was copied before are copied, also if there are as many as before, but others."""
     filled(store, "map", {"2026-03-01": 3}, "otel_logs")
     adopt(store)
     copy(store)
@@ -245,7 +245,7 @@ def test_rows_that_come_later_are_copied_too(store: ClickHouseStore) -> None:
 
 
 def test_a_large_day_is_copied_by_hours(store: ClickHouseStore) -> None:
-    """With every row of it; in a database whose name needs quotes."""
+    """Every row of it is copied, also in a database whose name needs quotes."""
     store._command("CREATE DATABASE `o-l.d`")
     try:
         store._command(
@@ -276,7 +276,7 @@ def test_a_large_day_is_copied_by_hours(store: ClickHouseStore) -> None:
 
 
 def test_a_day_that_does_not_add_up_stays(store: ClickHouseStore) -> None:
-    """Where a row is missing after the copy, the partition stays, and the next run copies it again."""
+    """If a row is missing after the copy, the partition stays, and the next run copies it again."""
     filled(store, "map", table="otel_logs")
     adopt(store)
 
@@ -291,7 +291,7 @@ def test_a_day_that_does_not_add_up_stays(store: ClickHouseStore) -> None:
 
 
 def test_a_day_past_retention_stays(store: ClickHouseStore) -> None:
-    """Where it is; else the first merge would remove what was just copied."""
+    """It stays where it is. Otherwise the first merge would remove what was just copied."""
     days = [text(store, f"SELECT today() - {age}") for age in (0, 4, 5, 6)]
     filled(store, "map", dict.fromkeys(days, 1), "otel_logs")
     adopt(store)

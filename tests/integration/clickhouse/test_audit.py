@@ -122,7 +122,7 @@ def test_too_many_here_does_not_make_up_for_too_few_there(stored: Stored) -> Non
 
 
 def test_a_number_without_a_receipt_is_a_lost_request(stored: Stored) -> None:
-    """Unless a receipt reports it as failed, or is not settled yet."""
+    """It is none if a receipt reports it as failed, or if it is not settled yet."""
     for number, sequence, settled, failed in ((1, 1, 1, []), (2, 5, 2, [(2, 2)]), (3, 9, 9, [(2, 3)])):
         more = letters.any_receipt(failed).failed
         stored.receipt(number, 0, rejected=1, process_id=PROCESS, sequence=sequence, settled=settled, failed=more)
@@ -195,7 +195,7 @@ def test_what_a_log_that_is_gone_had_is_not_compared(stored: Stored, first: int 
 
 
 def test_slices_change_nothing(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However small they are, each batch is in one."""
+    """Each batch is in one slice, however small slices are."""
     stored.rows(1, 3)
     stored.receipt(1, 3)
     stored.receipt(2, 1)
@@ -209,7 +209,7 @@ RANGES = st.tuples(st.integers(0, 30), st.integers(0, 8)).map(lambda pair: (pair
 
 @given(RANGES, st.lists(RANGES))
 def test_what_is_left_of_a_gap(gap: tuple[int, int], ranges: Collection[tuple[int, int]]) -> None:
-    """As counted number by number."""
+    """The result is that of counting number by number."""
     expected = set(range(gap[0], gap[1] + 1)) - {n for first, last in ranges for n in range(first, last + 1)}
     left = list(auditing._without(*gap, ranges))
     assert {n for first, last in left for n in range(first, last + 1)} == expected

@@ -117,7 +117,7 @@ def test_an_interruption_lets_inserts_pass(open_store: Open) -> None:
 
 
 def test_rollups_have_the_retention_of_their_table(open_store: Open) -> None:
-    """From when they are made, with the days of tenants; and it changes with the settings."""
+    """They have it from when they are made, with the days of tenants, and it changes with the settings."""
     retention = Retention(logs=9000, traces=9001, tenants={"acme": 9002})
     for wanted in (BOTH._replace(retention=retention), BOTH._replace(retention=Retention(days=9003)), BOTH):
         store = open_store(wanted)
@@ -173,7 +173,7 @@ def test_clickstack_asks_the_rollups(open_store: Open) -> None:
 
 
 def test_sessions_are_the_logs_with_an_rrweb_event(open_store: Open) -> None:
-    """With the columns that ClickStack needs, for the sessions of a list of spans, and for the events of one in their order."""
+    """They have the columns that ClickStack needs, for a list of spans, and for the events of one in their order."""
     store = open_store(BOTH)
     store.apply_schema()
     rows = (

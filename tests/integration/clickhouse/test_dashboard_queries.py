@@ -69,7 +69,7 @@ def rows(store: ClickHouseStore, sql: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("table", REQUIRED)
 def test_columns_by_which_a_source_is_known(store: ClickHouseStore, table: str) -> None:
-    """As DESCRIBE answers them, which is what ClickStack reads."""
+    """The columns are those that DESCRIBE answers, which is what ClickStack reads."""
     assert set(REQUIRED[table].split()) <= {row[0] for row in rows(store, f"DESCRIBE TABLE {table}")}
 
 

@@ -64,7 +64,7 @@ def test_reopened(open_store: Open) -> None:
 
 
 def test_tokens_outlast_a_restart(open_store: Open) -> None:
-    """Of every table, also of the engine that has just applied the schema: a repetition after a restart stores nothing."""
+    """Each table keeps them, also of the engine that has just applied the schema: a repetition stores nothing."""
     for _ in range(2):
         store = open_store(StoreOptions(RequestedTables(Retention(dead_letters=None))))
         for number in range(4):
@@ -253,7 +253,7 @@ def test_current_directory(tmp_path: Path) -> None:
 
 
 def test_no_schema(tmp_path: Path) -> None:
-    """Without its tables the store says so, as something that may pass."""
+    """The store reports missing tables as something that may pass."""
     store = ClickHouseStore.embedded(tmp_path / "store")
     try:
         with pytest.raises(StoreUnavailable, match="UNKNOWN_TABLE"):
@@ -263,7 +263,7 @@ def test_no_schema(tmp_path: Path) -> None:
 
 
 def test_newest_items_are_known_without_reading_rows(open_store: Open) -> None:
-    """By signal, over all of its tables; nothing of a signal without items. The engine has it of each part."""
+    """They are known by signal, over all of its tables, since the engine has them of each part. A signal may have none."""
     store = open_store()
     assert {} == store.newest_items()
     gauges = batches.gauge(1, 3)
@@ -295,7 +295,7 @@ def merged_part(store: ClickHouseStore) -> Path:
 
 
 def test_a_damaged_part_is_put_aside_while_its_sources_are_there(open_store: Open, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a disk that ran full in a merge leaves it. The look-up of a range in doubt would fail for ever."""
+    """A disk that ran full in a merge leaves such a part. The look-up of a range in doubt would fail for ever."""
     store = open_store()
     part = merged_part(store)
     next(part.glob("*mrk*")).write_bytes(b"")
@@ -326,7 +326,7 @@ def test_an_insert_that_left_a_damaged_part_is_repeated(open_store: Open, capsys
 
 
 def test_a_part_that_was_put_aside_is_reported(open_store: Open, capsys: pytest.CaptureFixture[str]) -> None:
-    """At each start, as long as it is there: the engine itself puts it aside without a word, and its rows may be missing."""
+    """It is reported at each start, as long as it is there. The engine is silent about it, and its rows may be missing."""
     part = merged_part(open_store())
     open_store()
     assert "put aside" not in "".join(capsys.readouterr())

@@ -107,7 +107,7 @@ def test_dashboards_find_rows(store: ClickHouseStore, ask: dashboards.Ask) -> No
 
 
 def test_no_dashboard_needs_what_is_made_at_merges(store: ClickHouseStore) -> None:
-    """So a part that was just inserted is read like any other."""
+    """A part that was just inserted is read like any other."""
     for ask in (*dashboards.LOGS, *dashboards.TRACES, *dashboards.METRICS):
         plan = store.query(f"EXPLAIN indexes = 1 {ask.within(DAY, DAY + QUARTER_S)}", "TSVRaw").decode()
         used = set(re.findall(r"Name: (\w+)", plan))
@@ -115,7 +115,7 @@ def test_no_dashboard_needs_what_is_made_at_merges(store: ClickHouseStore) -> No
 
 
 def test_a_trace_by_its_id(store: ClickHouseStore) -> None:
-    """With its times from the table of trace times, as Grafana asks, and with the id alone, as ClickStack does."""
+    """Grafana asks with the times from the table of trace times, ClickStack with the id alone."""
     trace = store.query("SELECT TraceId FROM otel_traces WHERE SpanId = hex(500000)", "TSV").decode().strip()
     limit = SHARE_MAX * granules(store, "otel_traces")
     times = store.query(f"SELECT min(Start), max(End) + 1 FROM otel_traces_trace_id_ts WHERE TraceId = '{trace}'", "TSV")
@@ -142,7 +142,7 @@ def test_the_series_of_a_metric_over_a_day(store: ClickHouseStore) -> None:
 
 
 def test_one_series_over_a_day(store: ClickHouseStore) -> None:
-    """By its hash, a third of its metric's granules are read; and a chart of all series needs no map."""
+    """By its hash, a third of its metric's granules are read. A chart of all series needs no map."""
     (series,) = store.query("SELECT SeriesHash FROM otel_metrics_gauge WHERE MetricName = 'metric-3' LIMIT 1", "TSV").split()
     of_metric = "FROM otel_metrics_gauge WHERE MetricName = 'metric-3'"
     one = f"SELECT TimeUnix, Value {of_metric} AND SeriesHash = {series.decode()}"

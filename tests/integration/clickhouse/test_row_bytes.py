@@ -73,7 +73,7 @@ def first_message(adapt: Adapt, body: bytes) -> Part:
 
 
 def test_an_insert_needs_at_most_eight_times_its_row_bytes(tmp_path: Path) -> None:
-    """For each signal, and for few large rows and many small ones."""
+    """The bound holds for each signal, for few large rows and for many small ones."""
     options = StoreOptions(RequestedTables(fsync=False), insert_memory_bytes_max=INSERT_MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
     with closing(store_with_tables(tmp_path / "store", options)) as store:
         for adapt, make in WAYS:

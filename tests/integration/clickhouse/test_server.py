@@ -446,7 +446,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_tls(tmp_path: Path, certificates: Path) -> None:
-    """Over HTTPS it works with the authority that vouches for the server, and says so where it can't be trusted."""
+    """HTTPS works with the authority that vouches for the server. If the server can't be trusted, the error says so."""
     data, count = payload()
     secure = {"certificate": certificates / "server.pem", "key": certificates / "server.key"}
     with bridge(tmp_path, ca_file=certificates / "ca.pem", **secure) as there:
@@ -486,7 +486,7 @@ def test_ca_file(there: Bridge, tmp_path: Path, content: str | None) -> None:
     ids=["metrics", "logs", "traces", "dead letters"],
 )
 def test_landing_format_is_the_same_format(path: Path, first: str) -> None:
-    """Without comments and spaces it still says what the file says, and parses."""
+    """Without comments and spaces it has the same content as the file, and parses."""
     text = format_text(path)
     assert "//" not in text
     assert text.startswith(f'syntax="proto3";message Envelope{{message Record{{{first}')

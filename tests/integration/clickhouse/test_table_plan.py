@@ -58,7 +58,7 @@ def parts_without_ttl(store: ClickHouseStore) -> str:
 
 @pytest.mark.parametrize("wanted", [PLAIN, FULL, RequestedTables(text_indexes="body")], ids=["plain", "full", "body"])
 def test_a_plan_that_was_applied_is_empty(open_store: Open, wanted: RequestedTables) -> None:
-    """Also after the next start; and what was done is what had been planned."""
+    """It is empty also after the next start. What was done is what had been planned."""
     store = open_store(wanted)
     assert store.schema_plan() == store.apply_schema()
     assert store.schema_plan() == ((), ())
@@ -117,7 +117,7 @@ def test_rows_stay_through_every_change(open_store: Open) -> None:
 
 
 def test_an_index_has_a_name_of_its_own(open_store: Open) -> None:
-    """Whatever mode is chosen after whatever other, no name ever has two types."""
+    """No name ever has two types, whatever mode is chosen after another."""
     types: dict[tuple[str, str], set[str]] = {}
     for mode in ("body", "all", "none"):
         store = open_store(PLAIN._replace(text_indexes=mode))
@@ -231,7 +231,7 @@ def test_filters_of_attributes_are_made_when_parts_are_merged(open_store: Open, 
 
 
 def test_the_exporters_attributes_are_columns(open_store: Open) -> None:
-    """By default; ClickStack recognizes such a column by its expression."""
+    """They are columns by default. ClickStack recognizes such a column by its expression."""
     store = open_store(PLAIN)
     found = text(
         store,

@@ -78,7 +78,7 @@ def test_every_table_is_listed(store: Path) -> None:
 
 @pytest.mark.parametrize("security", ["INVOKER", "DEFINER", "NONE"])
 def test_a_tenant_reads_its_own_rows_only(reader: Reader, security: str) -> None:
-    """Of every table and view, also of a view that a server made with the rights of its definer, or without any check."""
+    """This holds for every table and view, also one that a server made with its definer's rights, or without any check."""
     how = f"MODIFY {'DEFINER = default ' if security == 'DEFINER' else ''}SQL SECURITY {security}"
     statements = [f"ALTER TABLE {view} {how}" for view in ("telemetry", "dead_letters", "otel_metrics_exp_histogram")]
     asked = []

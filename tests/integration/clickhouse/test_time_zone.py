@@ -46,7 +46,7 @@ def told(store: Path, zone: str, *statements: str) -> list[str]:
 
 
 def test_rows_are_found_in_every_time_zone(tmp_path: Path) -> None:
-    """Of whatever process stored them."""
+    """They are found whatever process stored them."""
     assert ["UTC", "1"] == told(tmp_path / "store", EAST, _WRITE)
     assert ["UTC", "1"] == told(tmp_path / "store", WEST)
 

@@ -167,7 +167,7 @@ async def test_killed_at_any_step(tmp_path: Path, there: Bridge, database: str, 
 
 
 async def test_the_server_is_killed(tmp_path: Path) -> None:
-    """Again and again, in the middle of inserts, and comes back each time: the writer goes on by itself."""
+    """It is killed again and again, in the middle of inserts, and comes back each time: the writer goes on by itself."""
     with bridge(tmp_path / "bridge") as there:
         async with world(tmp_path / "log", there, "telemetry") as w, w.writing():
             for seconds in (0.0, 0.02, 0.05):

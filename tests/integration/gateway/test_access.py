@@ -135,7 +135,7 @@ async def test_who_may_send_over_http(keys: Keys, way: Way, anonymous: bool) -> 
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[4], WAYS[5], WAYS[8]], ids=lambda way: way.name)
 async def test_who_may_send_over_hypercorn(keys: Keys, way: Way) -> None:
-    """As over the other server, one route of each protocol."""
+    """The rules are those of the other server, tried by one route of each protocol."""
     async with listening(keys, "hypercorn", anonymous=False) as case, connection(case.made.port) as raw:
         for sent in case.sent:
             await check_way(case, raw, way, sent)
@@ -144,7 +144,7 @@ async def test_who_may_send_over_hypercorn(keys: Keys, way: Way) -> None:
 @EACH_SERVICE
 @ANONYMOUS_OR_NOT
 async def test_who_may_send_over_grpc(keys: Keys, service: Service, anonymous: bool) -> None:
-    """By metadata, as by headers; refusals are trailers-only, with a Status that is not to be retried."""
+    """Keys are metadata, as they are headers in HTTP. Refusals are trailers-only, with a Status that is not to be retried."""
     made = receivers(find=keys.ring.find, anonymous=ANONYMOUS if anonymous else None)
     async with (
         grpc_receivers(made) as (_, server),
@@ -185,7 +185,7 @@ async def test_who_may_read(keys: Keys, server: str, anonymous: bool) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_key_of_any_bytes_is_refused(server: str) -> None:
-    """As nobody's: no byte of a header makes an error of ours."""
+    """Such a key is nobody's, and no byte of a header makes an error of ours."""
     async with http_receivers(server, anonymous=None) as made, connection(made.port) as raw:
         for value in (b"\xff\xfe", "ключ".encode(), b"isage_\t", bytes(range(0xA0, 0x100)), b"x" * 30_000):
             head, _, body = post("/v1/logs", PROTOBUF, otlp_logs()).partition(b"\r\n\r\n")

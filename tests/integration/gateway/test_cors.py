@@ -108,7 +108,7 @@ async def test_another_origin_hears_nothing(server: str, speak: Any) -> None:
 
 @EACH_SERVER
 async def test_without_the_setting_there_is_no_cors(server: str, speak: Any) -> None:
-    """As by default."""
+    """No CORS is the default."""
     async with http_receivers(server) as made, speak(made) as send:
         answer = await send("OPTIONS", "/v1/logs", b"", *PREFLIGHT)
         assert (405, {}) == (answer.status, cors_of(answer))
@@ -119,7 +119,7 @@ async def test_without_the_setting_there_is_no_cors(server: str, speak: Any) -> 
 @EACH_SERVER
 @WAYS_BY_NAME
 async def test_every_answer_says_that_the_origin_may_read_it(server: str, speak: Any, way: Way) -> None:
-    """Of what was taken, and of every error; and a page may read our own headers."""
+    """This holds for what was taken, and for every error. A page may read our own headers, too."""
     limited = Caller("small", Scope.INGEST, Plan("Small", Rate(1, 1), None, None), "k3")
     async with (
         http_receivers(server, find={b"SMALL": limited}.get, body_bytes_max=2000, **ALLOWED) as made,
@@ -195,7 +195,7 @@ KEYS = {b"PAGES": OF_PAGES, b"ANY": Caller("acme", Scope.INGEST, UNLIMITED, "k2"
 @EACH_SERVER
 @WAYS_BY_NAME
 async def test_a_key_may_be_for_pages_of_some_origins_alone(server: str, speak: Any, way: Way) -> None:
-    """From elsewhere, or from no page, it is refused with the origins that it is for."""
+    """A request from elsewhere, or from no page, is refused with the origins that the key is for."""
     async with (
         http_receivers(server, find=KEYS.get, anonymous=None, cors_origins="*") as made,
         speak(made) as send,
@@ -252,7 +252,7 @@ async def test_a_key_in_the_query_counts_only_where_the_setting_says_so(server: 
 
 
 async def test_a_beacon_is_taken() -> None:
-    """As navigator.sendBeacon sends it: a Blob of JSON, credentials always, the key in the query."""
+    """navigator.sendBeacon sends a Blob of JSON, credentials always, the key in the query."""
     async with http_receivers(find=KEYS.get, anonymous=None, query_key=True, **ALLOWED) as made, over_http_1(made) as send:
         body = json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "b"}}]}]}]}).encode()
         path = "/v1/logs?api_key=ANY"

@@ -83,7 +83,7 @@ async def test_h2spec_fails_in_what_is_listed_and_nothing_else(kind: str, tmp_pa
 async def test_h2load_has_all_answered_up_to_what_settings_announce(
     kind: str, connections: int, streams: int, padding: int, tls: bool, tmp_path: Path
 ) -> None:
-    """At any size, on one connection or many: 0 failed, 0 refused, and each request is stored once."""
+    """This holds at any size, on one connection or many: 0 failed, 0 refused, and each request is stored once."""
     h2load = require_peer("h2load")
     (tmp_path / "certificates").mkdir()
     body = otlp_logs(padding=padding)
@@ -111,7 +111,7 @@ async def test_h2load_has_pages_answered_too() -> None:
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
 async def test_h2load_may_have_no_table_of_heads(kind: str, tmp_path: Path) -> None:
-    """As proxies that keep little for each connection: the first answer must confirm the smaller table."""
+    """Proxies that keep little for each connection do so: the first answer must confirm the smaller table."""
     h2load = require_peer("h2load")
     (tmp_path / "body").write_bytes(b"\x0a\0" if kind == "http" else bytes(5))
     path, content_type = ("/v1/logs", PROTOBUF) if kind == "http" else (LOGS.method, "application/grpc")
@@ -124,7 +124,7 @@ async def test_h2load_may_have_no_table_of_heads(kind: str, tmp_path: Path) -> N
 
 
 async def test_ghz_finds_methods_by_reflection_and_has_all_answered(tmp_path: Path) -> None:
-    """Without proto files, a thousand calls at once on one connection."""
+    """Without proto files, a thousand calls run at once on one connection."""
     ghz = require_peer("ghz")
     (tmp_path / "body").write_bytes(otlp_logs())
     async with listening("grpc") as (made, port):

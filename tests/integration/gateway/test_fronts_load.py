@@ -50,7 +50,7 @@ async def test_as_many_streams_as_a_front_announces_are_served(
     padding: int,
     tmp_path: Path,
 ) -> None:
-    """Over gRPC, HTTP/2 made HTTP/1.1, and HTTP/2 to the end; each request is stored once."""
+    """They are served over gRPC, over HTTP/2 made HTTP/1.1, and over HTTP/2 to the end; each request is stored once."""
     h2load, body = require_peer("h2load"), otlp_logs(padding=padding)
     count = 500 if padding else 2_000
     (tmp_path / "http").write_bytes(body)

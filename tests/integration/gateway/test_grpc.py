@@ -89,7 +89,7 @@ async def test_what_does_not_decode_is_invalid_argument(service: Service, body: 
 @EACH_SERVICE
 @pytest.mark.parametrize("problem", [BrokerDown("disk gone"), BrokerFull("8 GiB held")])
 async def test_what_cannot_be_stored_now_is_unavailable_with_a_delay(service: Service, problem: Exception) -> None:
-    """Without RetryInfo, Go and the Collector would not send again."""
+    """The answer has RetryInfo, without which Go and the Collector would not send again."""
     async with receiving() as (made, _, channel):
         made.producer.error = problem
         error, status = await refused(channel, service, service.body(good=1, late=1))
@@ -137,7 +137,7 @@ async def test_over_the_budget_is_unavailable_with_a_delay() -> None:
 
 
 async def test_too_many_requests_at_once_are_unavailable_with_a_delay() -> None:
-    """And not RESOURCE_EXHAUSTED, at which senders drop."""
+    """The code is not RESOURCE_EXHAUSTED, at which senders drop."""
     async with receiving(concurrent_requests_max=1) as (made, _, channel):
         made.producer.gate.clear()
         first = asyncio.create_task(export(channel, LOGS, otlp_logs()))
@@ -220,7 +220,7 @@ async def test_what_a_client_that_hangs_up_has_sent_is_kept_and_counted() -> Non
     ids=["gzip", "deflate", "zstd", "snappy", "framed snappy", "lz4"],
 )
 async def test_encodings_on_the_wire(encoding: str, body: bytes, code: grpc.StatusCode) -> None:
-    """What is not known is UNIMPLEMENTED, and its sender hears what is; the connection goes on."""
+    """An unknown encoding is UNIMPLEMENTED, the error lists the known ones, and the connection goes on."""
     async with receiving() as (made, server, _), http2(server.port) as client:
         head = (("te", "trailers"), ("grpc-encoding", encoding))
         for expected in (code, code):
@@ -245,7 +245,7 @@ async def test_an_answer_that_no_window_has_room_for_is_dropped() -> None:
 
 
 async def test_connections_are_bounded_and_must_begin_in_time() -> None:
-    """Over the limit they are closed; and so is one that says nothing."""
+    """Connections over the limit are closed, and so is one that sends nothing."""
     async with grpc_receivers(connections_max=2, handshake_timeout_s=0.5) as (_, server):
         opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
         async with asyncio.timeout(5):
@@ -357,7 +357,7 @@ async def test_watching_ends_at_its_own_deadline() -> None:
     ],
 )
 async def test_health_takes_exactly_one_message(method: str, sent: bytes, code: str, says: str) -> None:
-    """As gRPC's list of codes has it: a wrong number of messages is UNIMPLEMENTED."""
+    """gRPC's list of codes has UNIMPLEMENTED for a wrong number of messages."""
     async with receiving() as (_, server, _), http2(server.port) as client:
         for at_once in (True, False):
             stream_id = client.request(method, "application/grpc", sent if at_once else None, ("te", "trailers"))
@@ -417,7 +417,7 @@ async def test_content_types_of_grpc(content_type: str) -> None:
 
 
 async def test_too_much_metadata_is_resource_exhausted() -> None:
-    """However much it is, and wherever the content type is: it costs its call, and nobody else's on the connection."""
+    """It costs its own call only, however much it is, and wherever the content type is."""
     async with receiving(header_bytes_max=1024) as (made, server, _), http2(server.port) as client:
         body = otlp_logs()
         message = b"\0" + len(body).to_bytes(4, "big") + body
@@ -482,7 +482,7 @@ async def test_as_many_small_calls_at_once_as_announced_are_served() -> None:
 
 
 async def test_as_many_calls_as_announced_may_be_cancelled_at_once() -> None:
-    """As when the deadline of all passes; new ones are served."""
+    """They are cancelled together when the deadline of all passes; new ones are served."""
     async with receiving(concurrent_streams_max=200) as (made, server, _), http2(server.port) as client:
         streams = [client.request(LOGS.method, "application/grpc", None, ("te", "trailers")) for _ in range(200)]
         for stream_id in streams:
@@ -546,7 +546,7 @@ async def test_repeated_headers_that_decide_are_refused() -> None:
 
 
 async def test_more_calls_than_a_connection_may_have_are_refused_to_be_sent_again() -> None:
-    """Also while those that were cancelled still work."""
+    """They are refused also while those that were cancelled still work."""
     async with receiving(concurrent_streams_max=2) as (made, server, _), http2(server.port) as client:
         made.producer.gate.clear()
         body = otlp_logs()
@@ -576,7 +576,7 @@ async def test_what_is_cancelled_before_it_is_whole_is_nothing() -> None:
 
 @given(message=st.text())
 def test_messages_of_errors_are_coded_and_bounded(message: str) -> None:
-    """Whatever is in them: a head has room for them, and they say what they said, or its beginning."""
+    """A head has room for any of them, and they keep their text, or its beginning."""
     coded = quoted(message)
     assert len(coded) <= 2048
     assert all(32 <= byte < 127 for byte in coded)
@@ -687,7 +687,7 @@ async def test_stopping_finishes_what_is_in_flight() -> None:
 
 
 async def test_stopping_ends_in_time() -> None:
-    """What is not done by then is answered that it may be sent again, and has failed."""
+    """A request that is not done by then is answered that it may be sent again, and has failed."""
     async with receiving() as (made, server, channel):
         made.producer.gate.clear()
         sending = asyncio.create_task(refused(channel, LOGS, otlp_logs()))
@@ -703,7 +703,7 @@ async def test_stopping_ends_in_time() -> None:
 @examples(15)
 @given(bodies=st.lists(st.binary(max_size=100), min_size=10, max_size=20))
 def test_no_body_makes_a_server_error(bodies: list[bytes]) -> None:
-    """Whatever it is: taken, or INVALID_ARGUMENT."""
+    """The answer is success or INVALID_ARGUMENT, whatever the body is."""
 
     async def check() -> None:
         async with receiving() as (made, _, channel):

@@ -210,7 +210,7 @@ async def test_all_items_rejected_is_still_partial_success(made: Receivers, way:
 
 
 async def test_the_batch_tells_which_records_failed(made: Receivers) -> None:
-    """In the shape of the API's documentation; the rest is queued."""
+    """The failures have the form of the API's documentation; the rest is queued."""
     answer = await send(made, WAYS[1], native_batch(good=2, late=1))
     assert answer.status_code == 200
     assert answer.json() == {
@@ -234,7 +234,7 @@ async def test_a_single_bad_record_is_400_with_its_reason(made: Receivers) -> No
 
 
 async def test_remote_write_says_400_when_not_all_of_it_was_written(made: Receivers) -> None:
-    """With counts and reasons; the valid rest is kept."""
+    """The answer has counts and reasons; the valid rest is kept."""
     answer = await send(made, WAYS[8], remote_write(good=1, late=2))
     assert answer.status_code == 400
     assert answer.text == PARTIAL.format("samples") + "\n"
@@ -259,7 +259,7 @@ async def test_other_methods_are_405_with_allow(made: Receivers, path: str, meth
 @pytest.mark.parametrize("path", ["/", "/v1/metrics//", "/v1/profiles", "/api/v1/telemetry/x", "/%00", "/static-offline-docs"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_unknown_paths_are_404_in_the_native_shape(made: Receivers, path: str, method: str) -> None:
-    """And are counted under no name that a client could invent."""
+    """They are counted under no name that a client could invent."""
     async with connection(made.port) as raw:
         await raw.send(f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode())
         answer = await raw.response()
@@ -272,7 +272,7 @@ async def test_unknown_paths_are_404_in_the_native_shape(made: Receivers, path: 
 @WAYS_BY_NAME
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded", "é", "application/json, a/b"])
 async def test_unknown_media_types_are_415(made: Receivers, way: Way, content_type: str) -> None:
-    """In OTLP with a JSON Status; nothing of the body is looked at. Remote write takes two that its senders use."""
+    """OTLP has a JSON Status, and no body is looked at. Remote write takes two media types that its senders use."""
     async with connection(made.port) as raw:
         await raw.send(post(way.path, content_type, b"x" * 100))
         answer = await raw.response()
@@ -337,7 +337,7 @@ async def test_what_cannot_be_stored_now_is_503_with_retry_after(
 
 @WAYS_BY_NAME
 async def test_over_the_budget_is_503_and_nothing_is_kept(way: Way) -> None:
-    """Both by what a body announces and by what it turns out to be."""
+    """Both the announced size and the real one of a body count."""
     async with http_receivers(in_flight_bytes_max=1000) as made:
         for request in (post, post_chunked):
             async with connection(made.port) as raw:
@@ -353,7 +353,7 @@ async def test_over_the_budget_is_503_and_nothing_is_kept(way: Way) -> None:
 
 
 async def test_the_budget_is_held_until_the_answer() -> None:
-    """Also for what a body decompresses to, and for what its rows have beyond that."""
+    """It is held also for what a body decompresses to, and for what its rows have beyond that."""
     async with http_receivers() as made:
         made.producer.gate.clear()
         body = otlp_logs(padding=10_000)
@@ -414,7 +414,7 @@ def sized(way: Way, size_bytes: int) -> bytes:
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_exactly_at_the_limit_passes_and_one_byte_more_is_413(server: str, chunked: bool, coding: str) -> None:
-    """For every route, before and after decompression, with and without an announced length."""
+    """This holds for every route, before and after decompression, with and without an announced length."""
     name, compress = CODINGS[coding]
     limit: dict[str, Any] = {"body_bytes_max": LIMIT} if coding == "plain" else {"decompressed_bytes_max": LIMIT}
     async with http_receivers(server, **limit) as made, connection(made.port) as raw:
@@ -441,7 +441,7 @@ async def test_a_compressed_body_is_also_limited_as_it_was_sent(server: str) -> 
 
 
 async def test_too_long_a_batch_is_refused_as_a_whole() -> None:
-    """At the limit it passes."""
+    """A batch at the limit passes."""
     async with http_receivers(batch_items_max=3) as made:
         assert (await send(made, WAYS[1], native_batch(good=3))).status_code == 200
         answer = await send(made, WAYS[1], native_batch(good=4))
@@ -586,7 +586,7 @@ def almost(draw: st.DrawFn) -> bytes:
     coding=st.sampled_from(["identity", "gzip", "zstd", "snappy", ""]),
 )
 def test_no_body_makes_a_5xx(way: Way, body: bytes, coding: str) -> None:
-    """Whatever it is, nothing is held afterwards, and every item that was found has one outcome."""
+    """Nothing is held after any body, and every item that was found has one outcome."""
 
     async def check() -> None:
         made = receivers()

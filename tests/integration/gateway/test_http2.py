@@ -101,7 +101,7 @@ async def test_many_requests_at_once_on_one_connection(tls: bool, tmp_path: Path
 
 @EACH_WAY
 async def test_a_body_larger_than_every_window_passes(tls: bool, tmp_path: Path) -> None:
-    """What was taken is acknowledged; so is what was refused, or the connection would be of no more use."""
+    """What was taken is acknowledged, and what was refused, too: otherwise the connection would be of no more use."""
     body = otlp_logs(padding=3 << 20)
     async with (
         receiving(tmp_path, tls=tls, body_bytes_max=4 << 20) as (made, _),
@@ -117,7 +117,7 @@ async def test_a_body_larger_than_every_window_passes(tls: bool, tmp_path: Path)
 
 
 async def test_a_body_of_unknown_length_is_taken_and_limited(tmp_path: Path) -> None:
-    """Without Content-Length, in as many frames as its sender likes."""
+    """It comes without Content-Length, in as many frames as its sender likes."""
     async with receiving(tmp_path, body_bytes_max=5000) as (made, client):
         stream_id = client.request("/v1/logs", PROTOBUF)
         body = otlp_logs(padding=1000)
@@ -180,7 +180,7 @@ async def test_trailers_are_let_pass(tmp_path: Path) -> None:
 
 
 async def test_what_a_client_cancels_is_kept_if_it_was_whole(tmp_path: Path) -> None:
-    """As over HTTP/1.1: it was taken, though nobody hears of it. Half a body is nothing, and holds nothing."""
+    """It was taken, though nobody hears of it, as over HTTP/1.1. Half a body is nothing, and holds nothing."""
     async with receiving(tmp_path) as (made, client):
         made.producer.gate.clear()
         whole = client.request("/v1/logs", PROTOBUF, otlp_logs())
@@ -209,7 +209,7 @@ async def test_an_application_that_fails_is_500() -> None:
 
 
 async def test_an_application_that_takes_bodies_hears_them() -> None:
-    """What it has not read takes of its stream's window alone, so that another stream goes on."""
+    """What it has not read uses the window of its stream alone, so another stream goes on."""
     go_on = asyncio.Event()
 
     async def repeats(scope: Scope, receive: Receive, send: Send) -> None:
@@ -285,7 +285,7 @@ async def test_too_large_a_head_is_431(size: int, status: int, tmp_path: Path) -
 
 
 async def test_a_head_without_end_costs_its_connection(tmp_path: Path) -> None:
-    """In frames that never say that they are the last."""
+    """Its frames never say that they are the last."""
     async with http_receivers(header_bytes_max=4096) as made:
         async with another(made) as client:
             client.writer.write(frame(1, bytes(16), stream_id=1) + frame(9, bytes(5000), stream_id=1) * 14)
@@ -410,7 +410,7 @@ async def test_an_answer_that_nobody_reads_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_connections_over_the_limit_are_refused(tls: bool, tmp_path: Path) -> None:
-    """In whichever version, they are counted together; and when one has closed, another may come."""
+    """Connections of each version are counted together. When one has closed, another may come."""
     async with receiving(tmp_path, tls=tls, connections_max=2) as (made, client):
         assert await ask(client) == 200
         async with another(made, tls=tls) as second:
@@ -427,7 +427,7 @@ async def test_connections_over_the_limit_are_refused(tls: bool, tmp_path: Path)
 
 
 async def test_what_is_refused_early_takes_no_memory(tmp_path: Path) -> None:
-    """Of 100 requests that are answered before they are whole, the rest of 16 may still come."""
+    """After 100 requests that are answered before they are whole, the rest of 16 may still come."""
     async with receiving(tmp_path, find={}.get, anonymous=None) as (made, client):
         streams = [client.request("/v1/logs", JSON, None) for _ in range(100)]
         for stream_id in streams:
@@ -512,7 +512,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_what_is_not_http_2_ends_the_connection(garbage: str, caplog: pytest.LogCaptureFixture) -> None:
-    """With a GOAWAY that says why; nothing is logged."""
+    """The GOAWAY has the reason, and nothing is logged."""
     async with http_receivers() as made:
         async with another(made) as client:
             client.writer.write(GARBAGE[garbage])
@@ -621,7 +621,7 @@ async def test_an_answer_that_no_window_has_room_for_is_dropped(ends_first: bool
 
 @EACH_WAY
 async def test_stopping_finishes_what_is_in_flight(tls: bool, tmp_path: Path) -> None:
-    """Also what was on its way when the client had not heard of the end yet. Idle connections close at once."""
+    """A request that was on its way when the client had not heard of the end is answered. Idle connections close at once."""
     async with receiving(tmp_path, tls=tls) as (made, busy), another(made, tls=tls) as idle:
         assert await ask(idle) == 200
         made.producer.gate.clear()
@@ -646,7 +646,7 @@ async def test_stopping_finishes_what_is_in_flight(tls: bool, tmp_path: Path) ->
 
 @EACH_WAY
 async def test_stopping_ends_in_time(tls: bool, tmp_path: Path) -> None:
-    """What is not done by then is answered that it may be sent again, and has failed; who sends slowly is cut off."""
+    """What is not done by then is answered that it may be sent again, and has failed. A slow sender is cut off."""
     async with receiving(tmp_path, tls=tls) as (made, busy), another(made, tls=tls) as slow:
         made.producer.gate.clear()
         held = busy.request("/v1/logs", PROTOBUF, otlp_logs())
@@ -663,7 +663,7 @@ async def test_stopping_ends_in_time(tls: bool, tmp_path: Path) -> None:
 
 
 async def test_a_client_that_says_goodbye_still_hears_its_answers(tmp_path: Path) -> None:
-    """As Node's `session.close()` has it."""
+    """Node's `session.close()` does so."""
     async with receiving(tmp_path) as (made, client):
         made.producer.gate.clear()
         held = client.request("/v1/logs", PROTOBUF, otlp_logs())
@@ -676,7 +676,7 @@ async def test_a_client_that_says_goodbye_still_hears_its_answers(tmp_path: Path
 
 
 async def test_after_the_end_is_known_new_requests_are_refused_to_be_sent_again(tmp_path: Path) -> None:
-    """Even of a client that takes no notice."""
+    """They are refused also if the client ignores the end."""
     async with receiving(tmp_path) as (made, client):
         made.producer.gate.clear()
         held = client.request("/v1/logs", PROTOBUF, otlp_logs())

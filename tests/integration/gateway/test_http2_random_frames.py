@@ -62,7 +62,7 @@ async def converse(connection: Any, shared: Any, parts: list[bytes], waits: list
 def test_nothing_that_a_client_sends_raises_or_is_held(
     make: Callable[[], tuple[Any, Any]], ops: list[Op], cuts: list[int], waits: list[int]
 ) -> None:
-    """However it is cut, and whatever is late in between: no defect, no line in the log, and only whole frames are said."""
+    """This holds however it is cut and delayed: no defect, no line in the log, and only whole frames are answered."""
 
     async def run() -> bytes:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
@@ -81,7 +81,7 @@ def test_nothing_that_a_client_sends_raises_or_is_held(
 
 
 def test_a_defect_is_one_line_a_minute() -> None:
-    """Not a traceback for each client that meets it."""
+    """Clients that meet it cause no traceback each."""
     with structlog.testing.capture_logs() as logs:
         shared = http_shared(made())
         for _ in range(3):

@@ -67,7 +67,7 @@ async def test_one_application_answers_on_several_ports(server: str) -> None:
 
 @EACH_SERVER
 async def test_a_port_in_use_fails_loudly(server: str) -> None:
-    """And the other port is not listened on then."""
+    """The other port is not listened on then."""
     async with http_receivers(server) as first:
         made = receivers(server=server)
         free = free_port()
@@ -246,7 +246,7 @@ async def test_connection_close_is_kept(server: str) -> None:
 
 
 async def test_a_sender_that_closes_its_half_still_hears_the_answer() -> None:
-    """As netcat does."""
+    """netcat closes its half so."""
     async with http_receivers() as made, connection(made.port) as raw:
         made.producer.gate.clear()
         await raw.send(logs())
@@ -351,7 +351,7 @@ ODD_HEADS = {
 
 @pytest.mark.parametrize("head", ODD_HEADS, ids=lambda head: str(head[:100]))
 async def test_odd_heads_are_refused_with_the_reason(head: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """And the connection is closed, so that nobody takes what follows for a request; after one that was answered, too."""
+    """The connection is closed, so that what follows is not taken for a request, also after one that was answered."""
     status, says = ODD_HEADS[head]
     async with http_receivers() as made:
         for before in (b"", logs()):
@@ -441,7 +441,7 @@ def test_no_bytes_stop_a_server(server: str, data: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("pieces", [1, 40])
 async def test_too_large_a_head_is_431(head: bytes, pieces: int) -> None:
-    """Also when it never ends."""
+    """This holds also for a head that never ends."""
     async with http_receivers(header_bytes_max=4096) as made:
         for whole in (head, head.removesuffix(b"\r\n\r\n")):
             async with connection(made.port) as raw:
@@ -523,7 +523,7 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for_for_ever() -> None:
 
 @EACH_SERVER
 async def test_answers_that_nobody_reads_are_not_kept_for_ever(server: str) -> None:
-    """More of them than the kernel's buffers hold: the connection ends, or a few thousand of those would be all there are."""
+    """They are more than the kernel's buffers hold: the connection ends. A few thousand of those would use up all."""
     async with http_receivers(server, with_pages=True, body_timeout_s=0.5) as made, connection(made.port) as raw:
         http = made.server
         assert http is not None
@@ -543,7 +543,7 @@ async def test_idle_connections_are_closed(server: str) -> None:
 
 @EACH_SERVER
 async def test_connections_over_the_limit_are_refused(server: str) -> None:
-    """With 503, counted; and when one has closed, another may come."""
+    """They get 503 and are counted. When one has closed, another may come."""
     async with http_receivers(server, connections_max=2) as made:
         http = made.server
         assert http is not None
@@ -615,7 +615,7 @@ async def test_stopping_finishes_what_is_in_flight(server: str) -> None:
 
 @EACH_SERVER
 async def test_stopping_ends_in_time(server: str) -> None:
-    """What is not done by then is answered that it may be sent again, and has failed; who sends slowly is cut off."""
+    """What is not done by then is answered that it may be sent again, and has failed. A slow sender is cut off."""
     async with http_receivers(server) as made, connection(made.port) as busy, connection(made.port) as slow:
         made.producer.gate.clear()
         await busy.send(logs())

@@ -32,7 +32,7 @@ async def answered(made: Receivers, way: Way, late: int) -> httpx.Response:
 
 @WAYS_BY_NAME
 async def test_what_the_store_would_delete_is_rejected(way: Way) -> None:
-    """On every route and in every encoding, with its reason; what is kept for longer is accepted."""
+    """It is rejected with its reason on every route, in every encoding. What is kept for longer is accepted."""
     days = {METRICS: 2, LOGS: 2, TRACES: 2}
     async with http_receivers(validation=WIDE, kept_days=KeptDays(days, {})) as made:
         answer = await answered(made, way, late=1)
@@ -46,7 +46,7 @@ async def test_what_the_store_would_delete_is_rejected(way: Way) -> None:
 
 @EACH_SERVICE
 async def test_over_grpc_the_sender_learns_it(service: Service) -> None:
-    """As a partial success, which names the days."""
+    """The answer is a partial success, which names the days."""
     made = receivers(validation=WIDE, kept_days=KeptDays({METRICS: 2, LOGS: 2, TRACES: 2}, {}))
     async with grpc_receivers(made) as (_, server), aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         answer = service.response.FromString(await export(channel, service, service.body(good=2, late=3)))
@@ -96,7 +96,7 @@ def anonymous(past_max_s: int) -> Caller:
 async def test_the_window_of_a_plan_comes_before_the_settings(
     way: Way, plan_days: int, settings_days: int, taken: bool
 ) -> None:
-    """On every route and in every encoding, whether it is wider or narrower."""
+    """This holds on every route and in every encoding, whether it is wider or narrower."""
     settings = dict.fromkeys(("past_max_s", *ONE_WINDOW), settings_days * 86400)
     async with http_receivers(validation=settings, anonymous=anonymous(plan_days * 86_400)) as made:
         answer = await answered(made, way, late=1)
@@ -109,7 +109,7 @@ async def test_the_window_of_a_plan_comes_before_the_settings(
 async def test_the_window_of_a_plan_comes_before_the_settings_over_grpc(
     service: Service, plan_days: int, settings_days: int, taken: bool
 ) -> None:
-    """As over HTTP."""
+    """This holds as over HTTP."""
     settings = dict.fromkeys(("past_max_s", *ONE_WINDOW), settings_days * 86400)
     made = receivers(validation=settings, anonymous=anonymous(plan_days * 86_400))
     async with grpc_receivers(made) as (_, server), aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

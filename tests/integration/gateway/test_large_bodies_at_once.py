@@ -211,7 +211,7 @@ async def test_bodies_that_nobody_ends_do_not_hold_up_others() -> None:
 
 
 async def test_calls_of_many_connections_wait_for_room() -> None:
-    """As nginx has it: a connection for each call. What each may send at once counts as soon as it may."""
+    """nginx opens a connection for each call. What each may send at once counts as soon as it may."""
     made = receivers(in_flight_bytes_max=2 * TENANT_BYTES, tenant_bytes_max=TENANT_BYTES)
     async with grpc_receivers(made) as (_, server), AsyncExitStack() as stack:
         body = otlp_logs(padding=700_000)

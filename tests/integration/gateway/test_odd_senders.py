@@ -32,7 +32,7 @@ async def send(made: Receivers, path: str, body: bytes, headers: list[tuple[str,
 @pytest.mark.parametrize("coding", PACKED)
 @pytest.mark.parametrize("way", [way for way in WAYS if not way.is_remote_write], ids=lambda way: way.name)
 async def test_deflate_and_snappy_over_http(server: str, way: Way, coding: str) -> None:
-    """As the Collector's receivers take them; snappy in its block format or framed."""
+    """They are taken as by the Collector's receivers; snappy in its block format or framed."""
     async with http_receivers(server) as made:
         packed = PACKED[coding](way.body(good=1))
         headers = [("content-type", way.content_type), ("content-encoding", coding)]
@@ -86,7 +86,7 @@ async def test_a_long_value_is_not_parsed(server: str, way: Way) -> None:
 
 
 async def test_a_refused_content_type_names_those_that_are_taken() -> None:
-    """As they are written, each once."""
+    """Each is named once, as it is written."""
     async with http_receivers() as made:
         answer = await send(made, "/api/v1/prometheus/write", b"", [("content-type", "text/html")])
         assert (
@@ -108,7 +108,7 @@ async def test_remote_write_with_no_content_type_or_an_odd_one(server: str, cont
 
 
 async def test_an_object_that_holds_the_array_is_told_what_to_send() -> None:
-    """To the batch the array by itself; and an array of records to the batch's route."""
+    """The answer says to send the array by itself, and for an array of records it names the route of batches."""
     record = {"service_id": "s", "metric_name": "m", "value": 1, "timestamp": NOW}
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url, timeout=20) as http:
         batch = (await http.post("/api/v1/telemetry/batch", json={"records": [record]}, headers={"content-type": JSON})).json()
@@ -123,7 +123,7 @@ async def test_an_object_that_holds_the_array_is_told_what_to_send() -> None:
 @EACH_SERVER
 @pytest.mark.parametrize("prefix", ["/collector", "/a/b"])
 async def test_every_route_answers_under_the_prefix_too(server: str, prefix: str) -> None:
-    """For a proxy that does not take it away; pages too, whose links have the prefix. Without it they answer as before."""
+    """A proxy may pass the prefix. Pages answer, too, with links under it. Without the prefix all answer as before."""
     async with (
         http_receivers(server, path_prefix=prefix, with_pages=True) as made,
         httpx.AsyncClient(base_url=made.url, timeout=20) as http,
@@ -143,7 +143,7 @@ async def test_every_route_answers_under_the_prefix_too(server: str, prefix: str
 
 @pytest.mark.parametrize("service", [LOGS, METRICS, TRACES], ids=lambda service: service.noun)
 async def test_grpc_on_a_port_of_http_hears_where_grpc_is_spoken(service: Service) -> None:
-    """In gRPC, since its client reads nothing else: UNIMPLEMENTED, which is not sent again."""
+    """The answer is in gRPC, since its client reads nothing else: UNIMPLEMENTED, which is not sent again."""
     async with http_receivers() as made:
         made.app.receiver.grpc_places = "port 4317"
         async with aio.insecure_channel(f"127.0.0.1:{made.port}") as channel:

@@ -139,7 +139,7 @@ async def test_over_the_plan_is_429_until_it_is_refilled(way: Way, dimension: Di
     ids=lambda value: value.name if isinstance(value, Way) else value,
 )
 async def test_more_than_the_plan_ever_allows_is_413(way: Way, dimension: Dimension) -> None:
-    """However long one waits, it would not pass: so no answer asks a sender to wait."""
+    """It would not pass however long one waits, so no answer asks a sender to wait."""
     body = way.body(good=items_of(way))
     burst = (items_of(way) if dimension == "items" else len(body)) - 1
     async with (
@@ -241,7 +241,7 @@ async def test_over_the_plan_is_resource_exhausted_with_a_delay(service: Service
 @EACH_SERVICE
 @pytest.mark.parametrize("dimension", ["items", "bytes"])
 async def test_more_than_the_plan_ever_allows_is_resource_exhausted_for_good(service: Service, dimension: Dimension) -> None:
-    """Without RetryInfo, so nobody sends it again."""
+    """The answer has no RetryInfo, so nobody sends it again."""
     body = service.body(good=9)
     burst = 8 if dimension == "items" else len(body) - 1
     async with (

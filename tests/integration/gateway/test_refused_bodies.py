@@ -35,7 +35,7 @@ def letters(made: Receivers) -> list[DeadLetter]:
 @pytest.mark.parametrize("server", SERVERS)
 @WAYS_BY_NAME
 async def test_http(server: str, way: Way) -> None:
-    """Of every route: as it came, cut at 64 KiB, of the tenant or of anonymous."""
+    """On every route the body is kept as it came, cut at 64 KiB, for the tenant or for anonymous."""
     body = way.as_sent(way.body())
     coding = {"content-type": way.content_type}
     cases = [

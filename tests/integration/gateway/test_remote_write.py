@@ -62,7 +62,7 @@ def request_v2() -> write_pb2.Request:
 )
 @pytest.mark.parametrize("version", ["", "0.1.0", "2.0.0"])
 async def test_the_content_type_says_which_version_it_is(made: Receivers, content_type: str, source: int, version: str) -> None:
-    """And nothing else: the version header may be missing, or differ."""
+    """Nothing else does: the version header may be missing, or differ."""
     body = remote_write_v2() if source == SOURCE_PROMETHEUS_WRITE_V2 else remote_write()
     headers = {"X-Prometheus-Remote-Write-Version": version} if version else {}
     answer = await send(made, content_type, body, **headers)
@@ -99,14 +99,14 @@ async def test_a_body_of_which_nothing_is_known_is_400(made: Receivers, content_
 
 @pytest.mark.parametrize("proto", ["io.prometheus.write.v3.Request", "x", ""])
 async def test_unknown_messages_are_415(made: Receivers, proto: str) -> None:
-    """What such a body means nobody knows here; nor is anything said of what was written."""
+    """The meaning of such a body is unknown, and no written counts are reported."""
     answer = await send(made, f"application/x-protobuf;proto={proto}", remote_write())
     assert answer.status_code == 415
     assert written(answer) == (None, None, None)
 
 
 async def test_what_was_written_is_told(made: Receivers) -> None:
-    """Of samples, histograms and exemplars each the number that is kept."""
+    """Samples, histograms and exemplars each have the number that is kept."""
     answer = await send(made, V2, request_v2().SerializeToString())
     assert (answer.status_code, answer.content) == (204, b"")
     assert written(answer) == ("3", "1", "3")
@@ -139,7 +139,7 @@ async def test_nothing_written_is_told_too(made: Receivers) -> None:
 
 
 async def test_an_empty_request_is_a_success(made: Receivers) -> None:
-    """With nothing written, of nothing."""
+    """The written counts are 0."""
     answer = await send(made, V2, b"")
     assert answer.status_code == 204
     assert written(answer) == ("0", "0", "0")
@@ -158,7 +158,7 @@ async def test_an_empty_request_is_a_success(made: Receivers) -> None:
 async def test_a_refused_request_has_written_nothing(
     made: Receivers, status: int, body: bytes, headers: dict[str, str], error: Exception | None
 ) -> None:
-    """Whatever the reason, the headers say so; and when it can be sent again."""
+    """The headers report 0 whatever the reason is, and when it can be sent again."""
     made.producer.error = error
     answer = await send(made, V2, body, **headers)
     assert answer.status_code == status

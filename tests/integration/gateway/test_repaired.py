@@ -69,7 +69,7 @@ async def test_http(server: str, way: Way) -> None:
 
 @EACH_SERVICE
 async def test_grpc(service: Service) -> None:
-    """As over HTTP, in trailing metadata; with rejected items beside it, both are reported."""
+    """Trailing metadata has what HTTP's headers have; with rejected items beside it, both are reported."""
     async with (
         grpc_receivers(receivers(caps=Caps(1, 1))) as (made, server),
         aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -91,7 +91,7 @@ def test_what_an_error_is(error: Exception, name: str, http: int, grpc: int, ret
 @EACH_DIALECT
 @pytest.mark.parametrize("reason", REASONS, ids=lambda reason: reason.name)
 def test_every_reason_can_be_told(dialect: Dialect, reason: object) -> None:
-    """In every protocol, with Retry-After exactly where it may be sent again: over HTTP only 429 and 503 are."""
+    """Each is in every protocol, with Retry-After only if the request may be sent again: over HTTP 429 and 503."""
     code = reason.code  # type: ignore[attr-defined]
     refusal = EXPLAIN(RequestRefused(code, "with 3 numbers"))
     answer = dialect.refused(refusal)
@@ -118,7 +118,7 @@ def test_every_reason_can_be_told(dialect: Dialect, reason: object) -> None:
 def test_a_tenant_over_its_plan_hears_which_and_when(
     dimension: Dimension, retry_after_s: float, plan: str, seconds: bytes
 ) -> None:
-    """In the API's words, to the letter; never to come again before it can pass."""
+    """The words are the API's, to the letter. The time is never one before it can pass."""
     refusal = EXPLAIN(Limited(FREE, dimension, retry_after_s))
     message = f"Tenant quota exceeded. Current plan: {plan}. Upgrade at /billing/plans."
     answer = NATIVE.refused(refusal)
@@ -150,7 +150,7 @@ def test_the_summary_counts_by_reason() -> None:
 
 
 def test_a_reason_that_was_only_counted_is_told_in_its_own_words() -> None:
-    """Beyond the first 10,000, rejections are not kept one by one."""
+    """Rejections beyond the first 10,000 are not kept one by one."""
     result = outcome(0, [])
     result.adapted.rejected[TYPE_METRIC, MISSING_TIMESTAMP] = 20_000
     assert summarize(result, "spans") == "20000 of 20000 spans rejected: 20000 missing_timestamp (timestamp is required)"

@@ -61,7 +61,7 @@ async def test_clients_that_watch_make_room() -> None:
 
 
 async def test_who_watches_and_sends_keeps_the_place() -> None:
-    """What was sent just now counts, not when the watch began."""
+    """The latest message counts, and not the beginning of the watch."""
     async with grpc_receivers(connections_max=2) as (_, server), http2(server.port) as watching, http2(server.port) as sending:
         for client in (watching, sending):
             stream_id = client.request(f"{HEALTH}Watch", "application/grpc", None, ("te", "trailers"))
@@ -84,7 +84,7 @@ async def _send_on(client: Http2Client) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/logs", "/nowhere"])
 async def test_who_goes_on_after_a_refusal_over_http_2_makes_room(path: str) -> None:
-    """As over HTTP/1.1: the refusal came before the body, which never comes."""
+    """The refusal came before the body, which never comes, as over HTTP/1.1."""
     async with http_receivers(connections_max=2, find=KEYS.get, with_pages=True) as made, AsyncExitStack() as stack:
         for _ in range(2):
             client = await stack.enter_async_context(http2(made.port))
@@ -120,7 +120,7 @@ async def test_answers_that_nobody_reads_make_room(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["http1", "http2", "grpc"])
 async def test_a_tenant_that_sends_no_whole_body_leaves_room(protocol: str) -> None:
-    """Of ten connections nine may wait for its bodies; what it begins beyond is refused, and another tenant is served."""
+    """Nine of ten connections may wait for its bodies. What it begins beyond is refused, and another tenant is served."""
     made = receivers(find=KEYS.get, anonymous=None)
     async with AsyncExitStack() as stack:
         if protocol == "grpc":
@@ -178,7 +178,7 @@ async def _begin_by_http2(protocol: str, stack: AsyncExitStack, port: int) -> st
 
 
 async def test_calls_beside_telemetry_are_bounded() -> None:
-    """On one connection and on all; health's Check is answered even so, or an orchestrator would restart the collector."""
+    """The bounds are of one connection and of all. Health's Check is answered, or an orchestrator would restart us."""
     async with (
         grpc_receivers(stream_calls_max=3, connection_stream_calls_max=2) as (_, server),
         http2(server.port) as first,
@@ -217,7 +217,7 @@ async def test_a_call_that_asks_nothing_ends() -> None:
 
 
 async def test_calls_that_are_refused_by_their_heads_take_no_memory() -> None:
-    """Of 100 that are answered before they are whole, the rest of 16 may still come."""
+    """After 100 that are answered before they are whole, the rest of 16 may still come."""
     async with grpc_receivers() as (_, server), http2(server.port) as client:
         streams = [client.request("/no.such.Service/Method", "application/grpc", None) for _ in range(100)]
         for stream_id in streams:

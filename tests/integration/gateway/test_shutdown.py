@@ -78,7 +78,7 @@ async def test_a_server_that_leaves_answers_and_says_so(server: str) -> None:
 
 
 async def test_pipelined_requests_are_all_answered_by_a_server_that_leaves() -> None:
-    """Only the last answer says that it is the last."""
+    """Only the last answer announces that it is the last."""
     async with http_receivers() as made, connection(made.port) as raw:
         assert made.server is not None
         made.server.leave()
@@ -157,7 +157,7 @@ async def test_what_crosses_the_end_is_answered(way: Way) -> None:
 @EACH_SERVER
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
 async def test_a_request_that_crosses_the_end_is_answered(server: str, is_tls: bool, tmp_path: Path) -> None:
-    """Of a connection that the server has accepted or the kernel holds for it, and that has sent nothing yet."""
+    """The server has accepted the connection, or the kernel holds it, and no byte of it has come yet."""
     certificates = Files(tmp_path).load() if is_tls else None
     async with http_receivers(server, certificates=certificates) as made:
         assert made.server is not None
@@ -182,7 +182,7 @@ async def test_a_request_that_crosses_the_end_is_answered(server: str, is_tls: b
 
 
 async def test_a_request_that_is_not_read_yet_is_answered() -> None:
-    """On a kept connection: it is in the kernel's buffer when the server closes idle connections."""
+    """It is on a kept connection, in the kernel's buffer when the server closes idle connections."""
     async with http_receivers() as made, connection(made.port) as raw:
         assert made.server is not None
         await raw.send(logs())

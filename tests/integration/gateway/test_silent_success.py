@@ -109,7 +109,7 @@ async def test_a_native_record_is_told_its_route(path: str, padding: int) -> Non
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 async def test_another_signals_items_beside_the_routes_own_are_told(padding: int) -> None:
-    """In one body, or in a scope under its old name: what was taken is stored, and the answer says what was not."""
+    """They may be in one body, or in a scope under its old name: what was taken is stored, and the answer names the rest."""
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
         both = document_of("logs") | document_of("traces")
         old = document_of("logs")
@@ -142,7 +142,7 @@ async def test_another_signals_items_beside_the_routes_own_are_told(padding: int
 async def test_what_may_be_items_is_named_beside_those_that_are_taken(
     signal: str, path: list[str | int], told: str, padding: int
 ) -> None:
-    """Under a name that nobody reads, however deep. What is beside it is stored."""
+    """They are under a name that nobody reads, however deep. What is beside it is stored."""
     document = document_of(signal)
     place: Any = next(iter(document.values()))[0]
     for step in path[:-1]:
@@ -162,7 +162,7 @@ VALUE = {"stringValue": "x"}
 )
 @pytest.mark.parametrize("place", ["body", "attribute", "resource"])
 async def test_values_that_nobody_reads_are_named(place: str, value: Any) -> None:
-    """As encoders of structures write them. Their items are stored, and without a word the values would be missing."""
+    """Encoders of structures write such values. Their items are stored, and silently the values would be missing."""
     document = document_of("logs")
     resource = document["resourceLogs"][0]
     record = resource["scopeLogs"][0]["logRecords"][0]
@@ -205,7 +205,7 @@ async def test_the_parts_of_values_that_nobody_reads_are_named(attribute: Any, t
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 async def test_a_point_without_a_value_is_named(padding: int) -> None:
-    """As JavaScript writes NaN: the point is stored, and its value is read as 0."""
+    """JavaScript writes NaN so: the point is stored, and its value is read as 0."""
     document = document_of("metrics")
     [metric] = document["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
     [point] = metric["gauge"]["dataPoints"]
@@ -220,7 +220,7 @@ async def test_a_point_without_a_value_is_named(padding: int) -> None:
 
 
 async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
-    """Of an old version, of snake_case where that is not read, of anything; not beside an item, and not of an empty request."""
+    """It may be of an old version, of snake_case, of anything. It is not named beside an item, or in an empty request."""
     strict = {"otlp_json_snake_case": False, "otlp_json_enum_names": False}
     async with http_receivers(validation=strict) as made:
         old: Any = {"resourceSpans": [{"instrumentationLibrarySpans": [{"spans": [{}]}]}]}
@@ -258,7 +258,7 @@ def within(levels: int) -> bytes:
 @pytest.mark.parametrize("levels", [0, 1, 2])
 @pytest.mark.parametrize("signal", SERVICES)
 async def test_protobuf_of_which_nothing_was_taken_is_told(signal: str, levels: int) -> None:
-    """By HTTP and by gRPC: in the request, a resource and a scope."""
+    """HTTP and gRPC report it: for the request, a resource and a scope."""
     service = SERVICES[signal]
     async with (
         http_receivers() as made,

@@ -98,7 +98,7 @@ async def honest(port: int, stop: asyncio.Event, rounds: Rounds) -> int:
 async def test_nobody_is_answered_what_another_asked(
     front: Callable[..., AbstractContextManager[Front]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And nothing is stored that was not acknowledged to its sender: from HTTP/1.1, and from HTTP/2 made HTTP/1.1."""
+    """Nothing is stored without an acknowledgement to its sender, from HTTP/1.1, and from HTTP/2 made HTTP/1.1."""
     async with http_receivers(with_pages=True) as made:
         before = front(tmp_path / "front", Ports(made.port, made.port))
         ports = await asyncio.to_thread(before.__enter__)

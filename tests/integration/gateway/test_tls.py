@@ -102,7 +102,7 @@ def no_authorities(files: Files) -> None:
     ],
 )
 def test_files_that_cannot_be_used_stop_the_start(spoil: Callable[[Files], None], says: str, tmp_path: Path) -> None:
-    """With the setting, the file and what is wrong; and later they leave what is in use in use."""
+    """The error has the setting, the file and the fault. Later such files leave those in use as they are."""
     directory = tmp_path / "certificates"
     directory.mkdir()
     files = Files(directory, clients_of="first")
@@ -143,7 +143,7 @@ def test_the_key_may_be_in_the_certificates_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("days", "event"), [(30, None), (-1, "the certificate has expired: most clients will refuse it")])
 def test_an_expired_certificate_is_a_warning(days: float, event: str | None, tmp_path: Path) -> None:
-    """With the date; and the metric says when the one in use expires."""
+    """The warning has the date, and the metric has the end of the one in use."""
     files = Files(tmp_path)
     files.write(days=days)
     metrics = Metrics()
@@ -219,7 +219,7 @@ async def test_http_1_1_over_tls(server: str, alpn: tuple[str, ...], tmp_path: P
     ("flags", "version"), [([], "2"), (["--http1.1"], "1.1"), (["--http2-prior-knowledge"], "2"), (["--tls-max", "1.2"], "2")]
 )
 async def test_curl_gets_the_version_it_asks_for(flags: list[str], version: str, tmp_path: Path) -> None:
-    """Over TLS 1.3 and 1.2, with a body larger than HTTP/2's windows."""
+    """It gets it over TLS 1.3 and 1.2, with a body larger than HTTP/2's windows."""
     if shutil.which("curl") is None:
         if os.environ.get("CI") == "true":
             pytest.fail("curl is not installed")
@@ -298,7 +298,7 @@ def open_descriptors() -> int:
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 async def test_a_handshake_that_fails_sends_its_alert(mistake: str, tmp_path: Path) -> None:
-    """On every port, in every version, though the client has sent more; it is counted, and nothing of it is left open."""
+    """It is sent on every port, in every version, though more data came. It is counted, and nothing stays open."""
     expected = MISTAKES[mistake][-1]
     certificates = Files(tmp_path, clients_of="clients").load()
     with structlog.testing.capture_logs() as logged:
@@ -339,7 +339,7 @@ def test_asyncios_own_loop_sends_alerts_too(tmp_path: Path) -> None:
 async def test_a_handshake_that_comes_to_nothing_is_ended(
     server: str, words: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In time, counted, and not logged; until then it is one of the connections."""
+    """It ends in time, is counted and not logged, and is one of the connections until then."""
     async with http_receivers(server, certificates=Files(tmp_path).load(), handshake_timeout_s=0.3) as made:
         http = made.server
         assert http is not None
@@ -364,7 +364,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("plain", PLAIN)
 async def test_plain_http_on_a_port_with_tls_is_told_so(plain: str, tmp_path: Path) -> None:
-    """On every port, with HTTP/2 too, where a client shows it as an answer that is none; counted, and not logged."""
+    """Every port says so, also to HTTP/2, where a client shows it as a malformed answer. It is counted, not logged."""
     certificates = Files(tmp_path).load()
     async with (
         http_receivers(certificates=certificates) as made,
@@ -457,7 +457,7 @@ async def test_new_certificates_are_used_for_new_connections(tmp_path: Path) -> 
 
 @EACH_SERVER
 async def test_stopping_finishes_what_is_in_flight_over_tls(server: str, tmp_path: Path) -> None:
-    """As without: idle connections and half handshakes end at once, the request under way is answered, then TLS is ended."""
+    """Idle connections and half handshakes end at once, the request in progress is answered, then TLS is ended."""
     async with (
         http_receivers(server, certificates=Files(tmp_path).load()) as made,
         connection(made) as idle,
@@ -553,7 +553,7 @@ async def test_grpc_over_tls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("together", [False, True], ids=["two files", "one file"])
 async def test_grpc_takes_new_certificates_into_use(together: bool, tmp_path: Path) -> None:
-    """For new connections; broken ones do not come so far; those that there are go on."""
+    """New connections get them. Broken ones are not taken, and existing connections go on."""
     files = Files(tmp_path, clients_of="clients")
 
     def write(of: str) -> None:
@@ -579,7 +579,7 @@ async def test_grpc_takes_new_certificates_into_use(together: bool, tmp_path: Pa
 
 
 async def test_grpc_drains_over_tls(tmp_path: Path) -> None:
-    """What is under way is answered: Node's sender never asks again."""
+    """Calls in progress are answered: Node's sender never asks again."""
     async with grpc_receivers(certificates=Files(tmp_path).load()) as (made, server):
         made.producer.gate.clear()
         sending = asyncio.create_task(export(server.port))

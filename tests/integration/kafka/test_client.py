@@ -105,7 +105,7 @@ async def test_a_lost_broker_is_away_until_it_answers() -> None:
 
 
 async def test_a_coordinator_that_is_away_is_none() -> None:
-    """Until Kafka has elected another it names the one that it has lost; nobody waits for that one."""
+    """Until Kafka has elected another, it names the one that it has lost, and nobody waits for that one."""
     with FaultyNetwork(port()) as network:
         async with opened(network) as client:
             group = unique("group")
@@ -126,7 +126,7 @@ async def _found(client: Client, group: str) -> bool:
 
 
 async def test_a_cluster_whose_brokers_have_all_moved_is_found_again() -> None:
-    """Where no known broker answers, the bootstrap servers are asked."""
+    """If no known broker answers, the bootstrap servers are asked."""
     with FaultyNetwork(port()) as network:
         async with opened(network) as client:
             client.cluster._brokers = {AWAY: client.cluster._brokers[AWAY]}

@@ -209,7 +209,7 @@ async def test_what_is_asked_of_the_group_from_outside_goes_on(cluster: KafkaClu
 
 
 async def test_partitions_that_are_added_are_read_from_their_beginning(cluster: KafkaCluster) -> None:
-    """Also what was appended before the writer knew of them; and the gateway uses them, too."""
+    """What was appended before the writer knew of them is read, too, and the gateway uses them."""
     options, topics = fresh(cluster)
     late = replace(options, metadata_refresh_s=5.0)
     async with traffic(late, topics) as flow:

@@ -69,7 +69,7 @@ def assert_in_order(payloads: Sequence[bytes], turns: Sequence[bytes]) -> None:
 
 
 async def test_messages_with_the_same_fingerprint_stand_in_one_partition() -> None:
-    """Whichever gateway appends them: in the one that the fingerprint decides."""
+    """The fingerprint decides the partition, whichever gateway appends them."""
     options, topic = fresh()
     for turn in (b"first", b"second"):
         await append(options, topic, turn)
@@ -79,7 +79,7 @@ async def test_messages_with_the_same_fingerprint_stand_in_one_partition() -> No
 
 
 async def test_a_producer_learns_of_partitions_that_are_added() -> None:
-    """Without a restart: then what moves, moves to the new ones. It is counted and logged once, sessions later too."""
+    """It needs no restart: what moves, moves to the new ones. It is counted and logged once, also by later sessions."""
     options, topic = fresh(metadata_refresh_s=0.1)
     metrics = Metrics()
     with capture_logs() as logged:
@@ -115,7 +115,7 @@ async def append_around_a_new_partition(options: KafkaOptions, topic: str, metri
 
 
 async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
-    """And goes as soon as there is one; what waits longer than an append may is refused, and the others go on."""
+    """It goes as soon as there is a leader. What waits longer than an append may is refused, and the others go on."""
     options, topic = fresh(append_timeout_s=30.0)
     async with await KafkaProducer.open(options, [topic]) as producer:
         session = producer._session

@@ -203,7 +203,7 @@ async def test_a_writer_that_dies_loses_and_repeats_nothing(crash_at: str) -> No
 
 
 async def test_a_writer_that_does_not_know_the_topic_is_no_trouble() -> None:
-    """In the same group: it gets no partition of it."""
+    """A writer in the same group gets no partition of it."""
     theirs = Theirs()
     await theirs.create()
     await theirs.write(body("a"))

@@ -315,7 +315,7 @@ async def test_an_append_in_two_parts_has_one_deadline(own: Kafka) -> None:
 
 
 async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
-    """Where nothing is appended, too."""
+    """A ping finds it out also if nothing is appended."""
     options, topics = fresh(own.bootstrap, append_timeout_s=0.5)
     async with await KafkaProducer.open(options, topics) as producer:
         own.pause()
@@ -331,7 +331,7 @@ async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
 
 
 async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one does that is starting, or that its controller has taken for dead for a while."""
+    """A broker that is starting answers so, and one that its controller has taken for dead for a while."""
     options, topics = fresh(shared)
     asked = AIOKafkaConnection.send
     named = False
@@ -467,7 +467,7 @@ async def test_ordered_messages_are_in_one_partition(shared: str) -> None:
 
 
 async def test_the_last_message_waits_for_the_others(shared: str) -> None:
-    """Where one of them is refused, it is never sent: so it may say that they are there."""
+    """If one of them is refused, the last is never sent: so it may say that they are there."""
     options, topics = fresh(shared)
     topics = [*topics, unique("infrasage.logs")]
     async with await KafkaProducer.open(options, topics) as producer:
@@ -480,7 +480,7 @@ async def test_the_last_message_waits_for_the_others(shared: str) -> None:
 
 
 async def test_closing_finishes_what_waits(shared: str) -> None:
-    """Also what waits for its turn: the last message of an append of several."""
+    """It finishes also the last message of an append of several, which waits for its turn."""
     options, topics = fresh(shared, linger_ms=100)
     producer = await KafkaProducer.open(options, topics)
     appends = [asyncio.create_task(producer.append([Message(topics[0], b"%d" % n)] * (1 + n % 2))) for n in range(50)]
@@ -732,7 +732,7 @@ async def poll_through(consumer: Consumer) -> Range:
 
 
 async def test_two_writers_with_partitions_that_move_store_everything_once(shared: str) -> None:
-    """Under load, while writers come, go, and are cancelled wherever they are: rows stored = records appended."""
+    """Writers come, go, and are cancelled wherever they are, under load: rows stored = records appended."""
     options, topics = fresh(shared, topic_partitions=4, session_timeout_s=1.0)
     lot = random.Random(5)
     store = FakeStore()

@@ -28,7 +28,7 @@ def world() -> World:
 
 @pytest.mark.parametrize("later", [1, 3, 5], ids=["fewer than before", "as many", "more"])
 async def test_a_topic_made_anew_while_the_writer_runs_loses_nothing(world: World, later: int) -> None:
-    """Whether its offsets are below, at or beyond what was committed: all of it is stored, and one warning says so."""
+    """All of it is stored, with one warning, whether its offsets are below, at or beyond what was committed."""
     await world.append(*(f"old-{n}" for n in range(3)))
     with structlog.testing.capture_logs() as logs:
         async with world.writing():
@@ -42,7 +42,7 @@ async def test_a_topic_made_anew_while_the_writer_runs_loses_nothing(world: Worl
 
 @pytest.mark.parametrize("later", [1, 3, 5], ids=["fewer than before", "as many", "more"])
 async def test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing(world: World, later: int) -> None:
-    """Also where the group's offsets outlived it, with the identity of the former log."""
+    """It loses nothing also if the group's offsets outlived it, with the identity of the former log."""
     await world.append(*(f"old-{n}" for n in range(3)))
     await world.drain()
     await world.make_anew()
@@ -142,7 +142,7 @@ async def is_appended(producer: KafkaProducer, message: Message) -> bool:
 
 
 async def test_a_range_keeps_its_identity(world: World) -> None:
-    """Through its intent, for every reader: cluster, topic, and the epoch of the leader that wrote its messages."""
+    """Every reader has it through the intent: cluster, topic, and the epoch of the leader that wrote its messages."""
     await world.append("a", "b")
     seen: list[Range] = []
     for _ in range(2):

@@ -55,7 +55,7 @@ class Scripted:
 
 @given(history=histories(MICRO))
 def test_as_the_model(server: redis.Redis, history: tuple[Plan, list[Step]]) -> None:
-    """Whatever comes when, and however Redis's clock goes: the decision, its dimension and its time to wait are the model's."""
+    """The decision, its dimension and its time to wait are the model's, whatever comes when, and however the clock goes."""
     plan, steps = history
     scripted, model = Scripted(server, plan), Model(plan, MICRO)
     for step in steps:

@@ -135,7 +135,7 @@ LENGTHS = st.lists(st.sampled_from([0, 5, 127, 4000, 4090, 4096, 5000, 20_000]),
     cut=st.integers(0, 9000),
 )
 def test_a_view_is_read_as_its_bytes_are(lengths: list[int], end: str, cut: int) -> None:
-    """Whatever large records come before the last one, or behind what is no record; and if the message is damaged."""
+    """This holds whatever large records come before the last one, behind what is no record, and if it is damaged."""
     last = TelemetryRecord(tenant_id="t", received_time_unix_nano=7, fingerprint=b"f" * 16 if end == "a fingerprint" else b"")
     others = [TelemetryRecord(service_id="s" * length) for length in lengths]
     message = TelemetryBatch(records=[*others, last]).SerializeToString()
@@ -162,7 +162,7 @@ def test_what_is_no_message_has_no_fingerprint(payload: bytes) -> None:
 
 
 def test_a_fingerprint_has_the_same_partition_in_every_version() -> None:
-    """Else a repetition across an upgrade would go to another partition than its first copy, and be stored."""
+    """Otherwise a repetition across an upgrade would go to another partition than its first copy, and be stored."""
     prints = [bytes(range(start, start + 16)) for start in range(0, 240, 24)]
     assert PINNED == [partition_of(each, partitions) for partitions in (6, 50) for each in prints]
 

@@ -125,7 +125,7 @@ def test_nesting_of_64_passes_and_of_65_is_refused_alone() -> None:
 
 
 def test_the_last_of_equal_keys_wins_among_many() -> None:
-    """With every number of attributes, and keys that differ only in their middle."""
+    """Each number of attributes is tried, with keys that differ only in their middle."""
     for count in (2, 3, 17, 64, 128):
         keys = [f"prefix.{index:03}.suffix.of.some.length" for index in range(count - 1)]
         attributes = [KeyValue(key=key, value=AnyValue(string_value=key)) for key in keys]
@@ -200,7 +200,7 @@ def test_a_list_without_elements_is_left_out(keys: list[str], message_bytes_max:
 @pytest.mark.parametrize("signal", sorted(ADAPT))
 @pytest.mark.parametrize("message_bytes_max", [230, 300, 1_000, 10_000, 1 << 20])
 def test_a_request_is_cut_between_items(signal: str, message_bytes_max: int) -> None:
-    """Whatever the limit, no message exceeds it, and together they hold what one would; parts are numbered, items counted."""
+    """No message exceeds the limit, together they hold what one would, and parts are numbered, items counted."""
     body = whole_request(signal, 200)
     adapted = adapt(signal, body, message_bytes_max)
     assert max(len(part.payload) for part in adapted.parts) <= message_bytes_max
@@ -229,7 +229,7 @@ def test_an_item_too_large_for_a_message_is_refused_alone(signal: str) -> None:
 
 
 def test_a_point_fits_a_message_among_others_as_it_does_alone() -> None:
-    """To the byte: the same point is accepted or refused, whatever is beside it."""
+    """It is accepted or refused to the byte, whatever is beside it."""
 
     def request(sizes: list[int]) -> bytes:
         made = ExportMetricsServiceRequest()
@@ -327,7 +327,7 @@ def test_an_end_before_the_start_makes_no_span_late() -> None:
 
 @pytest.mark.parametrize("kind", ["gauge", "sum"])
 def test_a_point_without_a_value_is_kept_and_counted(kind: str) -> None:
-    """Unless its flags say that it has none. A value of 0 is one, and an exemplar's is not the point's."""
+    """It is left out if its flags say that it has none. A value of 0 is one, and an exemplar's is not the point's."""
     request = ExportMetricsServiceRequest()
     data = getattr(request.resource_metrics.add().scope_metrics.add().metrics.add(name="m"), kind)
     if kind == "sum":
@@ -368,7 +368,7 @@ KEYS = [f"{'k' * (number % 130)}{number // 130}" for number in range(1, 700)]
 @pytest.mark.parametrize("where", ["resource", "item"])
 @pytest.mark.parametrize("count", [2, 20, 60, 120])
 def test_of_a_key_that_comes_twice_the_last_value_is_kept(count: int, where: str) -> None:
-    """However many attributes there are, wherever the first one is, and behind one without key and value."""
+    """It is kept however many attributes there are, wherever the first is, and behind one without key and value."""
     for again in ("", *(KEYS[first] for first in sorted({0, 1, count // 3, count - 1}))):
         request = log_with()
         resource = request.resource_logs[0].resource
@@ -392,7 +392,7 @@ def test_of_a_key_that_comes_twice_the_last_value_is_kept(count: int, where: str
 @pytest.mark.parametrize("repeated_key", [False, True])
 @pytest.mark.parametrize("kind", IDS)
 def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
-    """Of a log record, a parent, a link, an exemplar: the item is kept. Zeros are no mistake; a wrong length is reported."""
+    """A log record, parent, link or exemplar keeps its item. Zeros are no mistake; a wrong length is reported."""
     make = IDS[kind]
     traces = REQUESTS["traces"]()
     span = (
@@ -455,7 +455,7 @@ def test_an_exemplar_that_can_not_be_taken_is_left_out_alone(kind: str, repeated
 
 @pytest.mark.parametrize("attribute", ["key", "value", "depth"])
 def test_what_may_not_be_stored_costs_its_exemplar_alone(attribute: str) -> None:
-    """Of a point that fits a message only without it, too."""
+    """This holds also for a point that fits a message only without it."""
     pair = KeyValue(key="k" * (1_025 if attribute == "key" else 1))
     pair.value.string_value = "v" * (262_145 if attribute == "value" else 1)
     value = pair.value.SerializeToString()

@@ -157,7 +157,7 @@ def test_a_limit_that_is_high_enough_refuses_none_of_them(kind: str) -> None:
 @pytest.mark.parametrize("size", [1, 7, 100, 4_099])
 @pytest.mark.parametrize("kind", MANY)
 def test_pieces_have_the_elements_of_the_whole(kind: str, size: int) -> None:
-    """Wherever they are cut. The message says how much was read."""
+    """They have them wherever they are cut. The message says how much was read."""
     shape, body = MANY[kind]
     at_most = elements_of(body, shape)
     assert not refused_by_pieces(body, shape, at_most, size)
@@ -206,7 +206,7 @@ def test_a_body_that_was_counted_in_pieces_is_not_counted_again() -> None:
 
 
 def test_an_odd_field_ends_the_count_of_pieces() -> None:
-    """As it does that of a whole body: the adapter reads it, and says so."""
+    """It ends that of a whole body, too: the adapter reads it, and reports it."""
     count = ElementsCount(TRACES, 10)
     count.take(b"\x0b" + b"\x0a\0" * 5_000)
     count.take(b"\x0a\0" * 5_000)
@@ -331,7 +331,7 @@ def _adapted(adapt: Adapt, body: bytes) -> Adapted:
 
 @pytest.mark.parametrize("signal", OTLP)
 def test_rows_are_counted_as_the_builder_counts_them(signal: str) -> None:
-    """But for what our own header adds to each row, at most 150 bytes: the limit that refuses lies between the two."""
+    """Our own header adds at most 150 bytes to each row: the limit that refuses lies between the two."""
     adapt, example = OTLP[signal]
     body = example(1_000)
     adapted = _adapted(adapt, body)
@@ -346,7 +346,7 @@ def test_rows_are_counted_as_the_builder_counts_them(signal: str) -> None:
 
 
 def test_rows_of_remote_write_are_counted() -> None:
-    """In both versions each sample repeats its labels."""
+    """Each sample repeats its labels in both versions."""
     now_ms = time.time_ns() // 10**6
     series = [({"__name__": f"metric_{n}", "job": "j", "long": "x" * 500}, [(1.0, now_ms)] * 50) for n in range(100)]
     for adapt, check, body in (
@@ -382,7 +382,7 @@ def test_what_a_remote_write_becomes_is_known_before(check: Callable[[bytes, int
 
 @pytest.mark.parametrize("adapt", [logs.adapt, write_v1.adapt, write_v2.adapt])
 def test_rows_beyond_the_plan_are_refused_before_they_are_made(adapt: Callable[..., Adapted]) -> None:
-    """With another reason: the limit is the tenant's, and not the collector's."""
+    """Their reason is another one: the limit is the tenant's, and not the collector's."""
     body = {
         logs.adapt: nest(b"\x12\0" * 5_000, 1, 2),
         write_v1.adapt: length_delimited(1, b"\x12\0" * 5_000),
@@ -399,7 +399,7 @@ def test_rows_beyond_the_plan_are_refused_before_they_are_made(adapt: Callable[.
 
 @pytest.mark.parametrize("item", [b"{}", b"7"], ids=["plain", "rejected"])
 def test_rows_beyond_the_plan_are_refused_while_json_is_read(item: bytes) -> None:
-    """Not after all of it has become protobuf: each item is a row, whatever is in it, and so is one that is rejected."""
+    """They are refused before all of it is protobuf: each item is a row, whatever is in it, rejected ones, too."""
     body = json_logs(b",".join([item] * 5_000))
     rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
     assert logs_to_wire(body, rules)
@@ -415,7 +415,7 @@ def test_rows_beyond_the_plan_are_refused_while_json_is_read(item: bytes) -> Non
 
 @pytest.mark.parametrize("field", [b"\x7d\0\0\0\0", b"\x79" + bytes(8), b"\x78\x80\0", b"\x7a\1\0"])
 def test_counting_rests(field: bytes) -> None:
-    """For each 256 KiB, whatever they hold: fields of fixed size count for nothing, and take time."""
+    """It rests for each 256 KiB, whatever they hold: fields of fixed size count for nothing, and take time."""
     rests = 0
 
     def pause() -> None:
@@ -444,7 +444,7 @@ def rests_of(path: str, headers: dict[str, str], body: bytes) -> int:
 
 @pytest.mark.parametrize("attack", SMALL[1:5], ids=lambda attack: attack.name)
 def test_rejected_items_rest_often(attack: Attack) -> None:
-    """Else nothing could leave them in time: 16,000 take 40 ms."""
+    """Otherwise nothing could leave them in time: 16,000 take 40 ms."""
     items = int(attack.name.partition(" ")[0].replace(",", ""))
     assert rests_of(attack.path, attack.headers, attack.body()) >= items // 1_000
 
@@ -495,7 +495,7 @@ def test_buckets_are_checked_and_written_anew_with_rests() -> None:
 
 
 def test_records_of_many_attributes_are_packed_with_rests() -> None:
-    """As often as the text is read with rests, or nearly: only copies are left, but four of each record."""
+    """They are nearly as many as where the text is read: only copies are left, but four of each record."""
     few, many = (rests_of(NATIVE_BATCH, JSON, native_attributes(records, 400)) for records in (100, 300))
     assert many - few >= 1.4 * 200 * len(native_attributes(1, 400)) / (256 << 10)
 
@@ -527,7 +527,7 @@ def test_an_item_of_very_many_changes_is_too_large() -> None:
 
 
 def test_the_builder_refuses_what_only_becomes_large() -> None:
-    """Where no check before can know, the sum of the rows made so far refuses, as soon as it is over."""
+    """If no check before can know, the sum of the rows made so far refuses, as soon as it is over."""
     attribute = "x" * 2_000
     record = f'{{"service_id":"s","metric_name":"m","value":1,"timestamp":"{NOW}","attributes":{{"k":"{attribute}"}}}}'
     rules = LimitRules(DEFAULT, NOW_UNIX_NANO)

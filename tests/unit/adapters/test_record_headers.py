@@ -17,7 +17,7 @@ SIGNALS = ["metrics", "log_records", "spans"]
 
 @given(st.lists(st.sampled_from(SIGNALS).flatmap(lambda signal: batches(signal, "acme", 1)), max_size=3), st.booleans())
 def test_headers_are_those_of_records(made: list[TelemetryBatchV1], has_receipt: bool) -> None:
-    """As protobuf's own parser reads them, in whichever order fields are."""
+    """Protobuf's own parser reads the same, in whichever order fields are."""
     batch = TelemetryBatch.FromString(b"".join(map(encoded, made)))
     if has_receipt:
         batch.records.add(receipt=Receipt(received=3, process_id=b"p"))

@@ -8,6 +8,6 @@ DOCUMENTED = (Path(__file__).parents[3] / "docs/use/api.md").read_text("utf-8")
 
 
 def test_each_repair_is_documented() -> None:
-    """Under one name and one number each."""
+    """Each has one name and one number."""
     assert len(REPAIRS) == len(REPAIR) == len({repair.name for repair in REPAIRS})
     assert [repair.name for repair in REPAIRS if f"| `{repair.name}` | {repair.meaning} |" not in DOCUMENTED] == []

@@ -102,7 +102,7 @@ def test_skippable_frames_are_skipped() -> None:
 def test_truncated_bodies_are_refused(
     encoding: str, compress: Callable[[bytes], bytes], content: bytes, data: st.DataObject
 ) -> None:
-    """At whichever byte."""
+    """They are refused at whichever byte they end."""
     body = compress(content)
     cut = body[: data.draw(st.integers(0, len(body) - 1))]
     error = refusal(cut, encoding)
@@ -176,7 +176,7 @@ def test_snappys_short_chunks_are_bounded(chunk: bytes) -> None:
 
 
 def test_snappy_of_many_full_chunks_passes() -> None:
-    """As senders of streams write it: none is short, however many there are."""
+    """Senders of streams write such bodies: no chunk is short, however many there are."""
     content = bytes(range(256)) * 4
     chunk = bytes(cramjam.snappy.compress(content))[len(FRAMED) :]
     assert len(chunk) > 64

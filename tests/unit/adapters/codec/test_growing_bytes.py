@@ -33,7 +33,7 @@ def content(size_bytes: int, piece_bytes: int = MIB) -> bytes:
 @pytest.mark.parametrize("bytes_max", [LIMIT, 512 * MIB], ids=["64 MiB", "512 MiB"])
 @pytest.mark.parametrize("size_bytes", [0, 7, MIB, 12 * MIB, 12 * MIB + 1, 40 * MIB, LIMIT, LIMIT + 1, 90 * MIB])
 def test_what_was_written_comes_back(size_bytes: int, bytes_max: int) -> None:
-    """On both sides of where it moves, and once it is a piece beyond the limit."""
+    """It comes back on both sides of where it moves, and once it is a piece beyond the limit."""
     growing = written(size_bytes, bytes_max)
     assert size_bytes == growing.size_bytes
     assert content(size_bytes)[5:MIB] == growing.part(5, MIB)
@@ -43,7 +43,7 @@ def test_what_was_written_comes_back(size_bytes: int, bytes_max: int) -> None:
 
 @pytest.mark.parametrize("size_bytes", [1, 3 * MIB, 40 * MIB])
 def test_a_buffer_is_filled_at_once(size_bytes: int) -> None:
-    """Also behind what was written and forgotten."""
+    """It is filled also behind what was written and forgotten."""
     growing = written(20 * MIB, LIMIT)
     growing.clear()
     assert 0 == growing.size_bytes

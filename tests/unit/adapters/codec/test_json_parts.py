@@ -14,7 +14,7 @@ PIECES = st.lists(st.sampled_from([b'"', b"\\", b'\\"', b",", b"{", b"[", b"a", 
 
 @given(text=PIECES.map(b"".join), size=st.integers(1, 40))
 def test_pieces_have_the_parts_of_the_whole(text: bytes, size: int) -> None:
-    """Wherever they are cut: in a string, behind a backslash, before a quote."""
+    """They have them wherever they are cut: in a string, behind a backslash, before a quote."""
     parts = by_hand(text)
     assert parts == count_json_parts(text, PARTS_MAX)
     assert not is_refused(text, parts, size)

@@ -64,7 +64,7 @@ def pieces(text: bytes) -> Iterator[Any]:
 @pytest.mark.large
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_a_deep_text_is_read_once(opening: str) -> None:
-    """And not once more for each of the objects that are in each other. The parser refuses the same texts."""
+    """It is not read once more for each of the objects in each other. The parser refuses the same texts."""
     fits, too_deep = (f"[{opening * deep}1{(']' if opening == '[' else '}') * deep}]".encode() for deep in (1023, 1025))
     assert len(list(pieces(fits))) == 1  # which are too deep for Python to compare
     with pytest.raises(orjson.JSONDecodeError, match="depth"):
@@ -80,7 +80,7 @@ def test_a_deep_text_is_read_once(opening: str) -> None:
 
 @given(st.lists(VALUES, min_size=1, max_size=20), st.sampled_from([None, 1, "\n\t "]))
 def test_pieces_are_the_elements_of_the_array(values: list[Any], indent: Any) -> None:
-    """Whatever they are, and however they are laid out."""
+    """They are the elements, whatever these are, and however they are laid out."""
     text = json.dumps(values, indent=indent).encode()
     assert values == list(pieces(text))
 
@@ -103,7 +103,7 @@ def test_pieces_have_few_containers(element: str) -> None:
 
 
 def test_an_element_of_many_containers_is_larger_than_a_slice() -> None:
-    """However short it is; and it is skipped where more of them are taken."""
+    """It is larger however short it is, and it is skipped where more of them are taken."""
     element = b"[" + b"[]," * CONTAINERS_MAX + b"[]]"
     slices = JsonSlices(b"[" + element + b",1]", Rules())
     slices.expect(0x5B)
@@ -183,7 +183,7 @@ def test_damaged_texts_are_refused(seed: int) -> None:
 @pytest.mark.large
 @pytest.mark.parametrize("end", [b"", b"]", b"}", b",", b"{}", b"\x00"])
 def test_what_follows_is_refused(end: bytes) -> None:
-    """But white space."""
+    """Only white space may follow."""
     text = padded_logs(3_000)
     logs_to_wire(text + b" \n")
     if end:
@@ -250,7 +250,7 @@ def test_a_record_that_is_too_large_to_read_is_rejected_alone() -> None:
 
 
 def test_a_batch_of_too_many_is_refused_as_soon_as_it_is() -> None:
-    """With its limit."""
+    """The refusal has the limit."""
     with pytest.raises(RequestRefused) as caught:
         adapted(b"[" + b",".join([record(1_000)] * 3_000) + b"]", items_max=2_999)
     assert BATCH_TOO_LARGE == caught.value.reason
@@ -295,7 +295,7 @@ CHARACTERS = ["a", "\\\\", '\\"', "\\n", "\\u00e9", "\\\\u00e9", "\\ud83d\\ude00
 @given(st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=12), st.integers(0, 12))
 @settings(max_examples=10, deadline=None)
 def test_pieces_are_the_string(characters: list[str], padding: int) -> None:
-    """Wherever it is cut, no character, escape or pair of surrogates is."""
+    """No character, escape or pair of surrogates is cut, wherever the string is."""
     run = "".join(characters).encode()
     text = b'"' + b"x" * padding + run * (2 * REST_BYTES // len(run) + 1) + b'"'
     slices = JsonSlices(text + b" ,", Rules())
@@ -308,7 +308,7 @@ def test_pieces_are_the_string(characters: list[str], padding: int) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\\", b"\\u", b"\\u12", b"\\ud83d\\u", b"\xc3"])
 def test_a_string_without_an_end_is_none(end: bytes) -> None:
-    """Wherever the text ends in it."""
+    """It is refused wherever the text ends in it."""
     slices = JsonSlices(b'"' + b"x" * REST_BYTES + end, Rules())
     with pytest.raises((NotJson, orjson.JSONDecodeError)):
         string_pieces(slices)
@@ -383,7 +383,7 @@ def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
     ids=lambda value: value[:24],
 )
 def test_large_values_that_are_refused(members: str) -> None:
-    """What is not JSON is not taken."""
+    """Values that are not JSON are not taken."""
     with pytest.raises(Malformed):
         logs_to_wire(one_log(members))
 
@@ -437,7 +437,7 @@ COUNTS = f'"timeUnixNano":"{TWINS_NOW}","count":"1","explicitBounds":[1],"bucket
 @pytest.mark.large
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_a_number_that_does_not_fit_a_large_list_rejects_its_point_alone(place: str) -> None:
-    """Wherever it is in the list."""
+    """It is rejected wherever it is in the list."""
     numbers = ",".join(['"0"'] * (SLICE_BYTES // 3))
     numbers = f"-1,{numbers}" if place == "first" else f"{numbers},-1"
     good = f'{{{COUNTS}:[0,"1"]}}'
@@ -473,7 +473,7 @@ REPAIRED_VALUES: dict[str, Callable[[bytes], str]] = {
 @pytest.mark.large
 @pytest.mark.parametrize("name", REPAIRED_VALUES)
 def test_a_large_value_is_repaired_as_a_small_one_is(name: str) -> None:
-    """To the text that its content has, and counted alike."""
+    """It is repaired to the text that its content has, and counted alike."""
     repaired = []
     large = SLICE_BYTES + 40
     if "numbers" in name or name.startswith("a buffer"):
@@ -507,7 +507,7 @@ def test_a_large_value_is_repaired_as_a_small_one_is(name: str) -> None:
     ids=lambda value: value[:24],
 )
 def test_a_large_value_that_is_not_read_is_ignored(members: str) -> None:
-    """However deep it is, and whatever its numbers are."""
+    """It is ignored however deep it is, and whatever its numbers are."""
     good = f'"timeUnixNano":"{TWINS_NOW}","body":{{"stringValue":"a"}}'
     assert 1 == adapted_logs(one_log(f"{members},{good}")).accepted_count()
 
@@ -558,7 +558,7 @@ def test_a_checked_value_is_json(value: Any, data: st.DataObject) -> None:
     ],
 )
 def test_what_is_nested_too_deep_is_emptied(deep: bytes, emptied: bytes, padding: bytes) -> None:
-    """And nothing else changes; what is not JSON stays as it is."""
+    """Nothing else changes, and what is not JSON stays as it is."""
     outside = SHALLOW_DEPTH_MAX - 1
     text, expected = (b"[" * outside + padding + inside + b"]" * outside for inside in (deep, emptied))
     shallow = shallow_json(text, Rules())

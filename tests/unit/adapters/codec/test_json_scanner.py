@@ -59,7 +59,7 @@ def check_value(text: bytes) -> bool:
 
 @pytest.mark.parametrize("text", CORPUS, ids=ascii)
 def test_what_is_skipped_is_json(text: bytes) -> None:
-    """Of RFC 8259's texts. Of those that are none, at most the beginning is read, where it is one."""
+    """All of RFC 8259's valid texts are skipped. Of the others, at most a beginning that is valid is read."""
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -83,7 +83,7 @@ def test_values_are_read_as_orjson_reads_them(value: object, indent: int | None,
 
 @pytest.mark.parametrize("ensure_ascii", [True, False])
 def test_strings_are_read_as_orjson_reads_them(ensure_ascii: bool) -> None:
-    """Of every length around a word's, with what ends the fast way at every place."""
+    """Their lengths are around a word's, with what ends the fast way at every place."""
     for string in STRINGS:
         text = json.dumps(string, ensure_ascii=ensure_ascii).encode()
         for end in ENDS:
@@ -116,7 +116,7 @@ def test_integers_are_read_as_they_are(sign: str) -> None:
     | st.from_regex(r"-?[0-9]{1,4}\.?[0-9]{0,3}(e[+-]?[0-9]{1,2})?", fullmatch=True)
 )
 def test_doubles_are_read_as_python_reads_them(text: str) -> None:
-    """To the bit; what is no number is left to the other reader."""
+    """They are equal to the bit. What is no number is left to the other reader."""
     scanner = JsonScanner(text.encode() + b",", NO_RULES)
     end = scanner.double_end(0)
     if end == len(text):
@@ -147,7 +147,7 @@ def test_a_value_of_many_objects_and_arrays_is_not_parsed_in_one_go(opening: str
     ids=["a string", "white space", "lines"],
 )
 def test_it_rests(text: bytes) -> None:
-    """In a long string, and in long white space, also at the end."""
+    """It rests in a long string and in long white space, also at the end."""
     rests = 0
 
     def pause() -> None:

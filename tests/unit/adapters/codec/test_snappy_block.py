@@ -22,7 +22,7 @@ def varint(number: int) -> bytes:
 @pytest.mark.parametrize("wanted", [1, 1_000, 100_000, 299_999])
 @pytest.mark.parametrize("name", CONTENTS)
 def test_the_beginning_of_a_block_is_a_block(name: str, wanted: int) -> None:
-    """With a size of its own before it."""
+    """It has a size of its own before it."""
     content = CONTENTS[name]
     block = bytes(cramjam.snappy.compress_raw(content))
     start = 3

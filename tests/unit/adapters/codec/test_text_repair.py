@@ -226,7 +226,7 @@ def test_malformed_bodies_stay_malformed(body: bytes) -> None:
 @pytest.mark.large
 @pytest.mark.parametrize("is_one_text", [True, False], ids=["one large text", "many small texts"])
 def test_a_body_that_grows_too_much_is_refused(is_one_text: bool) -> None:
-    """In protobuf and in JSON: the message says why. A smaller body is repaired, though it grows threefold."""
+    """This holds in protobuf and in JSON, and the message says why. A smaller body is repaired, though it grows threefold."""
 
     def wire(size: int) -> bytes:
         texts = [size] if is_one_text else [1024] * (size >> 10)
@@ -306,7 +306,7 @@ def test_fields_that_are_no_texts_have_a_price(odd: bytes) -> None:
     ],
 )
 def test_lone_surrogates_are_repaired(sent: bytes, text: str) -> None:
-    """As escapes, in the text of a log: over OTLP and the native API; whole pairs and escaped backslashes stay."""
+    """Escapes in a log's text are repaired, in OTLP and the native API. Whole pairs and escaped backslashes stay."""
     time = '"2026-04-10T12:00:00Z"'
     body = b'[{"service_id":"s","type":"log","timestamp":%b,"body":"%b"}]' % (time.encode(), sent)
     [record] = batch_of(adapted(ROUTES["native"], body)[0]).records
@@ -370,7 +370,7 @@ def test_a_time_as_a_double_is_read_beside_an_attribute_beyond_64_bits(padding: 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 def test_nulls_in_lists_are_left_out(padding: int) -> None:
-    """Of attributes, records, resources, numbers."""
+    """This holds for lists of attributes, records, resources and numbers."""
     body = (
         b'{"resourceMetrics":[null,{"scopeMetrics":[null,{"metrics":[null,{"name":"m","histogram":{"aggregationTemporality":2,'
         b'"dataPoints":[null,{"timeUnixNano":"%d","count":"1","bucketCounts":[null,"1"],"attributes":[null]}]}}]}]}]}%b'
@@ -384,7 +384,7 @@ def test_nulls_in_lists_are_left_out(padding: int) -> None:
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 @pytest.mark.parametrize("field", ["asInt", "timeUnixNano", "startTimeUnixNano", "flags"])
 def test_a_points_integer_beyond_64_bits_rejects_that_point_alone(field: str, padding: int) -> None:
-    """With a message that names it, and a payload that is rejected again."""
+    """The message names it, and the payload is rejected again."""
     good = f'{{"timeUnixNano":"{NOW}","asInt":"1"}}'
     bad = {"timeUnixNano": str(NOW), "asInt": "1"} | {field: "18446744073709551616"}
     points = f"[{good},{json.dumps(bad)},{good}]"

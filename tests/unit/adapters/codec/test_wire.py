@@ -18,7 +18,7 @@ def counting(rests: list[None]) -> LimitRules:
 @pytest.mark.parametrize("character", CHARACTERS)
 @pytest.mark.parametrize("shift", range(5))
 def test_a_long_text_is_looked_at_slice_by_slice(character: str, shift: int) -> None:
-    """Wherever its characters are cut; and it rests for each slice, also where what is around it is none."""
+    """It may be cut within a character. Each slice is followed by a rest, also where what is around it is none."""
     text = b"b" * shift + character.encode() * (2 * SLICE // len(character.encode()) + 10)
     rests: list[None] = []
     assert is_utf8(b"\xff" + text + b"\xff", 1, 1 + len(text), counting(rests))
@@ -28,7 +28,7 @@ def test_a_long_text_is_looked_at_slice_by_slice(character: str, shift: int) -> 
 @pytest.mark.parametrize("bad", [b"\xff", b"\x80", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\x80" * 10])
 @pytest.mark.parametrize("at", [0, SLICE - 2, SLICE - 1, SLICE, SLICE + 1, 2 * SLICE, -1])
 def test_a_fault_is_found_wherever_it_is(bad: bytes, at: int) -> None:
-    """At the beginning and the end, and where the text is cut."""
+    """It is found at the beginning, at the end, and where the text is cut."""
     text = b"a" * (2 * SLICE + 10)
     at = at if at >= 0 else len(text)
     assert not is_utf8(text[:at] + bad + text[at:], 0, len(text) + len(bad), counting([]))

@@ -239,7 +239,7 @@ def test_numbers_become_the_nearest_double(token: str, value: float) -> None:
     ids=lambda value: value[:24],
 )
 def test_attributes_in_normal_form(token: str, text: str) -> None:
-    """As the .proto says, read either way. Integers of any size keep their digits."""
+    """Their form is that of the .proto, read either way. Integers of any size keep their digits."""
     good = json.dumps(METRIC | {"attributes": {"a": "TOKEN"}}).replace('"TOKEN"', token)
     for body in (f"[{good}]", f"[{good},NaN]", f'[{{"a":1}},{good}]', f"{' ' * (2 << 20)}[{good}]"):
         adapted = native.adapt_batch(body.encode(), header(), LimitRules(_wide(), NOW), 1 << 20, 10_000)
@@ -338,7 +338,7 @@ def test_a_million_digits_are_quick(token: str) -> None:
     "place", ['"value": N', '"attributes": {"a": N}', '"attributes": {"a": [1, {"x": N, "y": "N"}]}', '"unread": [N]']
 )
 def test_a_large_record_means_what_a_small_one_does(place: str, token: str) -> None:
-    """Whatever number is in it, and wherever: the same verdict, in the same words, and the same values."""
+    """Verdict, words and values are the same, whatever number is in it, and wherever."""
     small = f"{json.dumps(METRIC)[:-1]}, {place.replace('N', token)}}}"
     assert _fate(small) == _fate(_padded(small))
 
@@ -374,7 +374,7 @@ def _fate(record: str) -> tuple[list[tuple[int, str]], list[Any]]:
 
 @pytest.mark.parametrize("number", ["0" * 20 + "1", "1e+-999", "1." + "0" * 400 + ".", "-" + "0" * 30])
 def test_what_is_no_number_is_refused_in_a_large_record(number: str) -> None:
-    """As in a small one, beside a NaN, for which both are read by other means than most."""
+    """It is refused as in a small record, beside a NaN, for which both are read by other means than most."""
     small = f'{json.dumps(METRIC)[:-1]}, "unread": [{number}, NaN]}}'
     for record in (small, _padded(small)):
         with pytest.raises(Malformed):
@@ -382,7 +382,7 @@ def test_what_is_no_number_is_refused_in_a_large_record(number: str) -> None:
 
 
 def test_deep_numbers_of_a_large_record_are_found() -> None:
-    """As deep as a parser reads."""
+    """They are found as deep as a parser reads."""
     record = f'{json.dumps(METRIC)[:-1]}, "unread": {"[" * 1_000}NaN{"]" * 1_000}}}'
     assert ([], [(87.3, {})]) == _fate(_padded(record))
 
@@ -423,7 +423,7 @@ def test_a_large_record_with_a_number_beyond_a_double_is_rejected_alone() -> Non
 
 
 def test_attributes_nest_64_deep() -> None:
-    """And no deeper."""
+    """Deeper ones are rejected."""
     for depth, accepted in ((64, 1), (65, 0), (900, 0), (100_000, 0)):
         adapted = adapt(_nested(depth), _wide())
         assert (accepted, 1 - accepted) == (adapted.accepted_count(), adapted.rejected_count())
@@ -447,7 +447,7 @@ def _wide() -> Limits:
 
 
 def test_the_last_of_a_repeated_name_wins() -> None:
-    """In the record and in its attributes."""
+    """This holds in the record and in its attributes."""
     body = json.dumps(METRIC)[:-1] + ', "value": 1, "value": 2, "attributes": {"a": 1, "b": 2, "a": 3}}'
     [record] = records_of(adapt(body.encode()))
     [point] = record.metrics[0].gauge.data_points
@@ -455,7 +455,7 @@ def test_the_last_of_a_repeated_name_wins() -> None:
 
 
 def test_the_example_of_the_api() -> None:
-    """As its users know it."""
+    """Its users know it in this form."""
     body = b"""{"service_id": "payment-api", "type": "metric", "metric_name": "cpu_usage_percent", "value": 87.3,
      "timestamp": "2026-04-10T12:00:00Z", "attributes": {"region": "us-east-1", "env": "production"}}"""
     [record] = records_of(adapt(body))
@@ -473,7 +473,7 @@ def test_the_example_of_the_api() -> None:
 
 @pytest.mark.parametrize("type_", ["metric", "trace", "profile", "slo"])
 def test_a_trace_id_becomes_an_exemplar(type_: str) -> None:
-    """With the point's time and value; where it is no trace id, an attribute. Zeros are none."""
+    """It has the point's time and value. What is no trace id becomes an attribute. Zeros are none."""
     [record] = records_of(adapt_one(METRIC | {"type": type_, "trace_id": "AB" * 16, "body": "b"}))
     [point] = record.metrics[0].gauge.data_points
     [exemplar] = point.exemplars
@@ -543,7 +543,7 @@ def test_groups_share_a_record() -> None:
 
 
 def test_bad_records_do_not_take_good_ones_down() -> None:
-    """As in the API's example: each failure has its index, its reason and its words."""
+    """Each failure has its index, its reason and its message, as in the API's example."""
     batch: list[Any] = [METRIC] * 100
     batch[45] = METRIC | {"timestamp": "2026-04-09T11:59:59Z"}
     batch[99] = METRIC | {"service_id": None}
@@ -579,7 +579,7 @@ def test_batches_that_are_none_or_too_long(body: bytes, reason: int, message: st
 
 
 def test_a_large_object_that_holds_the_array_is_refused_with_what_to_send() -> None:
-    """As a small one, though a body of that size is never parsed at once."""
+    """It is refused as a small one is, though a body of that size is never parsed at once."""
     body = b'{"records": [' + b",".join([json.dumps(METRIC).encode()] * (2 * SLICE_BYTES // 100)) + b"]}"
     assert SLICE_BYTES < len(body)
     with pytest.raises(RequestRefused) as refused:
@@ -601,7 +601,7 @@ def test_otlp_of_any_size_is_told_its_route(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("bytes_max", [1 << 20, 64 << 20], ids=["bytes", "objects"])
 def test_a_large_array_is_told_the_route_of_batches(bytes_max: int) -> None:
-    """Whether it is its bytes or its objects that are too many for a record."""
+    """It is refused for its bytes or for its objects, which are too many for one record."""
     body = b"[" + b"{}," * SLICE_BYTES + b"{}]"
     [rejection] = native.adapt(body, header(), LimitRules(LIMITS, NOW), bytes_max).rejections
     assert errors.RECORD_TOO_LARGE == rejection.reason
@@ -621,7 +621,7 @@ UNKNOWN: dict[str, Any] = {"severity": "error", "none": None, "tags": {"a": 1}}
     ],
 )
 def test_unknown_members_are_told(record: dict[str, Any], odd: dict[str, Any]) -> None:
-    """Whichever way it is read, alone or in a batch: the record is stored, and each member that it lost is a repair."""
+    """The record is stored, alone or in a batch, and each member that it lost is a repair."""
     whole = {**record, **odd}
     batch = adapt_batch(json.dumps([whole, {**UNKNOWN, **whole}, {**whole, **UNKNOWN}]).encode())
     assert (3, {repairs.MEMBER_UNKNOWN: 4}) == (batch.accepted_count(), batch.repaired)
@@ -763,7 +763,7 @@ def test_timestamps_are_read_as_the_twin_does(text: str) -> None:
     ],
 )
 def test_times_as_other_programs_print_them(text: str) -> None:
-    """With a space for the T or before the offset, and offsets without a colon; each is the same moment."""
+    """A space may be for the T or before the offset, and offsets be without a colon; each is the same moment."""
     adapted = adapt_one(METRIC | {"timestamp": text})
     (record,) = records_of(adapted)
     assert NOW == record.metrics[0].gauge.data_points[0].time_unix_nano

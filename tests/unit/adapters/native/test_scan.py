@@ -42,7 +42,7 @@ def text_of(records: list[Any]) -> bytes:
 @examples(200)
 @given(st.lists(native_records(), max_size=4), st.data())
 def test_both_readers_agree(records: list[Any], data: st.DataObject) -> None:
-    """Whatever the records, in whatever form, and where a few of their bytes are damaged."""
+    """They agree whatever the records are, in whatever form, and where a few of their bytes are damaged."""
     lot = random.Random(data.draw(st.integers(0, 2**32)))
     forms = JsonForms(lot, data.draw(st.lists(st.sampled_from(TEXT_ODDITIES), unique=True)), 0.1)
     limits = data.draw(st.sampled_from([DEFAULT, LOW, LOW_TRUNCATED]))
@@ -104,7 +104,7 @@ def test_a_key_or_member_twice_counts_as_parsers_have_it() -> None:
     "text", [*(text.encode("utf-8", "surrogatepass") for text in (*READ, *REFUSED)), *BYTES_REFUSED, *REPAIRED]
 )
 def test_the_texts_of_rfc_8259(text: bytes) -> None:
-    """At each place: as a member, an attribute, a record, and as the whole body."""
+    """Each is tried as a member, as an attribute, as a record, and as the whole body."""
     record = b'{"service_id":"s","metric_name":"m","value":1,"timestamp":"2026-04-10T12:00:00Z","attributes":{"a":1}}'
     for place in (
         record.replace(b'"s"', b"%s"),
@@ -121,7 +121,7 @@ def test_the_texts_of_rfc_8259(text: bytes) -> None:
 
 
 def test_large_batches_are_read_in_one_pass() -> None:
-    """With a rest for each few hundred kilobytes."""
+    """There is a rest for each few hundred kilobytes."""
     rests = 0
 
     def pause() -> None:

@@ -44,7 +44,7 @@ JSON_BYTES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_json_of_a_large_value_rests(name: str) -> None:
-    """At least once for each 256 KiB, also of what is replaced. Arrays around it copy nothing."""
+    """There is a rest for each 256 KiB at least, also of what is replaced. Arrays around it copy nothing."""
     rests: list[None] = []
     rules = LimitRules(DEFAULT, time.time_ns(), pause=lambda: rests.append(None))
     value = VALUES[name]
@@ -55,7 +55,7 @@ def test_the_json_of_a_large_value_rests(name: str) -> None:
 
 
 def test_a_text_is_written_in_slices_as_in_one() -> None:
-    """Wherever they end: between characters, and not within the escape of one."""
+    """Slices may end anywhere between characters, and not within the escape of one."""
     text = '\1"é\u20ac\\😀' * 30_000
     value = length_delimited(5, length_delimited(1, length_delimited(1, text.encode())))
     rules = LimitRules(DEFAULT, time.time_ns())

@@ -57,7 +57,7 @@ def adapt_explicit(point: dict[str, Any]) -> Adapted:
     ],
 )
 def test_histograms_that_do_not_fit_are_rejected_one_by_one(point: dict[str, Any], message: str) -> None:
-    """With the numbers; their neighbours are kept."""
+    """The message has the numbers, and their neighbours are kept."""
     adapted = adapt_explicit(point)
     assert [(1, INVALID_HISTOGRAM, message)] == [(found.index, found.reason, found.message) for found in adapted.rejections]
     assert 2 == adapted.accepted_count()
@@ -79,7 +79,7 @@ def as_json(body: bytes) -> bytes:
     ],
 )
 def test_counts_that_do_not_add_up_are_kept_as_they_came(point: dict[str, Any], form: Callable[[bytes], bytes]) -> None:
-    """With a note in the answer; every number is stored as it was sent."""
+    """The answer has a note, and every number is stored as it was sent."""
     request = REQUESTS["metrics"]()
     histogram = metric_of(request).histogram
     histogram.aggregation_temporality = 2
@@ -197,7 +197,7 @@ def test_exponential_histograms_that_do_not_add_up_are_kept(
 @pytest.mark.parametrize("message_bytes_max", [1 << 20, 350])
 @pytest.mark.parametrize("zero", [b"", b"\x10\x00"])  # left out, or written out
 def test_no_temporality_is_stored_as_cumulative(kind: str, message_bytes_max: int, zero: bytes) -> None:
-    """In one message or in pieces, with a note; or rejected, as the limits have it."""
+    """It is so in one message or in pieces, with a note. If the limits say so, it is rejected."""
     request = REQUESTS["metrics"]()
     data = getattr(metric_of(request), kind)
     for _ in range(40):

@@ -80,7 +80,7 @@ def changed(document: Any, path: Sequence[str | int], value: Any) -> bytes:
 
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_null_is_absent_and_an_empty_list_is_none(signal: str) -> None:
-    """At every field of a request that has them all: to the byte as if it had not been sent. A null in a list is left out."""
+    """Each field is tried: the result is the same to the byte as without it. A null in a list is left out."""
     descriptor: Any = REQUESTS[signal].DESCRIPTOR
     document = to_json(FullMessages(lambda _field, _turn: None).message(descriptor))
     to_wire = TO_WIRE[signal]
@@ -214,7 +214,7 @@ SERVICE = '{"key":"service.name","value":{"stringValue":"shop"}}'
     ],
 )
 def test_what_does_not_fit_an_envelope_is_left_out(metric: str, accepted: int, padding: str) -> None:
-    """Of a metric; the points are kept, and the answer says so."""
+    """What does not fit is in a metric. The points are kept, and the answer says so."""
     rules = LimitRules(LOW_CUMULATIVE, NOW)
     metric = metric.replace("POINTS", POINTS)
     wire = metrics_to_wire(metrics_of(padding.join(["{", metric[1:]]) if metric[0] == "{" else metric), rules)
@@ -253,7 +253,7 @@ GOOD_EXEMPLAR = '{"asInt":4,"filteredAttributes":[{"key":"a"}]}'
     ],
 )
 def test_an_exemplar_that_does_not_fit_is_left_out_alone(exemplars: str, dropped: int, padding: str) -> None:
-    """Whatever it is, and however large it or its point is: the point is kept, and the other exemplars."""
+    """Its point and the other exemplars are kept, whatever it is, and however large it or its point is."""
     deep = '{"arrayValue":{"values":[' * 70 + "{}" + "]}}" * 70
     text = "x" * SLICE_BYTES
     exemplars = exemplars.replace("GOOD", GOOD_EXEMPLAR).replace("DEEP", deep)
@@ -277,7 +277,7 @@ def test_exemplars_that_are_no_list_are_left_out(exemplars: str) -> None:
 
 
 def test_a_point_that_does_not_fit_is_rejected_in_its_own_words() -> None:
-    """Whatever is wrong with its exemplars."""
+    """Its words are its own, whatever is wrong with its exemplars."""
     point = f'{{"timeUnixNano":"{NOW}","asInt":"x","exemplars":[5]}}'
     adapted = adapt_otlp("metrics", metrics_to_wire(metrics_of(f'{{"name":"m","gauge":{{"dataPoints":[{point}]}}}}')))
     [rejection] = adapted.rejections
@@ -345,7 +345,7 @@ RESOURCES = {"metrics": "resourceMetrics", "logs": "resourceLogs", "traces": "re
     ("signal", "field", "inner"), [(signal, *loss) for signal, losses in LOSSES.items() for loss in losses]
 )
 def test_items_that_are_lost_with_their_envelope_are_rejected(signal: str, field: str, inner: str, size: int) -> None:
-    """As one, in words that name the field; its neighbours are kept, and it is a dead letter that is rejected again."""
+    """They are one rejection, in words that name the field, and a dead letter that is rejected again. Neighbours are kept."""
     scopes = RESOURCES[signal].replace("resource", "scope")
     inner = inner.replace("GOOD", GOODS[signal]).replace("POINTS", POINTS)
     padding = f'{{"unknown":"{"x" * size}"}}'
@@ -362,7 +362,7 @@ def test_items_that_are_lost_with_their_envelope_are_rejected(signal: str, field
 @pytest.mark.large
 @pytest.mark.parametrize("signal", sorted(LOSSES))
 def test_a_large_envelope_that_is_lost_is_rejected(signal: str) -> None:
-    """As a small one is; a list of megabytes is one item."""
+    """It is rejected as a small one is; a list of megabytes is one item."""
     scopes = RESOURCES[signal].replace("resource", "scope")
     items = GOODS[signal].replace("POINTS", POINTS)
     many = ",".join([items] * (SLICE_BYTES // 16))
@@ -423,7 +423,7 @@ def test_a_constant_without_quotes_is_read_as_with(signal: str, constant: str, s
 
 @pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
 def test_a_constant_that_does_not_fit_costs_its_item_alone(size: int) -> None:
-    """As any value does; a body of many has each counted."""
+    """It costs its item as any value does; in a body of many, each is counted."""
     point = f'"timeUnixNano":"{NOW}"'
     odd = f'{{{point},"asInt":NaN,"u":[-Infinity,Infinity],"v":"{"u" * size}"}}'
     metric = f'{{"name":"m","gauge":{{"dataPoints":[{odd},{{{point},"asDouble":1}}]}}}}'
@@ -436,7 +436,7 @@ def test_a_constant_that_does_not_fit_costs_its_item_alone(size: int) -> None:
 @pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_an_empty_object_is_an_empty_list_and_the_reverse(signal: str, size: int) -> None:
-    """At every field of a request that has them all: Lua has one kind of empty table, and so has PHP."""
+    """Each field is tried: Lua has one kind of empty table, and so has PHP."""
     descriptor: Any = REQUESTS[signal].DESCRIPTOR
     document = to_json(FullMessages(lambda _field, _turn: None).message(descriptor))
     document["unknown"] = "u" * size
@@ -469,7 +469,7 @@ def test_an_item_that_is_no_object_is_rejected(size: int) -> None:
 
 
 def test_items_whose_rejection_is_not_kept_have_no_words_of_it() -> None:
-    """Else a body of items of two bytes becomes one of thirty times the size."""
+    """Otherwise a body of items of two bytes would become one of thirty times the size."""
     items = 16 * REJECTIONS_KEPT_MAX + 50_000
     wire = traces_to_wire(span(",".join(["5"] * items)).encode())
     assert len(wire) < 16 * REJECTIONS_KEPT_MAX * 64 + 50_000 * 16
@@ -481,7 +481,7 @@ def test_items_whose_rejection_is_not_kept_have_no_words_of_it() -> None:
 @pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
 @pytest.mark.parametrize("number", ["1e400", "-1E+400", "1" + "0" * 400, "1" + "0" * 400 + ".5"])
 def test_a_number_beyond_a_double_costs_its_item_at_most(number: str, size: int) -> None:
-    """As a double it rejects its span; as an attribute's integer it becomes its text, if it is written without an exponent."""
+    """A double rejects its span. An attribute's integer becomes its text, if it is written without an exponent."""
     good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","unknown":"{"u" * size}","startTimeUnixNano":"{NOW}"'
     double = f'{good},"attributes":[{{"key":"d","value":{{"doubleValue":{number}}}}}]}}'
     integer = f'{good},"attributes":[{{"key":"i","value":{{"intValue":{number}}}}}]}}'
@@ -514,7 +514,7 @@ def repeated(document: Any, path: Sequence[str | int], name: str) -> str:
 @pytest.mark.parametrize("padding", [0, 1 << 20], ids=["small", "large"])
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_members_that_come_twice_are_both_read(signal: str, padding: int) -> None:
-    """Of each that holds items, no item is lost, however it is written and whatever else is odd in the body."""
+    """No item is lost of those that hold items, however they are written and whatever else is odd in the body."""
     document = to_json(FullMessages(lambda _field, _turn: None).message(REQUESTS[signal].DESCRIPTOR))
     resource, scope, items = {
         "logs": ("resourceLogs", "scopeLogs", "logRecords"),
@@ -578,7 +578,7 @@ def test_data_of_old_metrics_is_named_beside_metrics_that_are_read(name: str) ->
     ],
 )
 def test_of_a_field_that_comes_twice_the_last_one_wins(first: str, last: str, expected: Any, padding: int) -> None:
-    """However large the object is that it is in: another reader has it from a megabyte on."""
+    """This holds however large its object is: another reader reads it from a megabyte on."""
     item = f'{{"traceId":"{"1" * 32}",{first},"traceState":"{"u" * padding}",{last}}}'
     wire = traces_to_wire(span(item).encode())
     [found] = ExportTraceServiceRequest.FromString(wire).resource_spans[0].scope_spans[0].spans

@@ -72,7 +72,7 @@ def all_ids(signal: str, item: Any) -> set[tuple[str, bytes]]:
 @EACH_FORM
 @pytest.mark.parametrize("signal", TO_WIRE)
 def test_ids_are_read_in_each_form(signal: str, form: str, padding: int) -> None:
-    """Of spans, parents, links, log records and exemplars; each is counted as a repair."""
+    """Ids of spans, parents, links, log records and exemplars are read, and each is counted as a repair."""
     ids = {"trace": FORMS[form](TRACE_ID), "span": FORMS[form](SPAN_ID)}
     rules = Rules()
     good = item_of(signal, {"trace": TRACE_ID.hex(), "span": SPAN_ID.hex()})
@@ -123,7 +123,7 @@ def test_bytes_are_read_in_each_form(content: bytes, form: str, padding: int) ->
     ],
 )
 def test_what_is_none_of_the_forms_rejects_its_item_alone(name: str, value: Any, message: str, padding: int) -> None:
-    """In words that name what it must be."""
+    """The words name what it must be."""
     signal = "logs" if name == "body" else "traces"
     good = item_of(signal, {"trace": TRACE_ID.hex(), "span": SPAN_ID.hex()})
     adapted = adapt_otlp(signal, TO_WIRE[signal](body_of(signal, [good, good | {name: value}, good], padding)))
@@ -159,13 +159,13 @@ LARGE_NO_IDS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", NO_IDS)
 @pytest.mark.parametrize("signal", TO_WIRE)
 def test_what_is_no_id_is_left_out(signal: str, kind: str) -> None:
-    """Of a log record, a parent, a link and an exemplar, whatever it is: its item is kept."""
+    """A log record, a parent, a link and an exemplar are tried: the item is kept, whatever the id is."""
     check_no_id(signal, NO_IDS[kind], 0)
 
 
 @pytest.mark.parametrize("signal", TO_WIRE)
 def test_what_is_no_id_is_left_out_of_a_large_body(signal: str) -> None:
-    """By the reader of large bodies, too."""
+    """The reader of large bodies leaves it out, too."""
     check_no_id(signal, 5, 1 << 20)
 
 

@@ -65,7 +65,7 @@ def test_lists_of_integers(field: str, counts: list[str], quoted: int, spaces: i
 @examples(60)
 @given(data=st.data())
 def test_both_readers_agree(signal: str, data: st.DataObject) -> None:
-    """Whatever the request, in whatever form, and where a few of its bytes are damaged."""
+    """They agree whatever the request is, in whatever form, and where a few of its bytes are damaged."""
     request = data.draw(messages(REQUESTS[signal].DESCRIPTOR))
     lot = random.Random(data.draw(st.integers(0, 2**32)))
     oddities = data.draw(st.lists(st.sampled_from([*TEXT_ODDITIES, *MESSAGE_ODDITIES]), unique=True))
@@ -103,7 +103,7 @@ def test_both_readers_agree(signal: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("indent", [None, 0, 2])
 def test_every_field_is_read_in_one_pass(signal: str, indent: int | None) -> None:
-    """Of a request that has them all, laid out in any way, also names in snake_case."""
+    """The request has all of them, laid out in any way, also with names in snake_case."""
     document = to_json(full(signal))
     for separators in ((",", ":"), (", ", ": ")):
         assert check_readers(signal, json.dumps(document, indent=indent, separators=separators).encode())
@@ -123,7 +123,7 @@ def snake_case(value: Any) -> Any:
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("oddity", PLAIN_ODDITIES)
 def test_each_form_is_read_in_one_pass(signal: str, oddity: str) -> None:
-    """But a name twice: which one counts is said by the other reader alone."""
+    """A name that comes twice is excepted: only the other reader knows which one counts."""
     assert check_readers(signal, JsonForms(random.Random(1), [oddity], 1.0).message(full(signal)))
     twice = JsonForms(random.Random(1), ["key_twice"], 1.0).message(full(signal))
     assert not check_readers(signal, twice)
@@ -156,7 +156,7 @@ def test_what_senders_write_is_read_in_one_pass(record: str) -> None:
     "text", [*(text.encode("utf-8", "surrogatepass") for text in (*READ, *REFUSED)), *BYTES_REFUSED, *REPAIRED]
 )
 def test_the_texts_of_rfc_8259(text: bytes) -> None:
-    """At each place: as an unknown value, as a text, a number, an id, a list, a message, and as the whole body."""
+    """Each is tried as an unknown value, a text, a number, an id, a list, a message, and as the whole body."""
     for place in (
         b'{"unknown":%s}',
         b'{"resourceLogs":%s}',
@@ -200,7 +200,7 @@ def test_unknown_fields_are_noted_once_a_message() -> None:
 
 
 def test_large_bodies_are_read_in_one_pass() -> None:
-    """With a rest for each few hundred kilobytes."""
+    """There is a rest for each few hundred kilobytes."""
     rests = 0
 
     def pause() -> None:

@@ -19,7 +19,7 @@ def keep(forms: NormalForms, sent: bytes, normal: bytes) -> None:
 
 @given(sent=st.binary(min_size=8, max_size=256), other=st.binary(min_size=8, max_size=256), data=st.data())
 def test_a_form_is_found_for_its_own_bytes_only(sent: bytes, other: bytes, data: st.DataObject) -> None:
-    """Also what differs in one byte, or ends earlier, is another."""
+    """A form that differs in one byte, or ends earlier, is another."""
     forms = NormalForms()
     keep(forms, sent, b"normal")
     assert find(forms, sent) == b"normal"
@@ -62,6 +62,6 @@ def test_the_shortest_and_the_longest_are_not_kept() -> None:
 
 
 def test_attributes_of_the_same_number_have_places_of_their_own() -> None:
-    """As many as an application has: keys that differ, numbers that are equal."""
+    """They are as many as an application has: keys that differ, numbers that are equal."""
     places = {normal_forms._place(b"\x0a\x06key.%02d\x12\x09\x21" % number + bytes(8), 0, 19) for number in range(64)}
     assert len(places) > 48

@@ -86,7 +86,7 @@ def is_plain(labels: Labels) -> bool:
 @example([[("__name__", "up"), ("a", "0"), ("b", "1")], [("__name__", "up"), ("a", "0"), ("a", "1")], [("__name__", "up")]])
 @example([[("__name__", "up"), ("a", "")], [("__name__", "up"), ("a", "1")], [("__name__", "up"), ("a", "1")]])
 def test_a_series_is_read_as_it_would_be_alone(sets: list[Labels]) -> None:
-    """Whatever came before it: a name, a place, attributes, or labels that were refused."""
+    """What came before it changes nothing: a name, a place, attributes, or labels that were refused."""
     body = b""
     places: list[tuple[int, int, int]] = []
     for labels in sets:
@@ -111,7 +111,7 @@ def test_series_that_resemble_each_other_are_adapted_as_the_twin_does(sets: list
 @examples(1000)
 @given(st.data())
 def test_bytes_that_were_changed_are_read_as_they_would_be_alone(data: st.DataObject) -> None:
-    """Wherever they are: tags, lengths, text that is none, the end of the body. What is left to `read_series` is no matter."""
+    """They may be anywhere: tags, lengths, invalid text, the end of the body. What is left to `read_series` is no matter."""
     pieces = [encoded(labels) for labels in data.draw(label_sets())]
     whole = bytearray(b"".join(pieces))
     for _ in range(data.draw(st.integers(1, 3))):

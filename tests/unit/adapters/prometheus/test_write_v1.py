@@ -165,7 +165,7 @@ def test_values_keep_their_bits(value: float) -> None:
 
 
 def test_labels_become_name_service_instance_and_attributes() -> None:
-    """As docs/use/api.md says."""
+    """docs/use/api.md has the rule."""
     labels = {"__name__": "http_requests_total", "code": "200", "instance": "10.0.0.1:9090", "job": "api"}
     request = request_of(labels, (1.0, NOW_MS))
     request.metadata.add(metric_family_name="http_requests", help="Requests.", unit="requests")
@@ -217,7 +217,7 @@ def test_bad_labels_reject_their_series_and_no_other(labels: list[tuple[str, str
     ],
 )
 def test_histograms_that_do_not_fit_are_rejected(change: Callable[[write_pb2.Histogram], None], message: str) -> None:
-    """With a message that says what does not."""
+    """The message names what does not fit."""
     histogram = write_pb2.Histogram(count_int=7, zero_count_int=1, sum=3.5, schema=3, timestamp=NOW_MS)
     histogram.positive_spans.add(offset=-2, length=2)
     histogram.positive_deltas.extend([2, 2])
@@ -305,7 +305,7 @@ def test_gaps_are_bounded_in_a_request() -> None:
 
 
 def test_exemplars_go_to_the_nearest_sample() -> None:
-    """And hex ids of any case become ids."""
+    """Hex ids of any case become ids."""
     request = request_of({"__name__": "latency_bucket"}, (1.0, NOW_MS - 1000), (2.0, NOW_MS), (3.0, 0))
     exemplar = request.timeseries[0].exemplars.add(value=0.25, timestamp=NOW_MS - 400)
     for name, value in {"trace_id": "AB" * 16, "span_id": "cd" * 8, "user": "u"}.items():
@@ -338,7 +338,7 @@ def test_an_exemplar_is_rejected_with_the_sample_it_belongs_to() -> None:
 
 
 def test_exemplars_without_samples_are_kept() -> None:
-    """As Prometheus sends them: one item, a point without a value that holds them."""
+    """Prometheus sends them so: one item, a point without a value that holds them."""
     request = request_of({"__name__": "latency_bucket"})
     for moment in (NOW_MS, NOW_MS - 5):
         request.timeseries[0].exemplars.add(value=0.25, timestamp=moment)
@@ -383,7 +383,7 @@ def test_long_names_of_rejected_metrics_do_not_stop_others() -> None:
 
 
 def test_metadata_without_series_is_kept() -> None:
-    """As Prometheus sends it, apart from its series: of each family a point that is none, with what was said of it."""
+    """Prometheus sends it apart from its series: each family gets a point without a value, with its metadata."""
     request = write_pb2.WriteRequest()
     request.metadata.add(type="COUNTER", metric_family_name="http_requests", help="Requests.", unit="requests")
     request.metadata.add(type="GAUGE", metric_family_name="load", help="Of one host.")
@@ -514,7 +514,7 @@ def test_rules_are_asked_anew_in_each_request() -> None:
 
 
 def test_a_label_without_a_value_is_not_there() -> None:
-    """In 1.0 and 2.0, of a series and of an exemplar; an empty job is none; a name that comes twice counts with its value."""
+    """It is so in 1.0 and 2.0, in series and exemplars. An empty job is none; a repeated name counts with its value."""
     labels = [("__name__", "m"), ("job", ""), ("a", ""), ("a", "1"), ("instance", "")]
     request = write_pb2.WriteRequest()
     series = request.timeseries.add()
@@ -543,7 +543,7 @@ def test_a_label_without_a_value_is_not_there() -> None:
 
 @pytest.mark.parametrize("zeros", ["0", "0" * 8, "0" * 16, "0" * 32])
 def test_an_id_of_zeros_in_an_exemplar_is_none(zeros: str) -> None:
-    """However long: senders with ids of 64 bits write 16 of a trace, others one."""
+    """It is none however long it is: senders with ids of 64 bits write 16 zeros of a trace, others one."""
     request = request_of({"__name__": "m"}, (1.0, NOW_MS))
     exemplar = request.timeseries[0].exemplars.add(value=1, timestamp=NOW_MS)
     symbols = ["", "__name__", "m", "trace_id", "span_id", zeros, "user", "0"]
@@ -561,7 +561,7 @@ def test_an_id_of_zeros_in_an_exemplar_is_none(zeros: str) -> None:
 
 
 def test_without_a_job_the_service_is_in_service_name() -> None:
-    """As OpenTelemetry's exporter sends it; the labels stay attributes, and a job or an instance comes first."""
+    """OpenTelemetry's exporter sends it so. The labels stay attributes, and a job or an instance comes first."""
     request = request_of({"__name__": "up", "service_instance_id": "i-1", "service_name": "shop"}, (1.0, NOW_MS))
     labels = {"__name__": "up", "instance": "a:1", "job": "api", "service_instance_id": "i-1", "service_name": "shop"}
     request.timeseries.extend(request_of(labels, (1.0, NOW_MS)).timeseries)

@@ -207,7 +207,7 @@ def test_a_table_without_the_empty_text_is_refused() -> None:
     ],
 )
 def test_a_series_is_what_its_metadata_says(name: str, type_: int, kind: str) -> None:
-    """Under its own name; counters are monotonic and cumulative."""
+    """It has its own name; counters are monotonic and cumulative."""
     [metric] = metrics_of(adapt_request(one_sample({"__name__": name}, type_)))
     assert (name, kind) == (metric.name, metric.WhichOneof("data"))
     if kind == "sum":
@@ -271,7 +271,7 @@ def test_values_keep_their_bits(value: float, type_: int) -> None:
     [("UNSPECIFIED", 2, ""), ("YES", 2, "yes"), ("NO", 2, "no"), ("GAUGE", 0, "")],
 )
 def test_what_is_hinted_of_resets_is_kept(hint: str, temporality: int, kept: str) -> None:
-    """Beside the type, in the metric's metadata; a gauge histogram has no temporality."""
+    """It is beside the type, in the metric's metadata. A gauge histogram has no temporality."""
     request = write_pb2.Request()
     add_series(request, {"__name__": "latency"}).histograms.append(histogram(reset_hint=f"RESET_HINT_{hint}"))
     [metric] = metrics_of(adapt_request(request))
@@ -280,7 +280,7 @@ def test_what_is_hinted_of_resets_is_kept(hint: str, temporality: int, kept: str
 
 
 def test_exemplars_without_samples_are_kept() -> None:
-    """As Prometheus sends them: one item, a point without a value that holds them, beside its series' others."""
+    """Prometheus sends them so: one item, a point without a value that holds them, beside its series' others."""
     request = write_pb2.Request()
     series = add_series(request, {"__name__": "latency_bucket"}, Metadata.METRIC_TYPE_HISTOGRAM)
     for moment in (NOW_MS, NOW_MS - 5):
@@ -566,7 +566,7 @@ def test_what_is_remembered_of_one_request_serves_the_next() -> None:
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
-    """Beyond its entries or its bytes the oldest generation goes; what is asked for stays."""
+    """Beyond its entries or its bytes the oldest generation goes, and what is asked for stays."""
     cache = SeriesCache(10, 1 << 20)
     used = Series()
     cache.put(b"used", used)

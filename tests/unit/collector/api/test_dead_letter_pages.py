@@ -75,7 +75,7 @@ async def test_who_may_ask(path: str) -> None:
 
 
 async def test_without_any_there_are_none() -> None:
-    """To the letter."""
+    """The empty values are exact to the letter."""
     async with asking(Asked()) as client:
         assert (await ask(client, STATS, "readonly")).json() == {
             "total_failed": 0,
@@ -114,7 +114,7 @@ async def test_without_any_there_are_none() -> None:
     ],
 )
 async def test_a_parameter_that_is_not_allowed_is_named(parameters: dict[str, Any], said: str) -> None:
-    """In the API's own shape."""
+    """The answer has the API's own form."""
     store = Asked()
     async with asking(store) as client:
         answer = await ask(client, PAGE, "readonly", **parameters)

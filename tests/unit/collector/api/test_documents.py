@@ -73,7 +73,7 @@ async def test_it_is_sent_as_asked_for() -> None:
 
 
 async def test_it_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many ask, and though the first of them goes away meanwhile."""
+    """It is compressed once however many ask, and if the first of them goes away meanwhile."""
     compressed = 0
     compress = gzip.compress
 

@@ -166,7 +166,7 @@ class Letters:
 
 
 async def test_a_page_has_the_dead_letters_that_came_before_it() -> None:
-    """Within the interval too, and where an earlier look is under way, which began too soon; without any the page is kept."""
+    """It has them within the interval, and if an earlier look, which began too soon, still runs. Else it is kept."""
     letters = Letters(interval_s=60)
     assert [0, 0] == [await letters.shown(), await letters.shown()]
     assert 1 == letters.looks
@@ -186,7 +186,7 @@ async def test_a_page_has_the_dead_letters_that_came_before_it() -> None:
 
 
 async def test_a_look_that_takes_long_is_for_those_who_wait_too() -> None:
-    """Where nothing came since it began: a store that hangs holds up a scrape once, not twice."""
+    """It serves them if nothing came since it began: a store that hangs holds up a scrape once, not twice."""
     letters = Letters(interval_s=0.2)
     letters.cost_s, letters.number = 0.5, 1
     earlier = asyncio.create_task(letters.shown())
@@ -196,7 +196,7 @@ async def test_a_look_that_takes_long_is_for_those_who_wait_too() -> None:
 
 
 async def test_dead_letters_do_not_make_pages_dear() -> None:
-    """With a dead letter before each of many scrapes at once, a page rests for four times as long as the last one took."""
+    """If one comes before each of many scrapes, a page rests for four times as long as the last one took."""
     letters = Letters(interval_s=60)
     letters.cost_s = 0.02
     began, scrapes = time.monotonic(), 0

@@ -151,7 +151,7 @@ async def asked(data_dir: Path, sql: str, format_: str = TABLE_FORMAT) -> bytes:
 
 
 async def test_an_answer_is_the_stores_bytes(tmp_path: Path) -> None:
-    """Whatever the statement and the format, the answer is what the store gave."""
+    """They are the store's, whatever the statement and the format."""
     async with serving(tmp_path):
         assert await asked(tmp_path, "SELECT 'ü\n'") == f"{TABLE_FORMAT}:SELECT 'ü\n'".encode()
         assert await asked(tmp_path, "SELECT 1", "A&B=ü") == "A&B=ü:SELECT 1".encode()
@@ -198,7 +198,7 @@ async def test_it_waits_until_what_was_acknowledged_is_stored(tmp_path: Path) ->
 
 
 async def test_so_many_at_once_and_no_more(tmp_path: Path) -> None:
-    """Beyond query.concurrent_max, questions wait their turn; all are answered."""
+    """Queries beyond query.concurrent_max wait their turn; all are answered."""
     store = EchoStore()
     async with serving(tmp_path, store, settings=Query(concurrent_max=2)):
         answers = await asyncio.gather(*(asked(tmp_path, f"slow {index}") for index in range(6)))

@@ -103,7 +103,7 @@ async def test_another_tenant_is_for_admins(scope: Scope) -> None:
 
 
 async def test_an_admin_reads_any_tenant() -> None:
-    """Of another's the plan is not known: its keys may be on several."""
+    """The plan of another tenant is not known: its keys may be on several."""
     async with asking() as (_, client):
         assert await send(client, "other-ingest", otlp_logs(good=3)) == 200
         assert await send(client, None, otlp_logs(good=4)) == 200

@@ -30,7 +30,7 @@ def test_without_any_there_is_nothing_to_adapt() -> None:
 
 
 def test_each_has_its_signal_and_tenant() -> None:
-    """Without a tenant of its own it is that of records without a key."""
+    """If it has no tenant of its own, it is that of records without a key."""
     given = settings(topics="otlp_spans=otlp_proto,a=otlp_json:traces:acme")
     topics = foreign_topics_of(given, Producer(), Metrics())  # type: ignore[arg-type]
     assert topics is not None

@@ -75,7 +75,7 @@ def passwords(directory: Path, given: Mapping[str, str]) -> Path:
 
 
 def test_tenants_with_a_key_in_force_get_users(settings: Settings) -> None:
-    """Not one whose keys have ended, nor administrators. The collector's user goes on reading every row."""
+    """Ended keys and administrators get none. The collector's user goes on reading every row."""
     text = grants.text(settings, WANTED._replace(all_rows=("report",)))
     assert ["acme", "beta"] == [line.split('"')[1] for line in text.splitlines() if line.startswith("-- tenant ")]
     assert "USING 1 TO `writer`, `report`;" in text
@@ -101,7 +101,7 @@ def test_no_password_is_printed(settings: Settings, tmp_path: Path, use: Use) ->
 
 
 def test_a_new_user_needs_a_password(settings: Settings, tmp_path: Path, use: Use) -> None:
-    """Before any statement is run. Who is there keeps the password, and gets what is new."""
+    """It is needed before any statement is run. An existing user keeps its password, and gets what is new."""
     server = use(Server("tenant_acme"))
     with pytest.raises(CannotRun, match=r'no password for the new users of "beta": .*Nothing was changed'):
         grants.apply(settings, WANTED)
@@ -116,7 +116,7 @@ def test_a_new_user_needs_a_password(settings: Settings, tmp_path: Path, use: Us
 
 
 def test_a_tenant_is_removed(settings: Settings, use: Use) -> None:
-    """By name, and nothing else is done. Users without a tenant in the keys file are named by an ordinary run."""
+    """The name is given, and nothing else is done. An ordinary run names users whose tenant is not in the keys file."""
     server = use(Server("tenant_acme", "tenant_beta", "tenant_gone"))
     stray = 'user "tenant_gone" has no tenant in the keys file; --remove TENANT removes one'
     assert stray == grants.apply(settings, WANTED).splitlines()[-1]
@@ -142,7 +142,7 @@ def test_a_user_who_reads_every_row_is_no_tenants(settings: Settings) -> None:
 
 
 def test_who_may_not_see_users_is_named(settings: Settings, use: Use) -> None:
-    """With the page that lists the grants; and nothing is run."""
+    """The error has the page that lists the grants, and nothing is run."""
     server = use(Server(is_refused=True))
     with pytest.raises(CannotRun, match=r'user "writer" can\'t see which users there are: no; docs/operate/tenants\.md'):
         grants.apply(settings, WANTED)

@@ -123,7 +123,7 @@ async def test_a_store_is_asked_and_its_writer_too() -> None:
 
 
 async def test_a_store_that_stays_away_is_logged_again() -> None:
-    """Once when it goes away, again after half a minute, and once when it is back."""
+    """It is logged when it goes away, again after half a minute, and once when it is back."""
     metrics, now_s, asked = Metrics(), [0.0], []
     away = threading.Event()
     away.set()
@@ -243,7 +243,7 @@ async def test_an_earlier_count_is_not_taken_for_a_later_one(monkeypatch: pytest
 
 
 async def test_a_count_that_came_too_late_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a page was made of says so: where dead letters were not stored in time, or the store did not answer."""
+    """The page says that dead letters were not stored in time, or that the store did not answer."""
     monkeypatch.setattr("collector.app.health_monitor._COUNTED_WAIT_S", 0.05)
     broker, found = Broker(), [3]
     is_stored = False
@@ -329,7 +329,7 @@ async def test_a_full_log_is_told() -> None:
 
 
 async def test_damage_is_shown_until_it_is_confirmed() -> None:
-    """Also where no message was lost by it."""
+    """It is shown also if it lost no message."""
     metrics, local_log = Metrics(), LocalLog()
     monitor = HealthMonitor(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
     async with running(monitor):
@@ -341,7 +341,7 @@ async def test_damage_is_shown_until_it_is_confirmed() -> None:
 
 
 async def test_damaged_parts_are_shown_until_they_are_removed() -> None:
-    """As degraded, and counted. A count that fails leaves the last one."""
+    """They are degraded, and counted. A count that fails leaves the last one."""
     metrics = Metrics()
     answers: list[int | StoreUnavailable] = [2, StoreUnavailable("busy")]
 
@@ -374,7 +374,7 @@ async def test_a_broker_that_takes_nothing_is_unavailable_between_attempts() -> 
 
 
 async def test_a_low_disk_is_shown() -> None:
-    """As a reason of its own, and with what is free, which is looked at while nothing is appended."""
+    """It is a reason of its own, with the free space, which is read also if nothing is appended."""
     metrics, local_log = Metrics(), LocalLog()
     space = [Space(100, 1000)]
     disk = Disk(Path("/data"), 50, 0, 1 << 40, measured=lambda _: space[0])
@@ -446,7 +446,7 @@ async def test_each_scrape_has_the_age_of_what_is_the_newest_then() -> None:
 
 
 async def test_many_scrapes_ask_for_the_newest_items_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within a second, and while the store takes its time; none waits for it without end."""
+    """One question serves a second, and all who come while the store works on it; none waits without end."""
     monkeypatch.setattr("collector.app.health_monitor._LOOKED_WAIT_S", 0.01)
     metrics, store, now = Metrics(), Newest(), [100.0]
     monitor = HealthMonitor(metrics, Broker(), newest_items=store, clock=lambda: now[0])
@@ -464,7 +464,7 @@ async def test_many_scrapes_ask_for_the_newest_items_once(monkeypatch: pytest.Mo
 
 
 async def test_the_lag_is_shown_in_seconds_too() -> None:
-    """From the first look on, of the partitions that are ours, and only while it is known."""
+    """It is shown from the first look on, for the partitions that are ours, and only while it is known."""
     metrics, broker, now = Metrics(), Broker(), [100.0]
     name = "infrasage_log_lag_seconds"
     async with running(HealthMonitor(metrics, broker, owns=lambda _: None, writer_state=lambda: "ok", clock=lambda: now[0])):

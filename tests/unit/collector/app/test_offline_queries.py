@@ -12,7 +12,7 @@ from collector.runtime.lockfile import DataDirLock
 
 
 def test_a_query_waits_for_another_command(tmp_path: Path) -> None:
-    """As long as the settings say; then it names the command."""
+    """It waits as long as the settings say, and then names the command."""
     (tmp_path / "store").mkdir()
     settings = Settings(data_dir=tmp_path, data_dir_wait_s=0.3)
     with (

@@ -95,7 +95,7 @@ def test_a_collector_is_read() -> None:
 
 
 def test_a_path_prefix_is_kept() -> None:
-    """As a proxy may have one."""
+    """A proxy may have one."""
     with peer({f"/collector{path}": page for path, page in pages().items()}) as made:
         assert PageClient(f"{made.endpoint}/collector", None).look().status == "ok"
 
@@ -129,7 +129,7 @@ def test_without_a_key_none_is_sent() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_collector_is_named(changed: dict[str, bytes], said: str) -> None:
-    """In one line, which says where and why."""
+    """The error is one line, which says where and why."""
     with peer(pages(**changed)) as made, pytest.raises(CannotAsk) as caught:
         PageClient(made.endpoint, None).look()
     assert said in caught.value.reason
@@ -179,7 +179,7 @@ def test_no_store_is_no_error(status: int) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_key_that_is_refused_is_named(status: int) -> None:
-    """With what the collector says."""
+    """The error has the collector's text."""
     refusal = answer(json.dumps({"status": "error", "error": "x", "message": "the key is revoked"}), status)
     with peer(pages(stats=refusal)) as made, pytest.raises(KeyRefused, match=f"{status}: the key is revoked .*--key-file"):
         PageClient(made.endpoint, "k").dead_letter_stats()

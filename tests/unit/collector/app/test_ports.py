@@ -51,7 +51,7 @@ def test_the_announcement_can_be_pasted(tmp_path: Path, host: str, listening_on:
     ("key", "flag"), [("http.port", "--http-port"), ("http.otlp_port", "--otlp-http-port"), ("grpc.port", "--grpc-port")]
 )
 def test_a_port_in_use_is_told_with_its_flag(key: str, flag: str) -> None:
-    """Before anything is started."""
+    """It is reported before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotRun, match=f"^port {port} of 127.0.0.1 is in use by another program; {flag} names another$"):
@@ -83,7 +83,7 @@ def test_ports_are_held_for_several_processes() -> None:
 
 @pytest.mark.parametrize(("client_ca", "identity"), [(None, ""), (Path("clients.pem"), " --cert FILE --key FILE")])
 def test_the_announcement_says_https_where_it_is(client_ca: Path | None, identity: str) -> None:
-    """Of every port; and what a client needs beside."""
+    """It has every port, and what a client needs beside."""
     settings = Settings(tls=Tls(cert_file=Path("server.pem"), client_ca_file=client_ca))
     text = listening.announcement(settings, 1, 2, 3) + listening.writer_announcement(settings, 4)
     for port in range(1, 5):

@@ -30,7 +30,7 @@ def modes(directory: Path) -> dict[str, int]:
 
 
 def test_files_of_the_log_and_the_store_are_private(tmp_path: Path) -> None:
-    """Of SQLite with its -wal and -shm, of the engine with its parts: also in a directory that was made with other rights."""
+    """SQLite's file, -wal and -shm and the engine's parts are, also in a directory that was made with other rights."""
     data_dir = tmp_path / "data"
     data_dir.mkdir(mode=0o755)
 
@@ -53,7 +53,7 @@ def test_files_of_the_log_and_the_store_are_private(tmp_path: Path) -> None:
 
 
 def test_what_was_open_is_closed_and_named(tmp_path: Path) -> None:
-    """Once, with the rights that it had. A directory that is private already causes no warning."""
+    """It is named once, with its former rights. A directory that is private already causes no warning."""
     data_dir = tmp_path / "data"
     (data_dir / "store" / "deep" / "deeper").mkdir(parents=True)
     (data_dir / "store" / "deep" / "deeper" / "part.bin").write_bytes(b"x")

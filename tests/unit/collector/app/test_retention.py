@@ -68,7 +68,7 @@ async def test_what_failed_is_tried_again() -> None:
 
 @pytest.mark.parametrize("command", ["serve", "gateway"])
 def test_receivers_know_what_the_store_keeps(command: str) -> None:
-    """By the settings alone: a gateway has no store to ask."""
+    """They know it by the settings alone: a gateway has no store to ask."""
     servers = (
         {"kafka": {"bootstrap": "127.0.0.1:9"}, "clickhouse": {"url": "http://127.0.0.1:9"}} if command == "gateway" else {}
     )

@@ -120,7 +120,7 @@ async def test_windows_follow_one_another() -> None:
 
 
 async def test_a_long_time_is_judged_in_pieces() -> None:
-    """Of a day each; the difference of all of them is shown, and one that fails is where the next audit begins."""
+    """Each piece is a day. The difference of all is shown, and one that fails is where the next audit begins."""
     world = World()
     assert await world.audit.audit_once()
     begin = world.windows.pop().end
@@ -159,7 +159,7 @@ async def test_the_first_audit_begins_before_a_stop() -> None:
 
 @pytest.mark.parametrize(("newest", "is_unknown", "intervals"), [(0, False, 1), (2_000_000 * S, False, 1), (5, True, 24)])
 async def test_the_first_audit_begins_at_the_latest_one_interval_ago(newest: int, is_unknown: bool, intervals: int) -> None:
-    """Also of an empty store and of one whose newest time is in the future; where the store is away, a day ago."""
+    """This holds for an empty store and for a newest time in the future. If the store is away, it is a day ago."""
     world = World()
     world.newest, world.is_unknown = newest, is_unknown
     started = world.now
@@ -199,7 +199,7 @@ async def test_what_cannot_be_judged_is_judged_later() -> None:
 
 
 async def test_a_difference_is_shown_and_logged() -> None:
-    """At level error, with the first faults."""
+    """It is logged at level error, with the first faults."""
     world = World()
     world.difference = 6
     with capture_logs() as logs:
@@ -241,7 +241,7 @@ async def test_a_difference_stays_until_it_is_explained() -> None:
 
 
 async def test_a_difference_stays_until_it_is_confirmed() -> None:
-    """Also in the next process, before its first audit; a confirmation is seen without one, and lasts."""
+    """It stays also in the next process, before its first audit. A confirmation is seen without one, and lasts."""
     world, window = await found_once(6)
     world.start()
     await world.audit.show_findings()
@@ -384,7 +384,7 @@ async def test_what_was_found_is_past_where_another_audits() -> None:
 
 
 async def test_what_is_open_is_shown_by_the_process_that_audits_only() -> None:
-    """Without waiting for its next audit: in the one before it would outlast its confirmation, and here the alert would end."""
+    """It does not wait for the next audit: elsewhere it would outlast its confirmation, and here the alert would end."""
     world, _ = await found_once(6)
     world.is_ours = False
     await world.audit.show_findings()

@@ -41,7 +41,7 @@ def test_a_log_that_is_not_ours_is_named(tmp_path: Path) -> None:
 
 
 def test_a_log_that_began_anew_beside_a_store_is_said(tmp_path: Path) -> None:
-    """At each start where the log was made just now and the store has data; not beside empty tables, nor at the next start."""
+    """It is reported at each start if the log is new and the store has data, and not beside empty tables or later."""
 
     def start(answer: bytes) -> list[str]:
         class Store:
@@ -153,7 +153,7 @@ async def test_a_start_does_not_wait_for_another_collector(tmp_path: Path) -> No
 
 
 async def test_a_start_waits_for_a_collector_that_starts_or_ends(tmp_path: Path) -> None:
-    """Which does not listen: it goes on where that one has ended, and is refused where it listens."""
+    """A collector that does not listen is waited for until it has ended. One that listens refuses the start."""
     ending = DataDirLock(tmp_path)
     with structlog.testing.capture_logs() as logs:
         entering = asyncio.create_task(enter(tmp_path, wait_s=60))

@@ -44,7 +44,7 @@ def test_what_an_older_copy_lacks_is_found(tmp_path: Path) -> None:
 
 
 def test_a_newer_store_that_is_put_back_has_it(tmp_path: Path) -> None:
-    """And not what was stored in the older one meanwhile."""
+    """It lacks what was stored in the older one meanwhile."""
     newer, older = tmp_path / "newer", tmp_path / "older"
     newer.mkdir()
     older.mkdir()

@@ -61,7 +61,7 @@ def test_rates_are_by_tenant_and_the_busiest_is_first() -> None:
 
 
 def test_tenants_without_names_are_one() -> None:
-    """As a collector shows them without an admin's key; and a key that is revoked makes no rates."""
+    """A collector shows them so without an admin's key. A key that is revoked makes no rates."""
     collector = Collector()
     collector.take("acme", accepted=10)
     named = collector.answer(10)
@@ -105,7 +105,7 @@ def test_rates_survive_a_restart() -> None:
 
 
 def test_rates_reach_back_so_many_seconds() -> None:
-    """Over RATES_OVER_S, or to the last answer if that is longer ago."""
+    """The span is RATES_OVER_S, or that to the last answer if it is longer ago."""
     history, collector = RateHistory(), Collector()
     spans = []
     for at_s in (0, 2, 4, 6, 8, 10, 12, 40):
@@ -143,7 +143,7 @@ def test_the_way_to_the_store_is_shown() -> None:
 
 
 def test_a_gateway_produces() -> None:
-    """What waits behind it is known from dlq-stats only, and so are its dead letters."""
+    """Its lag and its dead letters are known from dlq-stats only."""
     collector = Collector(GATEWAY)
     first = collector.answer(10)
     collector.metrics.produced("infrasage.logs", 6, 600, 0.1)

@@ -14,7 +14,7 @@ LOGS = st.sampled_from(["", "cluster.0190-a.12", "c%2B.-.-1", "0123456789abcdef.
 @examples(100)
 @given(chosen=INDEXES, log=LOGS, count=st.integers(0, LEFT_OUT_INDEX_MAX))
 def test_an_intent_keeps_which_messages_are_left_out(chosen: set[int], log: str, count: int) -> None:
-    """And the identity of the log; a range that is cut in two keeps each part's."""
+    """It keeps the identity of the log, too. A range that is cut in two keeps each part's."""
     left_out = bitmap(chosen)
     assert sorted(chosen) == list(indexes(left_out))
     assert (log, left_out) == parse_log(with_left_out(log, left_out))

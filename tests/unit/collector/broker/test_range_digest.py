@@ -17,7 +17,7 @@ def range_of(payloads: Sequence[Payload], log: str = LOG) -> Range:
 
 
 def test_other_messages_have_another_digest() -> None:
-    """At the same offsets of the same log; the same messages have the same, wherever the broker's answer has them."""
+    """They differ at the same offsets of the same log. Equal messages have one digest, wherever the answer has them."""
     log = with_digest(range_of([b"a", b"b"])).log
     assert log == with_digest(range_of([memoryview(b"xa")[1:], b"b"])).log
     others = [with_digest(range_of(payloads)).log for payloads in ([b"a", b"c"], [b"c", b"b"], [b"a"], [b"b", b"a"])]

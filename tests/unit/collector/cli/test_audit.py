@@ -101,7 +101,7 @@ def test_the_last_hours_are_judged_however_short_the_retention_is(store: dict[st
 
 
 def test_faults_are_named_and_counted() -> None:
-    """As many as are asked for, and how many more there are."""
+    """As many are named as are asked for, with the number of the others."""
     report = Report(WINDOW, WINDOW, faults=[Fault("b", "acme", "t", "no receipt")], faults_total=3, receipts_at_fault=3)
     assert shown(report).splitlines()[-3:] == [
         "at fault, t: batch b of acme: no receipt",
@@ -112,7 +112,7 @@ def test_faults_are_named_and_counted() -> None:
 
 
 def test_what_the_local_log_lost_does_not_add_up() -> None:
-    """Until an operator has confirmed it."""
+    """It does not until an operator has confirmed it."""
     report = Report(WINDOW, WINDOW, log_lost_messages=29)
     assert "acknowledged messages that the local log reports as lost: 29; `log show` lists them" in shown(report).splitlines()
     assert "IT DOES NOT ADD UP: difference 29" == shown(report).splitlines()[-1]

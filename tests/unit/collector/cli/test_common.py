@@ -86,7 +86,7 @@ def test_a_full_standard_error_stops_no_command() -> None:
 
 
 def test_a_command_without_standard_output_goes_on() -> None:
-    """As `infrasage-collector … >&-` starts it."""
+    """`infrasage-collector … >&-` starts it so."""
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *printing("print_text('nobody')")],
         env=environment(),

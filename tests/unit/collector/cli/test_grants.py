@@ -25,14 +25,14 @@ def invoke(*arguments: str, data_dir: Path) -> tuple[int, str, str]:
     ],
 )
 def test_a_name_that_is_none_is_refused(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    """With the option, before a server is asked."""
+    """The error has the option, before a server is asked."""
     status, printed, error = invoke(*arguments, "--apply", "--clickhouse", "http://127.0.0.1:1", data_dir=tmp_path)
     assert (2, "") == (status, printed)
     assert said in error
 
 
 def test_statements_are_printed(tmp_path: Path) -> None:
-    """Without a server. Each line is a comment, or one statement."""
+    """They are printed without a server. Each line is a comment, or one statement."""
     status, printed, error = invoke("--tenant", "it's", "--remove", "old", "--with-dead-letters", data_dir=tmp_path)
     assert (0, "") == (status, error)
     assert [] == [line for line in printed.splitlines() if not line.startswith("-- ") and not line.endswith(";")]

@@ -83,7 +83,7 @@ def test_the_file_is_where_the_settings_say(tmp_path: Path, arguments: list[str]
 
 
 def test_plans_of_the_settings_are_known(tmp_path: Path) -> None:
-    """Beside the built-in ones."""
+    """They are known beside the built-in ones."""
     (tmp_path / "c.toml").write_text("[plans.Gold]\nrequests_per_s = 5\n")
     create("--config", "c.toml", plan="Gold")
     assert [key["plan"] for key in listed()] == ["Gold"]
@@ -153,7 +153,7 @@ def test_a_list_has_no_secrets() -> None:
 
 @pytest.mark.parametrize("by", ["id", "key", "standard input"])
 def test_a_key_is_revoked(by: str) -> None:
-    """By its id, or by the whole of it, which need not be on the command line; from then on it has ended."""
+    """It is revoked by its id or by the whole of it, which need not be on the command line, and has ended from then on."""
     key, other = create(), create()
     key_id = key_format.id_of(key)
     wanted = {"id": key_id, "key": key, "standard input": "-"}[by]
@@ -186,7 +186,7 @@ def test_a_key_is_rotated() -> None:
 
 
 def test_an_old_key_may_be_kept_for_a_while(tmp_path: Path) -> None:
-    """Until senders have the new one; the output says until when."""
+    """It is kept until senders have the new one; the output says until when."""
     old = key_format.id_of(create())
     before = datetime.now(UTC).replace(microsecond=0)
     done = invoke("rotate", old, "--keep-old-s", "3600")
@@ -241,7 +241,7 @@ def test_without_a_file_there_is_nothing_to_list(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_named() -> None:
-    """By every command, with the entry."""
+    """Every command names the entry."""
     create()
     file = Path("data/keys.json")
     file.write_text(file.read_text().replace('"ingest"', '"owner"'))
@@ -280,7 +280,7 @@ def test_a_key_that_can_not_be_shown_is_not_left_in_force(tmp_path: Path, comman
 
 
 def test_standard_output_and_error_are_apart(tmp_path: Path) -> None:
-    """In the real command, as a script has it; a key of standard input is in no process list."""
+    """A script sees them apart, with the real command. A key from standard input is in no process list."""
 
     def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

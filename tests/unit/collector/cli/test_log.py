@@ -20,7 +20,7 @@ def damaged(data_dir: Path) -> None:
 
 
 def test_what_was_damaged_is_shown_and_confirmed(tmp_path: Path) -> None:
-    """Once confirmed it is still shown; a second confirmation has nothing to do."""
+    """It is shown also after that; a second confirmation has nothing to do."""
     damaged(tmp_path)
     shown = run("log", "show", "--data-dir", tmp_path).stdout.splitlines()
     folder = "damaged-20231114T221320Z"

@@ -140,7 +140,7 @@ def test_what_was_asked_for_wrongly_is_status_2(arguments: list[str], said: str)
 
 
 def test_the_schema_can_be_shown_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the cluster's name and replicated tables."""
+    """It has the cluster's name and replicated tables."""
     assert "Replicated" not in invoke("schema", "show").stdout
     monkeypatch.setenv("INFRASAGE_CLICKHOUSE__CLUSTER", "main")
     shown = invoke("schema", "show").stdout
@@ -217,7 +217,7 @@ def test_the_schema_is_applied_once(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_the_schema_makes_nothing(tmp_path: Path) -> None:
-    """Where no collector has run there is no data directory after it either."""
+    """If no collector has run, there is no data directory after it either."""
     done = run("schema", "plan", "--data-dir", tmp_path / "data")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("-- 0001_metrics.sql: a migration, which rewrites no rows; `schema show` prints it\n")
@@ -232,7 +232,7 @@ def test_a_plan_of_the_schema_makes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_host_is_named(tmp_path: Path, host: str, said: str) -> None:
-    """Before anything is made, on one line."""
+    """The error is one line, before anything is made."""
     done = run("serve", "--host", host, "--data-dir", tmp_path / "data")
     assert done.returncode == 1
     assert said in done.stderr
@@ -241,7 +241,7 @@ def test_a_wrong_host_is_named(tmp_path: Path, host: str, said: str) -> None:
 
 
 def test_a_data_directory_that_can_not_be_made_is_named(tmp_path: Path) -> None:
-    """Where a file is in the way, the message has the path."""
+    """If a file is in the way, the message has the path."""
     (tmp_path / "file").write_text("")
     done = run(
         *("serve", "--data-dir", tmp_path / "file" / "data"),

@@ -21,7 +21,7 @@ from collector.cli.main import app
     ],
 )
 def test_an_address_that_is_none_is_one_line(command: str, endpoint: str) -> None:
-    """With status 2, on every command that takes one."""
+    """The status is 2, on every command that takes an address."""
     done = CliRunner().invoke(app, [command, "--endpoint", endpoint])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: --endpoint: {endpoint} must be http://HOST:PORT or https://HOST:PORT")
@@ -52,7 +52,7 @@ def test_a_file_without_a_key_is_one_line(command: str, content: bytes | None, t
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_one_line(options: list[str], status: int, said: str) -> None:
-    """With status 1; wrong usage with 2."""
+    """The status is 1; for wrong usage it is 2."""
     done = CliRunner().invoke(app, ["top", *options])
     assert (done.exit_code, done.stdout) == (status, "")
     assert done.stderr.startswith(said)

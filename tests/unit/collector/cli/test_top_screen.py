@@ -35,7 +35,7 @@ def lines_of(text: str) -> list[str]:
 @pytest.mark.parametrize("size", [(80, 24), (200, 60), (40, 10), (20, 5), (80, 1), (1, 1)])
 @pytest.mark.parametrize("problem", [None, Problem("Connection refused", 1.0)])
 def test_it_fits_every_terminal(size: tuple[int, int], problem: Problem | None) -> None:
-    """As many lines as there are, each as wide as the terminal."""
+    """It has as many lines as the terminal, each as wide."""
     columns, lines = size
     drawn = lines_of(full_screen(OnScreen(ENDPOINT, view(30), problem, problem), columns, lines))
     assert len(drawn) == lines
@@ -55,7 +55,7 @@ def test_a_narrow_terminal_keeps_the_names(columns: int) -> None:
 
 
 def test_a_wide_terminal_keeps_figures_beside_their_names() -> None:
-    """And has room for a long name."""
+    """There is room for a long name, too."""
     wide = lines_of(full_screen(OnScreen(ENDPOINT, view()), 200, 50))
     tables = [len(line.rstrip()) for line in wide if line.startswith(("RECEIVED", "logs ", "TENANT", "REASON"))]
     assert [100, 100, 100, 100, 100] == tables
@@ -136,7 +136,7 @@ def test_colours_are_only_where_they_are_wanted() -> None:
 
 
 def test_it_says_since_when_nothing_answers() -> None:
-    """With the last figures below."""
+    """The last figures are below."""
     shown = OnScreen(ENDPOINT, view(), Problem("Connection refused", 1_800_000_000), Problem("401", 1_800_000_060))
     text = plain_text(shown)
     assert "unreachable since 08:00:00 UTC: Connection refused\n" in text
@@ -173,7 +173,7 @@ def test_a_gateway_and_a_writer_show_what_they_do() -> None:
 
 
 def test_a_figure_that_is_none_is_no_defect() -> None:
-    """Whatever a page says, it is drawn."""
+    """It is drawn, whatever a page says."""
     page = Collector().page().replace("infrasage_in_flight_limit_bytes 0.0", "infrasage_in_flight_limit_bytes NaN")
     answer = Collector().answer(10)._replace(snapshot=read_text(page.replace(" 0.0\n", " NaN\n")))
     assert "in flight" in plain_text(OnScreen(ENDPOINT, view_of(answer, answer._replace(at_s=12.0))))

@@ -36,7 +36,7 @@ def test_what_is_no_place_is_refused(text: str) -> None:
 
 
 def test_hosts_are_read() -> None:
-    """Without ports."""
+    """They are read without ports."""
     assert ("127.0.0.1", "::1", "fe80::1%lo") == read_hosts("127.0.0.1, ::1,fe80::1%lo")
     for text in ("", "a,", "a,a", "a b", "[::1]", "a/b"):
         with pytest.raises(ValueError, match="not addresses"):

@@ -326,7 +326,7 @@ def test_where_kafka_is_not(bootstrap: str) -> None:
     ],
 )
 def test_topics_of_others(written: str, expected: list[tuple[str, str, str, str]]) -> None:
-    """What the Collector's exporter calls its topics tells the signal; else it is said."""
+    """The names that the Collector's exporter uses identify the signal. For other names it must be given."""
     flags = {"kafka.bootstrap": "k:9092", "kafka.topics": written}
     loaded = load(flags=flags, environment={}).settings
     assert expected == [tuple(topic) for topic in topics_of_others(loaded.kafka.topics)]
@@ -384,7 +384,7 @@ def test_where_clickhouse_is_not(url: str) -> None:
     ["redis://localhost", "redis://localhost:6379", "rediss://r.example:6380/", "redis://[::1]:6379/0", "redis://r/15", ""],
 )
 def test_where_redis_is(url: str) -> None:
-    """By name or address, with a database's number or without; over TLS or not; or none."""
+    """It is given by name or address, with a database's number or without, over TLS or not; or there is none."""
     assert load(flags={"limits.redis_url": url}, environment={}).settings.limits.redis_url == url
 
 
@@ -435,7 +435,7 @@ SECRETS = [("kafka.password", SASL), ("clickhouse.password", {}), ("limits.redis
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_a_secret_may_stand_in_a_file(tmp_path: Path, ending: str) -> None:
-    """Without the line's end that editors add, and with every space in it."""
+    """The end of the line that editors add is left out, and every space stays."""
     file = tmp_path / "secret"
     file.write_bytes(f" pass wörd {ending}".encode())
     settings = load(
@@ -486,7 +486,7 @@ def test_what_show_prints_with_a_secret_s_file_can_be_loaded(write: Write, tmp_p
 def test_a_secret_s_file_that_is_no_use_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: str
 ) -> None:
-    """With the variable that named it."""
+    """The error has the variable that named it."""
     monkeypatch.chdir(tmp_path)
     file = Path("secret")
     if content is not None:
@@ -524,7 +524,7 @@ def test_security_that_is_half_set_is_refused(environment: dict[str, str], expec
 
 
 def test_a_secret_twice_is_refused(tmp_path: Path) -> None:
-    """Which of the two is meant is not for us to guess."""
+    """It can't be known which of the two is meant."""
     (tmp_path / "secret").write_text("a")
     (problem,) = problems(
         environment={
@@ -561,14 +561,14 @@ def test_plans_in_a_file_and_in_the_environment(write: Write) -> None:
 
 
 def test_a_plan_of_a_built_in_one_s_name_takes_its_place(write: Write) -> None:
-    """As a whole: what its table does not limit is not limited."""
+    """It replaces the whole plan: what its table does not limit is not limited."""
     settings = load(write("[plans.Free]\nitems_per_s = 5\n"), environment={}).settings
     assert settings.plans_by_name() == {**BUILT_IN_PLANS, "Free": Plan("Free", None, Rate(5, 5), None)}
 
 
 @pytest.mark.parametrize("name", ["Gold", "Bär.3", "free"])
 def test_a_plan_s_name_is_any_word(write: Write, name: str) -> None:
-    """Also for the anonymous tenant."""
+    """This holds also for the anonymous tenant."""
     file = write(f'[plans."{name}"]\nrequests_per_s = 7\n[tenants]\nanonymous_plan = "{name}"\n')
     settings = load(file, environment={}).settings
     plan = settings.plans_by_name()[settings.tenants.anonymous_plan]
@@ -617,7 +617,7 @@ def test_what_show_prints_of_plans_can_be_loaded(write: Write, given_: str) -> N
     ],
 )
 def test_what_is_wrong_with_a_plan_is_named(write: Write, text: str, expected: str) -> None:
-    """With the file, the plan and its setting."""
+    """The error has the file, the plan and its setting."""
     file = write(text)
     (problem,) = problems(file)
     assert expected in problem
@@ -636,7 +636,7 @@ def test_what_is_wrong_with_a_plan_is_named(write: Write, text: str, expected: s
     ],
 )
 def test_what_is_wrong_with_plans_in_the_environment_is_named(value: str, expected: str) -> None:
-    """With the variable."""
+    """The error has the variable."""
     (problem,) = problems(environment={"INFRASAGE_PLANS": value})
     assert problem.startswith("environment variable INFRASAGE_PLANS: ")
     assert expected in problem
@@ -661,7 +661,7 @@ def test_every_wrong_setting_of_a_plan_is_told_at_once() -> None:
     )
 )
 def test_any_plans_are_shown_as_they_can_be_loaded(given_: dict[str, dict[str, int | None]]) -> None:
-    """Whatever they are called."""
+    """They are, whatever their names are."""
     loaded = load(environment={"INFRASAGE_PLANS": json.dumps(given_)})
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "shown.toml"

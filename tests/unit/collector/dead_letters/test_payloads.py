@@ -34,12 +34,12 @@ from collector.dead_letters.payloads import Shown, edited_payload, shown
     ],
 )
 def test_native_json_is_shown_as_it_was(payload: bytes, expected: Shown) -> None:
-    """As JSON where it is JSON, else as text, else as bytes."""
+    """JSON is shown as JSON, other text as text, and the rest as bytes."""
     assert expected == shown("native_json", payload)
 
 
 def test_an_otlp_id_is_hexadecimal() -> None:
-    """As OTLP/JSON has it, so that it can be found elsewhere."""
+    """OTLP/JSON has it so, and so it can be found elsewhere."""
     request = REQUESTS["traces"].FromString(otlp_traces())
     request.resource_spans[0].scope_spans[0].spans[0].trace_id = b"t" * 16
     decoded = shown("otlp_traces", request.SerializeToString()).decoded
@@ -74,7 +74,7 @@ def test_what_is_shown_can_be_given_back(form: str, kind: Any, payload: bytes) -
 def test_a_refused_record_is_shown_with_its_items(
     topic: str, batch: TelemetryBatchV1, name: str, form: Callable[[TelemetryBatchV1], bytes]
 ) -> None:
-    """In today's form, whatever version kept it; and not changed, it is the same record."""
+    """It is in today's form, whatever version kept it. If it is not changed, it is the same record."""
     decoded = shown("telemetry_batch", form(batch), topic).decoded
     text = json.dumps(decoded)
     assert name in json.dumps(decoded["records"][0]["groups"][0]["items"][0])
@@ -100,7 +100,7 @@ def test_a_document_that_is_no_record_is_refused(text: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(request=st.one_of(write_requests(), requests_v2(), *(messages(kind.DESCRIPTOR) for kind in REQUESTS.values())))
 def test_any_message_can_be_shown(request: Any) -> None:
-    """And is JSON."""
+    """The result is JSON."""
     forms = {
         **{kind: f"otlp_{signal}" for signal, kind in REQUESTS.items()},
         write_pb2.WriteRequest: "prometheus_write_v1",

@@ -147,7 +147,7 @@ FORMS = [
 async def test_a_replay_and_its_receipt_have_one_time(
     form: str, payload: bytes, kept: dict[int, int | None], as_of: AsOf
 ) -> None:
-    """By which audits find both, or neither."""
+    """Audits find both by it, or neither."""
     replays = Replays(form, payload, kept, days_later=2)
     assert "replayed" == (await replays.replay(as_of)).outcome
     (message,) = replays.appended
@@ -163,7 +163,7 @@ async def test_a_replay_and_its_receipt_have_one_time(
 async def test_a_refused_record_is_edited_and_replayed(
     signal: int, batch: TelemetryBatchV1, form: Callable[[TelemetryBatchV1], bytes]
 ) -> None:
-    """As it is shown: its items, too, whatever version kept it."""
+    """It is edited as it is shown, with its items, whatever version kept it."""
     refused = refused_batch(batch)
     replays = Replays("telemetry_batch", form(refused), {signal: None}, days_later=0)
     document = shown("telemetry_batch", form(refused), TOPICS[signal]).decoded

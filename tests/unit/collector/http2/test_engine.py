@@ -226,7 +226,7 @@ async def test_settings_for_many_streams_cost_little() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 65_536])
 async def test_a_client_may_shrink_the_table_of_heads(size: int) -> None:
-    """At the beginning and between two calls: the next head says so, as RFC 7541 (4.2) demands, and none after it."""
+    """It may at the beginning and between two calls. The next head announces it, as RFC 7541 (4.2) demands, no later one."""
     wire = Wire()
     connection = grpc_connection(receivers(), wire)
     client = H2Connection(H2Configuration(header_encoding=None))
@@ -275,7 +275,7 @@ async def test_a_client_may_shrink_the_table_of_heads(size: int) -> None:
 )
 @examples(60)
 def test_however_the_bytes_are_cut_the_verdict_is_the_same(frames: list[bytes], cuts: list[int]) -> None:
-    """But for a frame on a stream that is answered by then: it is an error of the connection, and before that of the stream."""
+    """One frame is excepted: on a stream that is answered by then, it is an error of the connection, not of the stream."""
     whole = BEGIN + b"".join(frames)
     verdicts = {goaway(asyncio.run(said([whole]))), goaway(asyncio.run(said(pieces(whole, cuts))))}
     assert len(verdicts) == 1 or ErrorCodes.STREAM_CLOSED in verdicts
@@ -351,7 +351,7 @@ def test_calls_pass_whole_whatever_the_windows_are(sizes: list[int], window: int
 @pytest.mark.parametrize("kind", ["fields", "pings", "settings"])
 @pytest.mark.parametrize("ends", [False, True])
 async def test_a_piece_of_many_steps_is_read_in_turns(kind: str, ends: bool) -> None:
-    """And nothing is read from its client meanwhile. What came before the end of its half is read all the same."""
+    """Nothing is read from its client meanwhile. What came before the end of its half is read all the same."""
     made, wire = receivers(), Wire()
     connection = grpc_connection(made, wire, control_frames_max=100_000, header_bytes_max=1024, ping_interval_min_s=0)
     connection.data_received(BEGIN)

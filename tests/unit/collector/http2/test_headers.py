@@ -19,7 +19,7 @@ HEADS = st.lists(st.tuples(NAMES, st.sampled_from([b"", b"1", b"2", b"trailers",
 def test_what_is_remembered_of_a_head_is_what_it_means(
     heads: list[tuple[list[tuple[bytes, bytes]], bool, int | None]],
 ) -> None:
-    """Whatever is in the table by then, and however its size changes: the same as hpack's own decoder says each time."""
+    """It is the same as hpack's decoder reads each time, whatever is in the table by then, and however its size changes."""
     encoder, plain, decoder = Encoder(), Decoder(), HeadDecoder(100_000)
     for head, again, table_bytes in heads:
         if table_bytes is not None:
@@ -31,7 +31,7 @@ def test_what_is_remembered_of_a_head_is_what_it_means(
 
 
 def test_a_head_that_comes_again_is_the_same_object() -> None:
-    """Once the table has it: so what was made of it can be kept there."""
+    """It is once the table has it, so what was made of it can be kept there."""
     encoder, decoder = Encoder(), HeadDecoder(100_000)
     decoder.decode(encoder.encode(GOOD))
     block = encoder.encode(GOOD)
@@ -125,7 +125,7 @@ FIELDS = st.lists(
 def test_any_encoder_is_understood_as_hpack_does(
     heads: list[tuple[list[tuple[bytes, bytes]], bool, int | None]], cuts: list[int]
 ) -> None:
-    """In one piece or several, with Huffman's code or without, and whatever the size of the table."""
+    """The text may be in one piece or several, with Huffman's code or without, with any size of the table."""
     encoder, plain = Encoder(), Decoder(max_header_list_size=1_000_000)
     whole, cut = HeadDecoder(1_000_000), HeadDecoder(1_000_000)
     for head, huffman, table_bytes in heads:
@@ -149,7 +149,7 @@ def test_any_encoder_is_understood_as_hpack_does(
 def test_a_head_over_the_limit_leaves_the_table_in_step(
     heads: list[tuple[list[tuple[bytes, bytes]], bool]], cuts: list[int]
 ) -> None:
-    """What follows it means what hpack says; and little more than the limit is kept of it, in pieces or not."""
+    """What follows it means what hpack says. Little more than the limit is kept of it, in pieces or not."""
     encoder, plain, decoder = Encoder(), Decoder(max_header_list_size=1_000_000), HeadDecoder(500)
     for head, huffman in heads:
         block = encoder.encode(head, huffman=huffman)

@@ -62,7 +62,7 @@ def on_plan(plan: Plan) -> Receivers:
 
 @pytest.mark.parametrize("attack", [TEXTS, EXEMPLARS], ids=["texts", "exemplars"])
 async def test_work_beyond_that_of_honest_bodies_counts(attack: Attack) -> None:
-    """As bytes, but no more than half of what the plan has at once: so two pass, and not as many as their bytes allow."""
+    """It counts as bytes, but at most as half of what the plan has at once: so two pass, and fewer than by their bytes."""
     made = on_plan(Plan("Small", None, None, BYTES))
     first, second, *others = await answers(made, attack, 5)
     assert first == second != 429
@@ -71,7 +71,7 @@ async def test_work_beyond_that_of_honest_bodies_counts(attack: Attack) -> None:
 
 @pytest.mark.parametrize(("attack", "status"), [(SPANS, 413), (MALFORMED, 400)], ids=["too many rows", "malformed"])
 async def test_work_of_what_is_refused_counts(attack: Attack, status: int) -> None:
-    """Else it is refused, and sent again, without end."""
+    """Otherwise it would be refused, and sent again, without end."""
     made = on_plan(Plan("Small", None, None, BYTES))
     statuses = await answers(made, attack, 12)
     assert status == statuses[0]

@@ -110,7 +110,7 @@ def items_of(payload: bytes) -> int:
 
 
 def test_a_message_becomes_one_of_ours() -> None:
-    """With its receipt, the tenant of its topic, and the time of the message."""
+    """It has a receipt, the tenant of its topic, and the time of the message."""
     observed = Observed()
     adapted = topics(observed=observed).adapt(range_of(otlp_logs(good=2), otlp_logs(good=1)))
     stored = adapted.messages
@@ -154,7 +154,7 @@ def test_json_is_the_same_as_protobuf() -> None:
 
 
 async def test_a_range_that_is_read_again_is_the_same() -> None:
-    """By another process, at another time, in doubt and with its digest, and where it begins or ends elsewhere."""
+    """Another process at another time reads the same, in doubt, with its digest, and with other ends."""
     bodies = [otlp_logs(good=2), otlp_logs(good=1, late=1), b"\xff\xff", otlp_logs(good=3)]
     appended, later, part_appended = Appended(), Appended(), Appended()
     first = topics(appended=appended).adapt(range_of(*bodies))
@@ -169,7 +169,7 @@ async def test_a_range_that_is_read_again_is_the_same() -> None:
 
 
 async def test_rejected_items_are_dead_letters() -> None:
-    """With the ids of their places, the payload that the adapter reads again, and counted in the receipt."""
+    """They have the ids of their places and a payload that the adapter reads again, and are counted in the receipt."""
     appended = Appended()
     adapted = topics(appended=appended).adapt(range_of(otlp_logs(good=1, late=2)))
     (payload,) = adapted.messages.payloads
@@ -218,7 +218,7 @@ async def test_what_can_not_be_read_is_a_dead_letter_and_stops_nothing() -> None
 
 @pytest.mark.parametrize(("is_too_large", "reason"), [(True, "payload_too_large"), (False, "invalid_compression")])
 async def test_what_was_not_read_is_a_dead_letter(is_too_large: bool, reason: str) -> None:
-    """With its beginning, its size, and why."""
+    """It has its beginning, its size, and the reason."""
     appended = Appended()
     messages = range_of(otlp_logs(), b"beginning", otlp_logs())
     contexts = list(messages.contexts)
@@ -249,7 +249,7 @@ async def test_a_defect_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_message_of_another_kind_is_not_taken_for_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing of a message is known, it is not passed over."""
+    """If nothing of a message is known, it is not passed over."""
 
     def takes_nothing(*_: object) -> Adapted:
         adapted = Adapted()
@@ -330,7 +330,7 @@ def test_a_large_message_is_read_with_rests(encoding: str) -> None:
 
 
 def test_a_cap_of_dead_letters_is_of_one_message() -> None:
-    """So that another writer keeps the same ones."""
+    """So another writer keeps the same ones."""
     adapted = topics(caps=Caps(2, 1 << 20)).adapt(range_of(*[otlp_logs(good=0, late=3)] * 3))
     for payload in adapted.messages.payloads:
         assert (3, 2) == (receipt_of(bytes(payload)).received, receipt_of(bytes(payload)).dead_letters)

@@ -101,7 +101,7 @@ async def test_a_cancelled_body_is_left() -> None:
 
 
 async def test_what_a_body_raises_is_raised() -> None:
-    """And the next is read."""
+    """The next body is read."""
 
     def broken(_: Pause) -> str:
         raise ValueError("malformed")
@@ -114,7 +114,7 @@ async def test_what_a_body_raises_is_raised() -> None:
 
 
 async def test_a_tenant_decompresses_one_body_at_a_time() -> None:
-    """However many it sends: another's first step waits for one of its steps at most."""
+    """This holds however many it sends: another's first step waits for one of its steps at most."""
     threads = Decompressing()
     running = 0
     most = 0
@@ -143,7 +143,7 @@ async def test_a_tenant_decompresses_one_body_at_a_time() -> None:
 
 
 def test_what_is_read_in_a_thread_rests_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, and then not before it has used some CPU."""
+    """It rests at once, and then not before it has used some CPU."""
     rests: list[float] = []
     monkeypatch.setattr(time, "sleep", rests.append)
     pause = resting()

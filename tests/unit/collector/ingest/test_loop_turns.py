@@ -34,7 +34,7 @@ class Bodies:
 
 
 async def test_a_turn_of_the_loop_is_bounded() -> None:
-    """By 10 ms and the body that exceeds them, however small the bodies are that cost so much."""
+    """It is bounded by 10 ms and the body that exceeds them, however small the bodies are that cost so much."""
     bodies = Bodies()
     for size_bytes in (100, 100_000):
         await asyncio.gather(*bodies.begin("acme", 50, size_bytes=size_bytes))
@@ -46,7 +46,7 @@ async def test_a_turn_of_the_loop_is_bounded() -> None:
 
 
 async def test_a_body_alone_does_not_wait() -> None:
-    """Nor do many, one behind the other: what was used in an earlier turn counts once."""
+    """Many that follow each other do not wait, either: what was used in an earlier turn counts once."""
     bodies = Bodies()
     for _ in range(10):
         await bodies.read("acme", 0.025)
@@ -70,7 +70,7 @@ async def test_a_tenant_waits_behind_its_own() -> None:
 
 
 async def test_tenants_have_equal_times() -> None:
-    """And not equal numbers of bodies: of bodies that cost a hundredth, a hundred are read for one of the other's."""
+    """They do not have equal numbers of bodies: if bodies cost a hundredth, a hundred are read for one of the other's."""
     bodies = Bodies()
     tasks = bodies.begin("noisy", 50, 0.02) + bodies.begin("quiet", 500, 0.0002)
     await asyncio.gather(*tasks)
@@ -80,7 +80,7 @@ async def test_tenants_have_equal_times() -> None:
 
 
 async def test_who_is_cancelled_holds_up_nobody() -> None:
-    """Whether it is cancelled while it waits, or once its turn has come."""
+    """This holds while a body waits, and once its turn has come."""
     bodies = Bodies()
     tasks = bodies.begin("acme", 60, 0.025)
     for number, task in enumerate(tasks):

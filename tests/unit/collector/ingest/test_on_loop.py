@@ -31,7 +31,7 @@ class Clocks:
 
 
 def test_a_body_that_takes_long_leaves_the_loop() -> None:
-    """At its first rest after 25 ms of CPU, which count from its second rest; the next body counts anew."""
+    """It leaves it at the first rest after 25 ms of CPU, which count from its second rest. The next body counts anew."""
     rests = iter([0.1, 0.11, 0.12, 0.13, 0.13, 0.2, 0.22, 0.23, 0.23])
     on_loop = OnLoop(lambda: next(rests))
     for tenant, fine in (("acme", 4), ("zoo", 3)):
@@ -44,7 +44,7 @@ def test_a_body_that_takes_long_leaves_the_loop() -> None:
 
 
 def test_bodies_of_a_tenant_behind_a_dear_one_have_less() -> None:
-    """For a second behind a body that took longer than an honest one, whether it was left or not; others are not concerned."""
+    """It is so for a second after a body that took longer than an honest one, left or not; other tenants have no limit."""
     clocks = Clocks()
     for dear_ms, left_at_ms in ((300, 25), (15, 0)):
         assert left_at_ms == pytest.approx(clocks.read("noisy", dear_ms), abs=1)
@@ -59,7 +59,7 @@ def test_bodies_of_a_tenant_behind_a_dear_one_have_less() -> None:
 
 
 def test_what_is_as_large_as_a_body_that_was_left_is_not_begun() -> None:
-    """For the rest of its second, and of its tenant alone: one that is smaller may be honest."""
+    """It is not for the rest of its tenant's second. A smaller one may be honest, and so may other tenants'."""
     clocks = Clocks()
 
     def may_begin(*sizes: int) -> list[bool]:
@@ -84,7 +84,7 @@ def test_what_is_as_large_as_a_body_that_was_left_is_not_begun() -> None:
 
 
 def test_what_is_remembered_is_forgotten() -> None:
-    """Of a million tenants one is kept."""
+    """After a million tenants, one is kept."""
     clocks = Clocks()
     for number in range(50):
         clocks.read(f"tenant {number}", 30)

@@ -96,7 +96,7 @@ async def ingest(
 
 
 async def test_a_request_costs_the_bytes_of_its_rows() -> None:
-    """Where they are more than its body's: what it holds in memory, and what its plan counts."""
+    """If its rows have more bytes than its body, memory and plan count them."""
     body = otlp_logs(good=100)
     held: list[int] = []
     rows = (await ingest(receivers(), adapters.otlp.logs.adapt, body, hold=held.append)).adapted.row_bytes
@@ -259,7 +259,7 @@ async def test_a_receipt_is_in_the_last_message() -> None:
 
 
 async def test_a_receipt_that_does_not_fit_has_a_message_of_its_own() -> None:
-    """Of the same topic, and no message is larger than it may be."""
+    """It has the same topic, and no message is larger than it may be."""
     full = Adapted()
     full.accepted[TYPE_METRIC] = 1
     full.parts.append(Part(METRICS, b"p" * (20_000 - 10), 1, 20_000))
@@ -305,7 +305,7 @@ async def test_no_items_leave_nothing() -> None:
 
 
 async def test_a_request_that_failed_is_told_by_the_next() -> None:
-    """So its missing receipt is not taken for a lost one; a refused request has none to miss."""
+    """So its missing receipt is not taken for a lost one. A refused request has none that could be missed."""
     made = receivers()
     made.producer.error = BrokerDown("x")
     for _ in range(2):
@@ -322,7 +322,7 @@ async def test_a_request_that_failed_is_told_by_the_next() -> None:
 
 
 async def test_dead_letters_come_before_the_receipt_that_counts_them() -> None:
-    """In one append; so the receipt, which is last, is kept only with them."""
+    """They are in one append: so the receipt, which is last, is kept only with them."""
     made = receivers(caps=Caps(100, 100_000))
     outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
     assert [DEAD_LETTERS_TOPIC, LOGS_TOPIC] == [message.topic for message in made.producer.messages]
@@ -337,7 +337,7 @@ async def test_dead_letters_come_before_the_receipt_that_counts_them() -> None:
 
 
 async def test_past_the_cap_a_request_is_refused_until_the_next_minute() -> None:
-    """Of one tenant, over all its requests. Nothing of it is kept, and its sender gets the time to come again."""
+    """This holds for one tenant, over all its requests. Nothing is kept, and its sender gets the time to come again."""
     made = receivers(caps=Caps(5, 100_000))
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
     with pytest.raises(DeadLettersFull) as refused:
@@ -505,7 +505,7 @@ async def test_what_is_over_in_requests_or_bytes_is_not_decoded() -> None:
 
 
 async def test_what_can_not_be_decoded_counts_for_the_plan() -> None:
-    """As a request and its bytes: else a tenant could send rubbish without end."""
+    """It counts as a request and its bytes: otherwise a tenant could send rubbish without end."""
     made = receivers(limiter=stopped())
     for _ in range(3):
         with pytest.raises(Malformed):
@@ -516,7 +516,7 @@ async def test_what_can_not_be_decoded_counts_for_the_plan() -> None:
 
 
 async def test_what_the_plan_never_allows_is_refused_for_good() -> None:
-    """However long one waits: so its sender is not asked to come again."""
+    """It is refused however long one waits: so its sender is not asked to come again."""
     made = receivers(limiter=stopped())
     with pytest.raises(RequestRefused) as info:
         await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=11), small())
@@ -526,7 +526,7 @@ async def test_what_the_plan_never_allows_is_refused_for_good() -> None:
 
 
 async def test_what_the_plan_never_allows_counts_for_it() -> None:
-    """As a request and the bytes of its body: it has been decoded."""
+    """It counts as a request and the bytes of its body, since it has been decoded."""
     made = receivers(limiter=stopped())
     body = otlp_logs(good=11)
     for _ in range(3):
@@ -609,7 +609,7 @@ async def test_many_small_bodies_do_not_stop_the_loop() -> None:
 
 @pytest.mark.parametrize("size_bytes", [2_000, DIRECT_BYTES_MAX + 1])
 async def test_a_body_is_admitted_again_at_its_turn(size_bytes: int) -> None:
-    """Of many that wait, those that the plan has no room for any more are not read."""
+    """If many wait, those that the plan has no room for any more are not read."""
     made = receivers(limiter=stopped())
     read: list[bytes] = []
 
@@ -630,7 +630,7 @@ async def test_a_body_is_admitted_again_at_its_turn(size_bytes: int) -> None:
 
 
 async def test_what_can_not_be_decompressed_counts_for_the_plan() -> None:
-    """With what was decompressed of it, as far as the plan has so much; else as a request."""
+    """What was decompressed counts, as far as the plan has so much; otherwise it counts as a request."""
 
     async def refused(error: Exception) -> bytes:
         raise error
@@ -677,7 +677,7 @@ class Remote(LocalLimiter):
 
 
 async def test_requests_that_fail_at_once_each_raise_their_own_error() -> None:
-    """What a remote limiter is asked after a failure suspends, and other requests fail meanwhile (ADR 0021)."""
+    """A failed request awaits a remote limiter, and other requests fail meanwhile (ADR 0021)."""
     made = receivers(limiter=Remote(lambda: 0))
     made.producer.error = BrokerDown("away")
     caller = ACME._replace(plan=Plan("Wide", requests=Rate(1, 1000), items=None, size_bytes=None))
@@ -703,7 +703,7 @@ async def test_tenants_have_limits_of_their_own() -> None:
 
 
 async def test_a_refused_request_leaves_a_dead_letter() -> None:
-    """Of its body; a broker that is down changes nothing of the answer."""
+    """It has the beginning of its body. A broker that is down does not change the answer."""
     made = receivers(caps=Caps(100, 100_000))
     made.producer.error = BrokerDown("x")
     with pytest.raises(Malformed):

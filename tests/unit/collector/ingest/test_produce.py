@@ -71,7 +71,7 @@ def test_one_tenant_leaves_room_for_others() -> None:
 
 
 def test_the_largest_request_can_pass_alone() -> None:
-    """What a request costs beyond its body is held up to its tenant's share; beside others it is refused."""
+    """Its cost beyond its body is held up to its tenant's share. Beside others it is refused."""
     in_flight = InFlight(100, 60)
     share = in_flight.share("acme")
     share.reserve(20)
@@ -86,7 +86,7 @@ def test_the_largest_request_can_pass_alone() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 100))))
 def test_the_budget_is_never_exceeded(sizes: list[tuple[str, int]]) -> None:
-    """And when all is released, nothing is held: what was refused was not."""
+    """When all is released, nothing is held: what was refused was not."""
     in_flight = InFlight(200, 120)
     held: list[tuple[str, int]] = []
     for tenant, size in sizes:

@@ -67,7 +67,7 @@ def outcome(route: str, what: Adapted, dead_letters: int) -> ReceiptMessage:
 
 @given(route=st.text(max_size=40), what=ADAPTED, dead_letters=st.integers(0, 2**40), before=st.integers(0, 200))
 def test_a_receipt_is_what_protobuf_would_write(route: str, what: Adapted, dead_letters: int, before: int) -> None:
-    """To the byte; with the failures before it."""
+    """It is the same to the byte, with the failures before it."""
     receipts = Receipts(PROCESS_ID)
     for _ in range(before):
         receipts.failed(receipts.begin(HEADER, b"", ONE, 0))
@@ -86,7 +86,7 @@ def test_the_receipt_of_a_replay_has_no_number(what: Adapted) -> None:
 
 
 def test_what_is_not_told_yet_does_not_look_lost() -> None:
-    """More failures than one receipt tells: the oldest are reported first, and nothing past them is called settled."""
+    """If there are more failures than one receipt has, it has the oldest, and nothing past them is called settled."""
     receipts = Receipts(PROCESS_ID)
     begun = [receipts.begin(HEADER, b"", ONE, 0) for _ in range(2 * FAILED_REPORTED_MAX + 20)]
     for receipt in begun[::2]:
@@ -104,7 +104,7 @@ def test_what_is_not_told_yet_does_not_look_lost() -> None:
 
 
 def test_a_long_outage_takes_no_memory() -> None:
-    """However many fail, and in whatever order, neighbours are one range."""
+    """Neighbours are one range, however many fail, and in whatever order."""
     receipts = Receipts(PROCESS_ID)
     for _ in range(300):
         begun = [receipts.begin(HEADER, b"", ONE, 0) for _ in range(10)]

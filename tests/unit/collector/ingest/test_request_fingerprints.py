@@ -143,7 +143,7 @@ async def test_a_request_that_failed_is_not_answered_from_memory() -> None:
 
 
 async def test_after_the_window_it_is_another_request() -> None:
-    """And without a window nothing is recognized, with a key or without."""
+    """Without a window nothing is recognized, with a key or without."""
     now = [NOW_UNIX_NANO]
     made = receivers(fingerprints=RequestFingerprints(WINDOW_S, HASHED, 100), now_unix_nano=lambda: now[0])
     await ingest(made, logs(FINE_NS), b"key")
@@ -207,7 +207,7 @@ async def test_long_keys_take_no_more_memory() -> None:
 
 
 async def test_each_message_of_a_large_request_has_its_own_fingerprint() -> None:
-    """At its end, with its part's number; the same at the next attempt. The receipt is in the last."""
+    """It is at its end, with its part's number, and the same at the next attempt. The receipt is in the last."""
     made = gateway(answers_max=0, message_bytes_max=1 << 14)
     body = logs(*range(FINE_NS, FINE_NS + 40), padding=1000)
     for _ in range(2):
@@ -224,7 +224,7 @@ async def test_each_message_of_a_large_request_has_its_own_fingerprint() -> None
 
 
 async def test_other_rejections_are_another_request() -> None:
-    """What was in the future at the first attempt may be accepted at the second: it must not be left out as stored."""
+    """An item in the future at the first attempt may be accepted at the second: it must not be left out as stored."""
     now = [NOW_UNIX_NANO]
     made = receivers(fingerprints=RequestFingerprints(WINDOW_S, HASHED, 100), now_unix_nano=lambda: now[0])
     body = logs(FINE_NS, FINE_NS + 605 * 10**9)

@@ -71,7 +71,7 @@ async def test_beyond_a_quarter_one_body_goes_on() -> None:
 
 
 async def test_what_others_hold_counts_too() -> None:
-    """Beyond three quarters of what there is for all."""
+    """It counts beyond three quarters of what there is for all."""
     in_flight = InFlight(2 * SHARE_BYTES, SHARE_BYTES)
     in_flight.share("one").reserve(SHARE_BYTES)
     in_flight.share("two").reserve(SHARE_BYTES // 2 + 1)
@@ -110,7 +110,7 @@ async def test_tenants_wait_for_each_other_where_the_budget_is_nearly_used() -> 
 
 
 async def test_where_the_budget_is_nearly_used_whole_bodies_of_others_come_first() -> None:
-    """Beyond three quarters of it."""
+    """They come first beyond three quarters of it."""
     in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
     for hog in range(4):
         in_flight.share(f"hog {hog}").reserve(SHARE_BYTES * 3 // 4)
@@ -131,7 +131,7 @@ async def test_where_the_budget_is_nearly_used_whole_bodies_of_others_come_first
 
 
 async def test_whole_bodies_that_begin_are_waited_for_at_once() -> None:
-    """By bodies of tenants that have waited for longer."""
+    """Bodies of tenants that have waited for longer wait for them."""
     in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
     hogs = [in_flight.share(f"hog {hog}") for hog in range(4)]
     for hog in hogs:
@@ -188,7 +188,7 @@ async def test_tenants_go_on_in_turns() -> None:
 
 
 async def test_whole_bodies_wait_for_what_those_of_others_become() -> None:
-    """Not small ones, and one is always at work."""
+    """Small ones do not wait, and one is always at work."""
     in_flight = InFlight(32 << 20, 32 << 20)
     one, two = in_flight.share("one").room, in_flight.share("two").room
     huge = WholeBody(40 << 20)
@@ -222,7 +222,7 @@ async def test_beyond_a_half_whole_bodies_come_first() -> None:
 
 
 async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
-    """Only where others wait, and not before the second look."""
+    """It loses it only if others wait, and not before the second look."""
     room = share_of(SHARE_BYTES // 2).room
     bodies = Bodies(2)
     slow, other = bodies.all
@@ -251,7 +251,7 @@ async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
 
 
 async def test_what_clients_may_send_counts() -> None:
-    """As long as they do: what is granted to a body that does not get on is no reason to hold back others."""
+    """They count as long as they come: what is granted to a body that makes no progress holds back no others."""
     room = share_of(0).room
     slow, other = Bodies(2).all
     assert room.admits(slow)
@@ -272,7 +272,7 @@ async def test_what_clients_may_send_counts() -> None:
 
 
 async def test_who_waits_for_nothing_but_clients_is_held_back_no_more() -> None:
-    """Nor is anybody else, for a minute."""
+    """Nobody else is, either, for a minute."""
     room = share_of(SHARE_BYTES // 2).room
     bodies = Bodies(3)
     assert bodies.admitted_by(room) == [True, False, False]
@@ -374,7 +374,7 @@ async def test_a_body_that_has_waited_long_enough_waits_no_more() -> None:
 
 
 async def test_a_body_that_leaves_may_go_on() -> None:
-    """What still comes of it may pass."""
+    """The rest of it may pass."""
     room = share_of(SHARE_BYTES // 2).room
     bodies = Bodies(2)
     assert bodies.admitted_by(room) == [True, False]
@@ -388,7 +388,7 @@ async def test_a_body_that_leaves_may_go_on() -> None:
 
 
 async def test_whole_bodies_wait_for_what_others_become() -> None:
-    """In their order. Where none is at work, one that does not fit begins all the same."""
+    """They wait in their order. If none is at work, one that does not fit begins all the same."""
     share = share_of(SHARE_BYTES // 2)
     room = share.room
     huge = WholeBody(SHARE_BYTES)
@@ -413,7 +413,7 @@ async def test_whole_bodies_wait_for_what_others_become() -> None:
 
 
 async def test_a_small_body_passes_large_ones_that_wait() -> None:
-    """Where it fits."""
+    """It passes them if it fits."""
     share = InFlight(64 << 20, 32 << 20).share("acme")
     room = share.room
     huge, large, next_large, small = WholeBody(31 << 20), WholeBody(8 << 20), WholeBody((1 << 20) + 1), WholeBody(1 << 20)

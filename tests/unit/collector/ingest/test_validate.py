@@ -61,7 +61,7 @@ def test_a_window_never_reaches_back_to_no_time_at_all(past_max_s: int) -> None:
 
 
 def test_the_windows_ends_are_within() -> None:
-    """To the nanosecond."""
+    """They are within to the nanosecond."""
     rules = LimitRules(limits(86_400), NOW)
     oldest, newest = NOW - 86_400 * 10**9, NOW + 600 * 10**9
     assert [0, 0] == [rules.check_time(oldest), rules.check_time(newest)]
@@ -91,7 +91,7 @@ def test_the_message_names_the_window_that_was_exceeded() -> None:
     ],
 )
 def test_the_window_ends_where_the_store_would_delete(form: int, days: int, log_days: int) -> None:
-    """By the days of the signal, or by those of a tenant of its own days; less what an accepted item is kept for at least."""
+    """The days are the signal's or the tenant's own, less the time that an accepted item is kept for at least."""
     kept = KeptDays({METRICS: 2, LOGS: 3, TRACES: 4}, {"short": 1, "long": 30})
     for tenant, expected in (("acme", (days, log_days)), ("short", (1, 1)), ("long", (10, 10))):
         window = limits(10 * 86_400, kept).window_of(form, tenant)

@@ -35,7 +35,7 @@ def reader(behind: int) -> Reader:
 
 @pytest.mark.parametrize("asked", [None, reader(5), reader(0)])
 async def test_what_this_process_has_answered_is_in_the_log(asked: Reader | None) -> None:
-    """Until the store has it; for its tenant, and for an admin."""
+    """It is, until the store has it, for its tenant and for an admin."""
     reports = BatchReports(asked, recent())
     found: dict[str, Any] | None = await reports.find(BATCH, "acme")
     assert found == await reports.find(BATCH, None)
@@ -47,7 +47,7 @@ async def test_what_this_process_has_answered_is_in_the_log(asked: Reader | None
 
 
 async def test_not_found_is_said_only_of_a_store_that_has_caught_up() -> None:
-    """Else it may be on its way."""
+    """Otherwise the batch may be on its way."""
     assert await BatchReports(reader(0), RecentBatches(0)).find(BATCH, None) is None
     with pytest.raises(NotKnown, match="5 messages are not stored yet"):
         await BatchReports(reader(5), recent(0)).find(BATCH, None)

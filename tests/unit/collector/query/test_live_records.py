@@ -98,7 +98,7 @@ async def test_a_watch_holds_its_tenants_records_only() -> None:
     ],
 )
 async def test_a_service_and_a_type_select(selection: Selection, shown: list[str]) -> None:
-    """By the whole name, though a payload is looked through for a part of it."""
+    """They select by the whole name, though a payload is searched for a part of it."""
     live = LiveRecords(Clock())
     await records(live, selection)
     live.note("acme", NOW, logs("one", "two"))
@@ -107,7 +107,7 @@ async def test_a_service_and_a_type_select(selection: Selection, shown: list[str
 
 
 async def test_rejected_items_are_shown_with_their_reasons() -> None:
-    """To those who ask for them, and to nobody else."""
+    """Only those who ask for them get them."""
     live = LiveRecords(Clock())
     rejected = Selection(None, None, None, is_rejected=True)
     await records(live)
@@ -124,7 +124,7 @@ async def test_rejected_items_are_shown_with_their_reasons() -> None:
 
 
 async def test_a_watch_is_bounded() -> None:
-    """In requests, in bytes and in records; the rest is counted."""
+    """Requests, bytes and records are bounded, and the rest is counted."""
     live = LiveRecords(Clock())
     for adapted, times in ((logs("x"), 1_000), (logs("y" * 300_000), 10), (logs(*"z" * 500), 1)):
         await records(live)
@@ -137,7 +137,7 @@ async def test_a_watch_is_bounded() -> None:
 
 
 async def test_a_watch_of_rejected_items_is_bounded() -> None:
-    """However many are rejected, and of whichever request: the rest is counted, also what no request has kept."""
+    """It is, however many are rejected in whichever request. The rest is counted, also what no request has kept."""
     everything = Selection(None, None, None, is_rejected=True)
     metrics = Selection(None, None, "metric", is_rejected=True)
     one_service = Selection(None, "late", None, is_rejected=True)
@@ -160,7 +160,7 @@ async def test_a_watch_of_rejected_items_is_bounded() -> None:
 
 
 async def test_what_is_not_shown_is_only_counted() -> None:
-    """By the number that a record says; a payload that is not needed is not even kept."""
+    """The number is the one that a record has. A payload that is not needed is not even kept."""
     record = telemetry_v1_pb2.TelemetryRecordV1(type=telemetry_pb2.TYPE_LOG, service_id="s", item_count=5_000)
     for _ in range(300):
         record.log_records.add(time_unix_nano=NOW)
@@ -175,7 +175,7 @@ async def test_what_is_not_shown_is_only_counted() -> None:
 
 
 async def test_a_watch_that_nobody_asks_for_ends() -> None:
-    """And with the last of them, requests are not looked at any more."""
+    """After the last of them, requests are not looked at any more."""
     clock = Clock()
     live = LiveRecords(clock)
     await records(live)

@@ -44,7 +44,7 @@ def test_no_text_ends_its_literal(text: str) -> None:
 
 
 async def test_the_engine_reads_every_text_back(tmp_path: Path) -> None:
-    """As it was, whatever is in it."""
+    """It is the same text, whatever is in it."""
     texts = ["", "'", "\\", "\\'", "\0\n\r\t\b\x7f", "{x}", "' UNION ALL SELECT 1 -- ", "ü€\U0001f600", "; DROP TABLE x", "$$"]
     store = ClickHouseStore.embedded(tmp_path / "store")
 
@@ -62,7 +62,7 @@ async def test_the_engine_reads_every_text_back(tmp_path: Path) -> None:
 
 
 async def test_what_was_acknowledged_is_waited_for() -> None:
-    """Before the question, as long as the settings say; and how much is missing then is said."""
+    """It is waited for before the query, as long as the settings say. The answer says how much is missing then."""
     seen: list[object] = []
 
     async def caught_up(wait_s: float) -> int:
@@ -78,7 +78,7 @@ async def test_what_was_acknowledged_is_waited_for() -> None:
 
 
 async def test_a_tenant_asks_one_question_at_a_time() -> None:
-    """However many it asks, another's question does not wait for them; nor do those that are about no tenant alone."""
+    """Another tenant's query does not wait for its queries, nor do those that are about no tenant alone."""
     asked: list[str] = []
     goes_on = threading.Event()
 

@@ -25,7 +25,7 @@ HELD = {
 
 @pytest.mark.parametrize("text", HELD)
 def test_what_the_store_can_hold(text: str) -> None:
-    """To the nanosecond."""
+    """The limits are exact to the nanosecond."""
     assert HELD[text] == unix_nano_of("since", text)
 
 

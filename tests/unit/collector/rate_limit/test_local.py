@@ -42,7 +42,7 @@ def take(limiter: LocalLimiter, plan: Plan, items: int = 0, size_bytes: int = 0,
 
 @given(history=histories(NANO), share=st.integers(1, 5))
 def test_as_the_model(history: tuple[Plan, list[Step]], share: int) -> None:
-    """Whatever comes when, and however the clock goes: the decision, its dimension and its time to wait are the model's."""
+    """Decision, dimension and time to wait are the model's, whatever comes when, and however the clock goes."""
     plan, steps = history
     clock = Clock()
     limiter, model = LocalLimiter(clock, share), Model(plan, NANO, share)

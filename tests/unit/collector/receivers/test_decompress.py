@@ -101,7 +101,7 @@ async def test_what_is_decompressed_is_held_as_it_comes(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", DENSE)
 async def test_a_body_is_left_where_it_holds_too_much(encoding: str) -> None:
-    """Not all of its 16 MiB are made; snappy makes its beginning first, and holds what it announces."""
+    """Not all of its 16 MiB are made. Snappy makes its beginning first, and holds what it announces."""
     held: list[int] = []
     count = JsonPartsCount(2 * MIB)
     body = DENSE[encoding]
@@ -178,7 +178,7 @@ async def test_a_body_that_becomes_nothing_does_not_stop_the_loop() -> None:
 
 
 async def test_many_small_bodies_do_not_stop_the_loop() -> None:
-    """By the clock that counts how long each takes: a body of 6 ms lets one other be begun before the loop has its turn."""
+    """The clock that counts their time decides: after a body of 6 ms one other begins before the loop has its turn."""
     seconds = 0.0
 
     def clock() -> float:
@@ -208,7 +208,7 @@ async def test_many_small_bodies_do_not_stop_the_loop() -> None:
 
 
 async def test_a_body_is_admitted_at_its_turn() -> None:
-    """Of many that wait for the threads, those that the plan has no room for any more are not decompressed."""
+    """If many wait for the threads, those that the plan has no room for any more are not decompressed."""
     threads = Decompressing()
     made: list[bytes] = []
     held: list[int] = []
@@ -229,7 +229,7 @@ async def test_a_body_is_admitted_at_its_turn() -> None:
 
 
 async def test_a_body_is_left_where_its_plan_has_no_room_for_more() -> None:
-    """At the first step that is too much, and not once it is whole."""
+    """It is left at the first step that is too much, and not once it is whole."""
     held: list[int] = []
 
     def admit(size_bytes: int) -> None:
@@ -275,7 +275,7 @@ DENSE_ROUTES = {
     [(path, headers, element) for path, formats in DENSE_ROUTES.items() for headers, element in formats],
 )
 async def test_each_route_counts_what_is_decompressed(path: str, headers: dict[str, str], element: bytes) -> None:
-    """By what its body is. The dead letter is the beginning of the content, not of what was sent."""
+    """Each counts what its body is. The dead letter has the beginning of the content, not of what was sent."""
     made = receivers(caps=Caps(10, 10 * MIB), validation={"request_elements_max": 300_000})
     encoding = "snappy" if path == REMOTE_WRITE else "zstd"
     content = element * (8 * MIB)
@@ -300,7 +300,7 @@ async def test_a_call_counts_what_is_decompressed() -> None:
 
 
 async def test_a_body_that_becomes_nothing_costs_what_was_sent() -> None:
-    """Of a plan that has a megabyte, three such bodies of 300 KB pass."""
+    """A plan of a megabyte lets three such bodies of 300 KB pass."""
     plan = Plan("Small", None, None, Rate(1, MIB))
     made = receivers(find=on_plans({"acme": plan}), limiter=LocalLimiter(lambda: 0))
     head = b"\x1f\x8b\x08\0\0\0\0\0\0\3"
@@ -339,14 +339,14 @@ async def test_what_was_decompressed_counts_where_the_plan_has_no_room() -> None
 
 
 async def test_too_large_a_body_is_refused() -> None:
-    """As soon as it is over."""
+    """It is refused as soon as it is too large."""
     with pytest.raises(RequestRefused) as caught:
         await decompressed(PACKED["gzip"], "gzip", 3 * MIB, lambda _: None)
     assert PAYLOAD_TOO_LARGE == caught.value.reason
 
 
 async def test_a_large_body_holds_its_budget_while_it_is_read_and_no_longer() -> None:
-    """Also where a stop cancels it: its sender hears that it may send again, and nothing of it is kept."""
+    """A stop may cancel it: its sender hears that it may send again, and nothing of it is kept."""
     made = receivers()
     body = otlp_logs(good=20, padding=20_000)
     assert len(body) > DIRECT_BYTES_MAX

@@ -87,7 +87,7 @@ async def test_a_body_goes_on_when_another_is_gone() -> None:
 
 
 async def test_no_body_waits_for_ever() -> None:
-    """And the time does not count as its client's."""
+    """The time does not count as its client's."""
     it = sent()
     await it.made.in_flight.share("anonymous").room.begin(WholeBody(1), 60)  # somebody is at work all the time
     assert it.late_s(5, 4 * TIMEOUT_S - 1) < 1

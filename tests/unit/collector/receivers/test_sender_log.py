@@ -44,7 +44,7 @@ def written(log: SenderLog, *, is_last: bool = False) -> list[Any]:
 
 
 def test_a_line_says_what_and_why() -> None:
-    """By reason: items, repairs, requests refused and limited apart, and the words of the last."""
+    """Items, repairs, refused and limited requests are counted apart, by reason, with the last message."""
     log = SenderLog(10, Clock())
     log.taken("acme", adapted({TIMESTAMP_TOO_OLD: 3, INVALID_TIMESTAMP: 1}, {INVALID_TEXT: 2}))
     log.taken("acme", adapted({TIMESTAMP_TOO_OLD: 1}))
@@ -118,7 +118,7 @@ def test_a_tenant_has_one_line_in_an_interval() -> None:
 
 
 def test_senders_without_a_known_key_are_one_tenant() -> None:
-    """However many keys they try."""
+    """They are, however many keys they try."""
     log = SenderLog(10, Clock())
     for _ in range(1000):
         log.refused(None, refusal(INVALID_API_KEY))
@@ -127,7 +127,7 @@ def test_senders_without_a_known_key_are_one_tenant() -> None:
 
 
 def test_many_tenants_are_one_line() -> None:
-    """Beyond fifty of an interval, with their counts."""
+    """Those beyond fifty in an interval are, with their counts."""
     log = SenderLog(10, Clock())
     for n in range(200):
         log.taken(f"t{n}", adapted({TIMESTAMP_TOO_OLD: 2}))

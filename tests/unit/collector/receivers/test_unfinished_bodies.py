@@ -12,7 +12,7 @@ def http(connections_max: int, requests_max: int = 1_000) -> UnfinishedBodies:
 
 
 def test_one_tenant_leaves_room_for_another() -> None:
-    """Of 20 connections it has at most 18; another tenant has the rest, and up to its half."""
+    """It has at most 18 of 20 connections. Another tenant has the rest, and up to its half."""
     bodies = http(20)
     of_acme = [ConnectionBodies(bodies) for _ in range(18)]
     for connection in of_acme:
@@ -30,7 +30,7 @@ def test_one_tenant_leaves_room_for_another() -> None:
 
 
 def test_one_tenants_requests_leave_room_for_anothers() -> None:
-    """On one connection as well."""
+    """They do on one connection as well."""
     bodies = UnfinishedBodies(Grpc(concurrent_requests_max=20))
     connection = ConnectionBodies(bodies)
     for _ in range(18):
@@ -60,7 +60,7 @@ def test_few_connections_are_all_one_tenants(connections_max: int) -> None:
 
 
 def test_a_connection_counts_once() -> None:
-    """For the tenant that began first, until the last of its bodies is whole."""
+    """It counts for the tenant that began first, until the last of its bodies is whole."""
     bodies = http(2)
     connection, other = ConnectionBodies(bodies), ConnectionBodies(bodies)
     for _ in range(100):

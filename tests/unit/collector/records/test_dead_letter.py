@@ -109,7 +109,7 @@ def test_nothing_rejected_is_no_message() -> None:
 
 
 def test_caps_are_a_tenants_and_a_minutes() -> None:
-    """What one tenant has used, another has not, and is there again in the next minute."""
+    """What one tenant has used, another has not, and it is there again in the next minute."""
     letters = DeadLetters(Caps(3, 10), 10_000)
     assert Budget(3, 10) == letters.budget("acme", NOW)
     keep(letters, ORIGIN, adapted(rejection(0, b"xxxx"), rejection(1, b"y")))
@@ -131,7 +131,7 @@ def test_a_clock_that_is_set_back_begins_a_minute_too() -> None:
     )
 )
 def test_caps_hold(requests: list[tuple[str, int, list[int]]]) -> None:
-    """In no minute, and of no tenant, is more kept; if its adapter heeds its budget."""
+    """No more is kept in a minute, for a tenant, if its adapter obeys its budget."""
     caps = Caps(7, 30)
     letters = DeadLetters(caps, 10_000)
     now = NOW
@@ -176,7 +176,7 @@ def test_messages_are_no_larger_than_they_may_be(sizes: list[int], message_bytes
 
 @pytest.mark.parametrize("others", ["\ud800 half", b"\xff\xfe", "€" * TEXT_BYTES_MAX, b"x" * 5000, "", "plain"])
 def test_text_of_others_is_made_fit(others: str | bytes) -> None:
-    """Whatever a sender has put in: protobuf takes it, and it is not long."""
+    """Protobuf takes it, whatever a sender has put in, and it is not long."""
     made = text(others)
     assert len(made.encode()) <= TEXT_BYTES_MAX
     assert made == text(made)
@@ -185,7 +185,7 @@ def test_text_of_others_is_made_fit(others: str | bytes) -> None:
 
 
 def test_ids_tell_places_apart() -> None:
-    """Of 16 bytes each, UUIDs of version 8, and always the same."""
+    """Each is a UUID of version 8 with 16 bytes, and always the same."""
     batch, other = b"b" * 16, b"c" * 16
     ids = [
         *(item_id(batch_id, index) for batch_id in (batch, other) for index in (0, 1, 2**31)),
@@ -229,7 +229,7 @@ def test_a_refused_request_is_one_entry_with_the_beginning_of_its_body() -> None
 
 
 def test_many_refused_requests_keep_little_of_each() -> None:
-    """Once a tenant had 2 MiB of their bodies kept in a minute: else few bytes that are sent become much memory."""
+    """Once 2 MiB were kept for a tenant in a minute: otherwise few bytes that are sent would become much memory."""
     letters = DeadLetters(Caps(10_000, 64 << 20), 1 << 20)
     body = b"x" * 120_000
 

@@ -32,7 +32,7 @@ def prepared(soft: int, hard: int, connections: int, reserve: int) -> tuple[int,
 
 
 def test_the_limit_is_raised() -> None:
-    """To what is needed, and no further; nothing is said."""
+    """It is raised to what is needed, and no further, without a message."""
     assert (300, 100, [300, 400], []) == prepared(64, 400, 200, 100)
 
 

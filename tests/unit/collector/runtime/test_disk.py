@@ -42,7 +42,7 @@ def test_the_reserve_is_a_part_of_the_disk(total: int, reserve: int) -> None:
 
 
 def test_a_disk_is_low_until_it_has_some_more() -> None:
-    """So that it does not change with every request."""
+    """So it does not change with every request."""
     stub = Stub(100 * GIB, 10 * GIB)
     disk = stub.disk()
     seen = []
@@ -79,7 +79,7 @@ def test_a_file_system_is_measured(tmp_path: Path) -> None:
 
 
 def test_without_a_warning_it_only_looks() -> None:
-    """For one that asks before each insert, where another reports the disk."""
+    """It serves one that asks before each insert, where another reports the disk."""
     stub = Stub(100 * GIB, 100 * GIB)
     disk = Disk(Path("/data"), 10, 512 * MIB, 16 * GIB, warning=None, measured=stub.measured)
     with structlog.testing.capture_logs() as logs:

@@ -10,7 +10,7 @@ from collector.runtime.latest_entries import LatestEntries
 @examples(100)
 @given(puts=st.lists(st.integers(0, 12)), entries_max=st.integers(0, 10))
 def test_entries_against_a_model(puts: list[int], entries_max: int) -> None:
-    """Of the keys, those that were added last, each with its last value. What is dropped can be added again."""
+    """The keys are those that were added last, each with its last value. What was dropped can be added again."""
     entries = LatestEntries(entries_max)
     expected: dict[bytes, bytes] = {}  # in the order in which keys were added
     for number, key in enumerate(map(str, puts)):

@@ -28,7 +28,7 @@ def test_a_lasting_failure_is_logged_at_least_once_a_minute() -> None:
 
 
 def test_another_cause_is_logged_at_once() -> None:
-    """What changed is news."""
+    """A change is news."""
     reminder = Reminder(Clock())
     assert [True, False, True, False] == [reminder.due(cause) for cause in ("refused", "refused", "timeout", "timeout")]
 

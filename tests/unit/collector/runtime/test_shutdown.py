@@ -13,7 +13,7 @@ LONG_S = 86_400
 
 
 async def test_what_runs_meanwhile_is_waited_for() -> None:
-    """Until it has put things away."""
+    """It is waited for until it has cleaned up."""
     events: list[str] = []
 
     async def work() -> None:
@@ -49,7 +49,7 @@ async def test_it_ends_whatever_ends_the_block() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
-    """And the time to do so begins to run; a second one means nothing where it is said so."""
+    """The time to do so begins to run. A second one changes nothing if that is set."""
     stopping = GracefulShutdown(LONG_S, 0, [signal.SIGUSR1, signal.SIGUSR2], twice_ends=False)
     async with running(asyncio.sleep(3600), "part") as part:
         waiting = asyncio.create_task(stopping.wait_or_end(part))
@@ -65,7 +65,7 @@ async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
 
 
 async def test_the_time_to_stop_begins_after_the_lame_duck() -> None:
-    """Where SIGTERM asked for the end; a person at a terminal, and a part that failed, have none."""
+    """It is so if SIGTERM asked for the end. Ctrl-C and a part that failed have no lame duck."""
     stopping = GracefulShutdown(1_000, LONG_S, [signal.SIGTERM, signal.SIGUSR1], twice_ends=False)
     assert stopping.lame_duck_s == 0
     os.kill(os.getpid(), signal.SIGTERM)
@@ -84,7 +84,7 @@ async def test_the_time_to_stop_begins_after_the_lame_duck() -> None:
 
 
 async def test_a_part_that_ends_is_told() -> None:
-    """Unless it was asked to stop before: then parts may end."""
+    """It is not if it was asked to stop before: then parts may end."""
     stopping = GracefulShutdown(LONG_S, 0, [])
 
     async def ends() -> None:

@@ -153,7 +153,7 @@ def test_a_group_that_is_stored_in_part_is_reported(store: ClickHouseStore) -> N
 
 
 def test_a_completion_writes_no_definition_of_a_table(store: ClickHouseStore, number: int) -> None:
-    """On a full disk the engine once wrote an empty one, and did not start again. An interrupted completion can be repeated."""
+    """On a full disk the engine once wrote an empty one, and did not start again. A completion can be repeated."""
     root = tables(store)["otel_logs"].parents[2]
     before = sorted(root.rglob("*.sql"))
     assert before

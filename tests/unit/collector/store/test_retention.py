@@ -22,7 +22,7 @@ BASE = Retention(days=30, tenants={"acme": 7, "it's": 7, "odd ), (\\": 90})
     ],
 )
 def test_tenants_that_differ(other: Retention, tenants: set[str] | None) -> None:
-    """In either direction. A rule for everyone that gets a condition is another rule."""
+    """They may differ in either direction. A rule for everyone that gets a condition is another rule."""
     one, two = BASE.ttl("otel_logs"), other.ttl("otel_logs")
     assert tenants_that_differ(one, two) == tenants_that_differ(two, one) == tenants
 

@@ -131,7 +131,7 @@ def test_group(format_: Path, group: tuple[Any, str]) -> None:
     ids=["metrics", "logs", "traces", "dead letters"],
 )
 def test_envelope(format_: Path, batch: Any) -> None:
-    """What holds the records has their batch's number."""
+    """The message that holds the records has their batch's number."""
     found = re.search(r"repeated Record row = (\d+);", format_.read_text("utf-8"))
     assert found is not None
     assert batch.DESCRIPTOR.fields_by_name["records"].number == int(found[1])

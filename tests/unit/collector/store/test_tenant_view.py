@@ -48,7 +48,7 @@ def asked(
 
 
 def test_every_table_is_filtered_or_listed(store: ClickHouseStore) -> None:
-    """Of each table and view in every database a tenant reads its own rows, or none; but of those that are listed."""
+    """In each table and view of every database, a tenant reads its own rows, or none. Listed ones are excepted."""
     rows = store.read("SELECT database, name FROM system.tables", "TabSeparated").decode().splitlines()
     seen = set()
     for database, name in (row.split("\t") for row in rows):
@@ -112,7 +112,7 @@ def test_no_way_of_asking_reads_another_tenants_rows(store: ClickHouseStore, sql
     ],
 )
 def test_nothing_of_another_tenant_shows_in_an_answer(store: ClickHouseStore, condition: str) -> None:
-    """Also where no row of it is in the answer, only whether there is one."""
+    """This holds also if an answer only says whether there is a row."""
     assert "0\n" == asked(store, f"SELECT toUInt8({condition})")
 
 
@@ -146,19 +146,19 @@ def test_what_a_tenant_may_not_run_is_refused(store: ClickHouseStore, sql: str) 
 
 
 def test_a_word_in_quotes_is_no_clause(store: ClickHouseStore) -> None:
-    """What is refused is the clause, not the word; and system.settings, which drivers ask for, is no clause either."""
+    """The clause is refused, not the word. system.settings, which drivers ask for, is no clause either."""
     assert "SETTINGS x\n" == asked(store, "SELECT 'SETTINGS x'")
     assert "1\n" == asked(store, "SELECT count() > 0 FROM system.settings")
 
 
 def test_caches_are_off(store: ClickHouseStore) -> None:
-    """And who reads all has them."""
+    """Those who read all rows have them."""
     sql = "SELECT value FROM system.settings WHERE name = 'use_query_condition_cache'"
     assert ("0\n", "1\n") == (asked(store, sql), asked(store, sql, None))
 
 
 def test_settings_that_change_more_than_the_answers_form_are_refused(store: ClickHouseStore) -> None:
-    """As ClickHouse refuses them; those of the form are obeyed, those that drivers send by habit are ignored."""
+    """ClickHouse refuses them, too. Those of the form are obeyed, those that drivers send by habit are ignored."""
     for name in ("additional_table_filters", "max_rows_to_read", "allow_ddl", "no_such_setting"):
         with pytest.raises(StoreError, match=r"Code: 164.*READONLY"):
             asked(store, "SELECT 1", settings={name: "1"})
@@ -193,7 +193,7 @@ def test_limits_can_only_be_lowered(store: ClickHouseStore) -> None:
 def test_a_setting_that_the_engine_refuses_is_the_clients_error(
     store: ClickHouseStore, name: str, value: str, message: str
 ) -> None:
-    """Not a store that is away, which clients ask again and again."""
+    """It is not a store that is away, which clients ask again and again."""
     with pytest.raises(StoreError, match=message) as refused:
         asked(store, "SELECT 1", settings={name: value})
     assert not isinstance(refused.value, StoreUnavailable)
@@ -201,7 +201,7 @@ def test_a_setting_that_the_engine_refuses_is_the_clients_error(
 
 
 def test_parameters_are_values(store: ClickHouseStore) -> None:
-    """As the protocol has them, escaped as in TabSeparated; one that no statement names changes nothing."""
+    """The protocol has them escaped as in TabSeparated. One that no statement names changes nothing."""
     assert "it\\'s\t7\n" == asked(store, "SELECT {s:String}, {n:UInt8}", parameters={"s": "it's", "n": "7"})
     assert "['a','b']\n" == asked(store, "SELECT {a:Array(String)}", parameters={"a": "['a','b']"})
     assert "1\n" == asked(store, "SELECT 10 % 3", parameters={"unused": "x"})

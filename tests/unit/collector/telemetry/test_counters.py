@@ -69,7 +69,7 @@ def test_a_gauge_is_shown_as_the_librarys(values: list[float], labels: list[tupl
 
 
 def test_what_has_no_labels_is_there_from_the_start() -> None:
-    """At 0: a rate over it has no gap at the first of its kind."""
+    """It is 0: so a rate over it has no gap at the first event of its kind."""
     counter = prometheus_client.Counter("c", "Help.", registry=None)
     assert shown_by_library(counter) == shown(Counter("c", "Help.", ()))
     histogram = prometheus_client.Histogram("h", "Help.", buckets=BOUNDS, registry=None)

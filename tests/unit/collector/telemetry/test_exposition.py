@@ -59,7 +59,7 @@ def test_it_says_what_the_library_says(accept: str, values: dict[tuple[str, str]
 
 @FORMATS
 def test_all_metrics_of_a_process(accept: str) -> None:
-    """Also a second time, when the lines' beginnings are known."""
+    """They are shown also a second time, when the lines' beginnings are known."""
     metrics = Metrics()
     metrics.http_endpoint("/v1/logs").answered(200, 0.2, 100)
     metrics.tenant('a"b\\c').refused()

@@ -21,7 +21,7 @@ class Clock:
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5), st.integers(0, 5)), max_size=60))
 def test_the_lag_is_the_age_of_the_oldest_message(steps: list[tuple[int, int, int]]) -> None:
-    """At each look: the time since the first look that saw the oldest message which is not committed, exactly."""
+    """At each look it is the exact time since the first look that saw the oldest message that is not committed."""
     clock = Clock()
     lag = LagClock(clock)
     seen: list[float] = []  # by offset: when a look first saw that message

@@ -64,7 +64,7 @@ def fail(error: Exception, cause: Exception | None = None) -> None:
 def test_network_faults_of_libraries_are_one_line(
     name: str, error: Exception, cause: Exception | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whichever library says it, and in both formats; the error itself is in the line."""
+    """It is one line whichever library logs it, in both formats, with the error itself."""
     for format_ in ("json", "console"):
         logs.set_up(Logging(format=format_))
         try:
@@ -102,7 +102,7 @@ def test_the_console_has_no_forged_lines(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_auto_is_json_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    """Not on a terminal, the format is JSON."""
+    """Without a terminal, the format is JSON."""
     logs.set_up(Logging())
     structlog.get_logger("mine").warning("hello")
     assert json.loads(capsys.readouterr().err)["event"] == "hello"
@@ -110,7 +110,7 @@ def test_auto_is_json_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(("level", "expected"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
 def test_less_is_not_logged(capsys: pytest.CaptureFixture[str], level: str, expected: int) -> None:
-    """Only what is at least as grave as logging.level."""
+    """Only what is at least as grave as logging.level is logged."""
     logs.set_up(Logging.model_validate({"level": level, "format": "json"}))
     log = structlog.get_logger("mine")
     log.debug("a")

@@ -29,7 +29,7 @@ def test_one_snapshot_has_no_rates() -> None:
 
 
 def test_after_a_restart_counters_grow_from_zero() -> None:
-    """Also those that are larger than before: one that fell shows the restart."""
+    """This holds also for those that are larger than before: one that fell shows the restart."""
     before, now = snapshot({"a": 100, "b": 7}), snapshot({"a": 10, "b": 70})
     assert Rates(before, now, 2).is_restarted
     assert growth(before, now) == {"a": 5.0, "b": 35.0}

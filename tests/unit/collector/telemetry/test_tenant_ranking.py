@@ -30,12 +30,12 @@ def test_the_largest_have_names() -> None:
 
 
 def test_all_have_names_where_there_is_room() -> None:
-    """As long as they are few, nobody is among the rest."""
+    """While they are few, none is among the rest."""
     assert shown(Ranking(4), {"a": 1, "b": 50}) == {"a": 1, "b": 50}
 
 
 def test_none_need_be_named() -> None:
-    """With no names at all, everyone is among the rest."""
+    """With a maximum of no names, every tenant is among the rest."""
     assert shown(Ranking(0), {"a": 1, "b": 50}) == {THE_REST: 51}
 
 

@@ -39,7 +39,7 @@ def refused(access: Access, what: str, key: bytes | None) -> RequestRefused | No
     ],
 )
 def test_a_key_may_what_its_scope_says(key: bytes, sends: int | None, reads: int | None, anonymous: bool) -> None:
-    """And a wrong one nothing, also where no key would do."""
+    """A wrong key may do nothing, also where none would be needed."""
     asked = access(anonymous=anonymous)
     for what, expected in (("sender", sends), ("reader", reads)):
         error = refused(asked, what, key)
@@ -50,7 +50,7 @@ def test_a_key_may_what_its_scope_says(key: bytes, sends: int | None, reads: int
 
 @pytest.mark.parametrize(("anonymous", "sends"), [(True, None), (False, MISSING_API_KEY)])
 def test_without_a_key_one_may_send_where_that_is_allowed(anonymous: bool, sends: int | None) -> None:
-    """As the anonymous tenant; and never read."""
+    """One sends as the anonymous tenant, and never reads."""
     asked = access(anonymous=anonymous)
     error = refused(asked, "sender", None)
     assert (error.reason if error else None) == sends
@@ -65,7 +65,7 @@ def test_without_a_key_one_may_send_where_that_is_allowed(anonymous: bool, sends
 
 
 def test_a_lacking_scope_is_named() -> None:
-    """What the key has, what it would take, and the key's public id: its owner has a right to know."""
+    """The error has the key's scope, the scopes that are needed, and the key's public id, which its owner may know."""
     sending = refused(access(anonymous=True), "sender", b"key of readonly")
     reading = refused(access(anonymous=True), "reader", b"key of ingest")
     assert sending is not None
@@ -76,7 +76,7 @@ def test_a_lacking_scope_is_named() -> None:
 
 @pytest.mark.parametrize("key", [b"", b"x", b"isage_secret", b"\xff" * 5000])
 def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
-    """Which has nothing of the key in it."""
+    """The answer has nothing of the key in it."""
     for what in ("sender", "reader"):
         error = refused(access(anonymous=True), what, key)
         assert error is not None

@@ -89,7 +89,7 @@ def wrong_keys(good: bytes) -> dict[str, bytes]:
 
 
 def test_a_key_is_its_tenants(path: Path) -> None:
-    """With its scope, its plan as the settings have it, and its public id."""
+    """It has the tenant, its scope, its plan as the settings have it, and its public id."""
     acme, globex = create(path), create(path, "globex", Scope.ADMIN, "Unlimited")
     ring = open_ring(path)
     assert ring.find(acme) == Caller("acme", Scope.INGEST, PRO, acme[6:14].decode())
@@ -97,7 +97,7 @@ def test_a_key_is_its_tenants(path: Path) -> None:
 
 
 def test_a_wrong_key_is_nobodys(path: Path) -> None:
-    """However near it comes to a good one."""
+    """It is nobody's, however near it comes to a good one."""
     good = create(path)
     ring = open_ring(path)
     assert {kind: ring.find(key) for kind, key in wrong_keys(good).items()} == dict.fromkeys(wrong_keys(good))
@@ -105,7 +105,7 @@ def test_a_wrong_key_is_nobodys(path: Path) -> None:
 
 
 def test_a_key_ends_by_the_clock(path: Path, clock: Clock) -> None:
-    """To the second, without the file being read again; and it is back if the clock was wrong."""
+    """It ends to the second, without the file being read again, and is back if the clock was wrong."""
     key = create(path)
     end(path, key, NOW + timedelta(seconds=10))
     ring = open_ring(path, clock)
@@ -229,7 +229,7 @@ async def test_a_broken_file_keeps_the_last_good_one(path: Path, text: str, said
 
 
 async def test_a_file_that_is_gone_takes_no_keys_with_it(path: Path) -> None:
-    """Nor does one that can't be reached; put back just as it was, all is well again."""
+    """A file that can't be reached takes none, either. Put back just as it was, it is used again."""
     good = create(path)
     ring = open_ring(path)
     away = path.with_name("away")
@@ -262,7 +262,7 @@ async def test_another_reason_is_said_too(path: Path) -> None:
 
 
 async def test_a_file_may_come_later(path: Path) -> None:
-    """With none there are no keys, and that is no failure; the first one is seen when it comes."""
+    """Without it there are no keys, and that is no failure. The first one is seen when it comes."""
     ring = open_ring(path)
     await ring.reload()
     assert ring.failure is None

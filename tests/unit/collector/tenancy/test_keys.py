@@ -80,7 +80,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_key_is_kept_as_its_hash(path: Path) -> None:
-    """What is needed to know it again is in the file; what is needed to send with it is not."""
+    """The file has what is needed to recognize a key, and not what is needed to send with it."""
     created = create(path)
     text = created.text
     assert keys.list_keys(path) == [created.key]
@@ -130,7 +130,7 @@ def test_what_root_makes_is_the_directory_owners(path: Path) -> None:
 
 
 def test_an_owner_that_would_change_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a gateway of that user could not read the file any more."""
+    """Otherwise a gateway of that user could not read the file any more."""
     create(path)
     before = path.read_bytes()
 
@@ -172,7 +172,7 @@ def test_changes_at_the_same_time_are_all_kept(path: Path) -> None:
 
 
 def test_one_of_several_first_starts_makes_the_admin_key(path: Path) -> None:
-    """And prints it; the others find it made."""
+    """It prints it, and the others find it made."""
     processes = [
         subprocess.Popen([sys.executable, "-c", FIRST_START, str(path)], stdout=subprocess.PIPE, text=True, env=environment())
         for _ in range(3)
@@ -235,7 +235,7 @@ def test_a_failing_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch, nam
 
 
 def test_a_lock_that_is_never_let_go_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while, with the lock's name; nothing has changed."""
+    """The error comes after a while, with the lock's name, and nothing has changed."""
     create(path)
     monkeypatch.setattr(keys, "_LOCK_TRIES", 2)
     with path.with_name("keys.json.lock").open() as held:
@@ -264,7 +264,7 @@ def test_an_end_is_never_put_off(path: Path) -> None:
 
 
 def test_keys_that_ended_long_ago_are_left_out(path: Path) -> None:
-    """At the next change, 90 days later, and not before: the file does not grow for ever."""
+    """They are at the next change, 90 days later, and not before: so the file does not grow for ever."""
     key_id = create(path, "ended").key.id
     keys.end(path, key_id, at=NOW, now=NOW)
     create(path, "second", NOW + timedelta(days=89))
@@ -280,7 +280,7 @@ def test_a_key_is_found_by_id_or_as_a_whole(path: Path) -> None:
 
 
 def test_a_key_that_is_not_there_is_told_from_a_mistyped_one(path: Path) -> None:
-    """By its checksum; neither message has the secret."""
+    """The checksum shows which it is. Neither message has the secret."""
     text = create(path).text
     for wanted, said in (
         ("00000000", f'there is no key "00000000" in {path}; `keys list` shows those that there are'),
@@ -299,7 +299,7 @@ def test_a_key_that_is_not_there_is_told_from_a_mistyped_one(path: Path) -> None
 
 
 def test_a_file_that_is_not_there_is_named(path: Path) -> None:
-    """For reading there is none; nothing is made by looking, or by ending what is not."""
+    """Reading it fails. Nothing is made by reading, or by ending a key that is not there."""
     assert keys.read(path) is None
     assert keys.stamp_of(path) is None
     for attempt in (lambda: keys.list_keys(path), lambda: keys.end(path, "00000000", at=NOW, now=NOW)):
@@ -376,5 +376,5 @@ def test_a_stamp_tells_that_a_file_has_changed(path: Path) -> None:
 
 @pytest.mark.parametrize(("keys_file", "expected"), [(None, Path("/data/keys.json")), (Path("/etc/keys"), Path("/etc/keys"))])
 def test_the_file_is_in_the_data_directory(keys_file: Path | None, expected: Path) -> None:
-    """Unless another one is named."""
+    """It is there if no other one is named."""
     assert keys.path_of(Path("/data"), keys_file) == expected

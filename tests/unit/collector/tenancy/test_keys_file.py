@@ -47,7 +47,7 @@ def document(**changes: object) -> bytes:
 
 @given(st.lists(entries | of_pages, max_size=5, unique_by=(lambda key: key.id, lambda key: key.sha256)))
 def test_what_is_written_is_read(keys: list[Key]) -> None:
-    """As it was, in its order."""
+    """It is the same, in its order."""
     assert read_entries(write_entries(keys)) == keys
 
 
@@ -101,7 +101,7 @@ def test_what_is_written_is_read(keys: list[Key]) -> None:
     ],
 )
 def test_what_is_wrong_is_named(data: bytes, said: str) -> None:
-    """By the entry's place and id, and by what is wrong with it; the whole document is refused."""
+    """The error has the entry's place and id, and the fault. The whole document is refused."""
     with pytest.raises(EntriesWrong) as caught:
         read_entries(data)
     assert said in str(caught.value)
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_named(data: bytes, said: str) -> None:
 
 
 def test_a_member_that_stands_twice_is_refused() -> None:
-    """Else the later would win, and a key that was ended by hand could be in force."""
+    """Otherwise the later would win, and a key that was ended by hand could be valid."""
     text = write_entries([KEY]).replace(b'"ends": null', b'"ends": "2026-01-01T00:00:00Z", "ends": null')
     with pytest.raises(EntriesWrong, match='"ends" is there twice in one object'):
         read_entries(text)
@@ -132,7 +132,7 @@ def test_times_of_any_zone_are_read() -> None:
     ],
 )
 def test_what_could_not_be_read_is_not_written(change: Callable[[Key], Key]) -> None:
-    """For every caller."""
+    """This holds for every caller."""
     with pytest.raises(EntriesWrong):
         write_entries([change(KEY)])
 
@@ -162,7 +162,7 @@ def test_names_can_be_printed(text: str, tenant: str | None, note: str | None) -
     [(None, False), (NOON, True), (NOON - timedelta(seconds=1), True), (NOON + timedelta(seconds=1), False)],
 )
 def test_a_key_ends_at_its_time(ends: datetime | None, expected: bool) -> None:
-    """At that moment it is no more in force."""
+    """At that moment it is not valid any more."""
     assert KEY._replace(ends=ends).has_ended(NOON) is expected
     assert KEY._replace(ends=ends).has_ended(NOON.astimezone(timezone(timedelta(hours=9)))) is expected
 

@@ -62,7 +62,7 @@ def test_an_origin_is_allowed_or_not(pattern: str, allowed: list[str], others: l
     ],
 )
 def test_what_names_no_origins_is_refused(pattern: str) -> None:
-    """With what would be right."""
+    """The error has an example of what would be right."""
     assert origin_problem(pattern) is not None
     with pytest.raises(ValueError, match=r"origin|characters"):
         Origins([pattern])

@@ -29,7 +29,7 @@ def plan_days(*given: Key, now: datetime = NOW, anonymous: tuple[str, str] | Non
 
 
 def test_a_tenant_has_the_most_days_of_its_plans() -> None:
-    """And none where one of its plans has none: that one promises what the settings say for everyone."""
+    """It has none if one of its plans has none: that one promises what the settings say for everyone."""
     found = plan_days(
         *(key("one", "Week"), key("two", "Week"), key("two", "Year"), key("open", "Year"), key("open", "Plain")),
         key("plain", "Plain"),
@@ -47,7 +47,7 @@ def test_a_key_that_ended_counts_only_alone() -> None:
 
 
 def test_a_key_that_ends_no_longer_counts() -> None:
-    """By itself, without a change of the keys file."""
+    """It stops counting by itself, without a change of the keys file."""
     now = [NOW.timestamp()]
     made = PlanDays(PLANS, lambda: now[0])
     made.set_keys(
@@ -61,7 +61,7 @@ def test_a_key_that_ends_no_longer_counts() -> None:
 
 
 def test_plans_that_are_no_more_say_nothing() -> None:
-    """Of a key that has ended; and without any days there is nothing to keep."""
+    """They are plans of ended keys. Without any days there is nothing to keep."""
     assert plan_days(key("acme", "Gone", NOW)).by_tenant() == {}
     made = PlanDays(BUILT_IN_PLANS, NOW.timestamp)
     made.set_keys([key("acme", "Pro")])
@@ -86,7 +86,7 @@ def test_days_follow_the_file(tmp_path: Path) -> None:
 
 
 def test_a_keys_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    """But before the first one is made, where no row can be lost. And without days of plans no file is needed."""
+    """It is none before the first file is made, when no row can be lost, and without days of plans."""
     path = tmp_path / "keys.json"
     with pytest.raises(KeysUnusable, match=r"no keys file .*keys\.json.*tenants\.keys_file must name"):
         KeysFileDays(path, plan_days(), may_be_missing=False).by_tenant()

@@ -66,7 +66,7 @@ def test_a_million_take_less_than_64_mib() -> None:
 
 
 def test_a_million_fingerprints_take_at_most_64_mib() -> None:
-    """Also at the moment at which a table grows. A thirty-second part of them has tables of the same shape."""
+    """This holds also while a table grows. A thirty-second part of them has tables of the same shape."""
     part = 1_000_000 // GENERATIONS // 32 * GENERATIONS
     tracemalloc.start()
     try:

@@ -40,7 +40,7 @@ def test_a_regular_record_has_none(topic: str, make: object) -> None:
     ],
 )
 def test_the_first_irregular_field_is_named(content: bytes, said: str) -> None:
-    """With the way to it; what comes before it is regular."""
+    """The error has the way to it. What comes before it is regular."""
     good = within(b"\x19" + bytes(8), *HISTOGRAM)
     expected = f"{PATH}{said}" if said.startswith("(") else f"{PATH}.{said}"
     assert expected == irregular_field(METRICS_TOPIC, good + within(content, *HISTOGRAM))

@@ -67,7 +67,7 @@ def test_halves_have_the_items_of_the_whole(topic: str) -> None:
 
 @pytest.mark.parametrize("topic", MADE)
 def test_halving_ends_at_the_item(topic: str) -> None:
-    """Of each kind of metric, of logs and of spans: a piece that has no halves has one item, or is a metric without points."""
+    """This holds for each kind of metric, for logs and spans: a piece without halves has one item, or no points."""
     whole = Piece.whole(range_of(encoded(MADE[topic](1, "acme")), topic=topic))
     found = leaves(whole)
     assert {0, 1} >= {len(items([leaf])) for leaf in found}
@@ -79,7 +79,7 @@ def test_halving_ends_at_the_item(topic: str) -> None:
 
 @given(st.data(), st.sampled_from(list(SIGNALS)))
 def test_any_batch_is_cut(data: st.DataObject, topic: str) -> None:
-    """Whatever an adapter may write, its items are there, and its records say everything that they said."""
+    """Its items and the fields of its records are all there, whatever an adapter may write."""
     signal, type_ = SIGNALS[topic]
     batch = data.draw(batches(signal, "acme", 1))
     batch.records[0].type, batch.records[0].source = type_, SOURCE_OTLP
@@ -99,7 +99,7 @@ def test_any_batch_is_cut(data: st.DataObject, topic: str) -> None:
 
 
 def test_tokens_tell_pieces_apart() -> None:
-    """By the way to them, and by the log; a range of no known log has the tokens of versions without identities."""
+    """They differ by the way to the piece, and by the log. Without a known log they are those of former versions."""
     payloads = [encoded(metrics(number, "acme")) for number in range(3)]
     tokens = [piece.token for piece in all_of(Piece.whole(range_of(*payloads)))]
     assert len(tokens) == len(set(tokens))
@@ -150,7 +150,7 @@ def rows(payload: Payload) -> int:
 
 
 def test_a_record_can_be_had_without_its_items() -> None:
-    """Where a piece is one whole record; it has the same header, and no items."""
+    """The piece must be one whole record. The result has the same header, and no items."""
     batch = gauge(1, 4)
     (one,) = batch.records
     whole = Piece.whole(range_of(encoded(batch)))
@@ -204,7 +204,7 @@ def test_a_record_is_cut_between_groups_first(counts: list[int]) -> None:
 
 
 def test_a_group_can_be_had_without_its_items() -> None:
-    """Of a record with several, first what they have in common: the resource. Then, of one, its scope."""
+    """If a record has several, first comes what they share, the resource. Then, for one, its scope."""
     whole = Piece.whole(range_of(scopes([2, 1, 3]), topic=LOGS_TOPIC))
 
     def names(piece: Piece) -> list[str] | None:

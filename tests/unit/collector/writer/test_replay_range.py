@@ -107,7 +107,7 @@ def test_the_same_range_gives_the_same_bytes() -> None:
 
 
 def test_marks_tell_ranges_apart() -> None:
-    """And none is 0, which is what the messages of gateways have."""
+    """None is 0, which is what the messages of gateways have."""
     marks = [read(b"", start=start).mark for start in (0, 1, 2, 2**32 - 2)]
     assert len(set(marks)) == len(marks)
     assert all(0 < mark < 2**32 for mark in marks)
@@ -118,7 +118,7 @@ def test_marks_tell_ranges_apart() -> None:
 
 
 def test_a_dead_letter_is_replayed_once() -> None:
-    """Of two replays the first counts, whatever topics they name; both events are kept."""
+    """The first of two replays counts, whatever topics they name, and both events are kept."""
     what = read(batch(replay()), batch(replay(topic=LOGS_TOPIC), replay(OTHER, LOGS_TOPIC)))
     assert [METRICS_TOPIC, LOGS_TOPIC] == [each.topic for each in what.replays]
     assert [2, 1] == [len(each.events) for each in what.replays]
@@ -150,7 +150,7 @@ def test_what_is_stored_already_is_left_out() -> None:
     ],
 )
 def test_a_replay_that_can_not_be_one_is_rejected_again(event: DeadLetterEvent, why: str) -> None:
-    """And says so; nothing of it is stored as telemetry."""
+    """Its event says so, and nothing of it is stored as telemetry."""
     what = read(batch(event))
     assert [] == what.replays
     (stored,) = records(what)

@@ -328,7 +328,7 @@ async def test_a_look_up_that_never_finds_does_not_hold_up_the_topic(tmp_path: P
 
 
 async def test_one_topic_is_waited_for_alone(tmp_path: Path) -> None:
-    """What else is on its way may take as long as it likes."""
+    """Other topics may take as long as they like."""
     async with world(tmp_path) as w:
         await w.append(TOPICS[0], "waits")
         writer = w.writer()
@@ -361,7 +361,7 @@ async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_a_broker_that_is_away_is_asked_again_within_a_second(tmp_path: Path) -> None:
-    """However long it is away: writing goes on as soon as Kafka has a new leader."""
+    """It is, however long it is away: writing goes on as soon as Kafka has a new leader."""
     async with world(tmp_path, FakeStore()) as w:
         await w.append(TOPIC, "a")
         writer = w.writer()
@@ -421,7 +421,7 @@ async def test_one_topic_that_cannot_be_stored_does_not_stop_the_others(tmp_path
 
 
 async def test_a_defect_of_the_store_does_not_end_the_writer(tmp_path: Path) -> None:
-    """Not even an error that no contract names."""
+    """Even an error that no contract names does not."""
     async with world(tmp_path, FakeStore(faults=["defect"] * 3)) as w:
         await w.append(TOPIC, "a")
         await w.drain(w.writer())
@@ -433,7 +433,7 @@ async def test_a_defect_of_the_store_does_not_end_the_writer(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("crash_at", [None, *CRASHES])
 async def test_messages_of_version_1_are_stored_as_those_of_today(tmp_path: Path, crash_at: str | None) -> None:
-    """In one range with others, each once, whatever happens; a refused record is kept in today's form."""
+    """They are in one range with others, each stored once, whatever happens. A refused record is kept in today's form."""
     store = FakeStore(crash_at=crash_at)
     async with world(tmp_path, store) as w:
         for payload in (batch_v1("a", "b"), batch("c"), batch_v1("d", "bad", "e"), batch("f", "g"), b"", batch_v1("h")):
@@ -575,7 +575,7 @@ async def test_dead_letters_that_cannot_be_kept_are_not_committed(tmp_path: Path
 
 
 async def test_drained_waits_for_what_was_appended_before(tmp_path: Path) -> None:
-    """Not for what comes after; and not longer than it may."""
+    """It does not wait for what comes after, and not longer than it may."""
     async with world(tmp_path) as w:
         writer = w.writer(bytes_max=1)
         assert await writer.drained(0)

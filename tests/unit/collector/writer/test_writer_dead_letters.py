@@ -121,7 +121,7 @@ async def test_replays_are_stored_with_their_events(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bytes_max", [1, 1_000_000], ids=["two ranges", "one range"])
 @pytest.mark.parametrize("topic", [METRICS_TOPIC, LOGS_TOPIC], ids=["same topic", "other topic"])
 async def test_replayed_twice_stored_once(tmp_path: Path, bytes_max: int, topic: str) -> None:
-    """Also where the second was edited differently, and where the store has forgotten its tokens; both events are kept."""
+    """This holds also if the second was edited differently, and after the store forgot its tokens. Both events are kept."""
     async with world(tmp_path, FakeStore(forgets=True)) as w:
         await w.log.append(event_messages([replay(1, "first")], MESSAGE_BYTES_MAX))
         await w.log.append(event_messages([replay(1, "second", topic)], MESSAGE_BYTES_MAX))
@@ -151,7 +151,7 @@ async def test_a_replay_that_was_interrupted_is_completed(tmp_path: Path, fault:
 
 
 async def test_a_refused_replay_is_rejected_again(tmp_path: Path) -> None:
-    """As a whole, its receipt too; so are its repetitions; its neighbours are stored, and no new dead letter comes of it."""
+    """All of it is, with its receipt, and its repetitions are. Its neighbours are stored, without a new dead letter."""
     async with world(tmp_path) as w:
         events = [replay(1, "a"), replay(2, "bad"), replay(3, "b"), replay(2, "better", note="again")]
         await w.log.append(event_messages(events, MESSAGE_BYTES_MAX))
@@ -184,7 +184,7 @@ async def test_a_dead_letter_that_is_refused_comes_back_no_more(tmp_path: Path, 
 
 
 async def test_what_the_store_refuses_becomes_an_entry(tmp_path: Path) -> None:
-    """By way of the log, through the same writer."""
+    """It goes through the log and the same writer."""
     async with world(tmp_path) as w:
         await w.log.append([Message(METRICS_TOPIC, batch("a", "bad", "b")), Message(METRICS_TOPIC, b"\x0a\xff")])
         await w.drain()

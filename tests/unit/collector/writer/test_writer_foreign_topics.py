@@ -174,7 +174,7 @@ async def test_what_the_store_refuses_of_theirs_can_be_replayed(tmp_path: Path) 
 
 
 async def test_a_range_that_is_too_large_is_cut_between_messages(tmp_path: Path) -> None:
-    """By the bytes of its rows, as ours are; each message is counted once."""
+    """It is cut by the bytes of its rows, as ours are, and each message is counted once."""
     store = FakeStore()
     w = await their_world(tmp_path, store)
     names = [f"service {number}" for number in range(20)]

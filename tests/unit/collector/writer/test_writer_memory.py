@@ -149,7 +149,7 @@ def test_any_sequence_of_shortages_ends_with_every_record_once(
 
 
 async def test_a_server_out_of_memory_makes_no_dead_letters(tmp_path: Path) -> None:
-    """However long it lasts: the range is cut down to single items, and waits."""
+    """However long it lasts, the range is cut down to single items, and waits."""
     store = FakeStore(faults=["no memory"] * 300)
     async with world(tmp_path, store) as w:
         await w.append(TOPIC, "a", "b", "c")
@@ -311,7 +311,7 @@ async def test_a_disk_that_stays_full_cuts_no_range_to_items(tmp_path: Path) -> 
 
 
 async def test_an_insert_has_no_more_rows_than_it_may(tmp_path: Path) -> None:
-    """Whatever the bytes of its messages."""
+    """It has no more, whatever the bytes of its messages are."""
     store = FakeStore()
     async with world(tmp_path, store) as w:
         for n in range(10):

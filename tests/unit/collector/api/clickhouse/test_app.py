@@ -90,7 +90,7 @@ async def test_an_answer_that_is_not_read_keeps_none_from_another_tenant() -> No
 
 
 async def test_who_sends_no_query_leaves_room_for_others() -> None:
-    """Without a key nobody is waited for; with one, half of the connections at most are, and then there is room again."""
+    """Without a key nobody is waited for. With one, at most half of the connections are, and then there is room again."""
     api = _api(lambda _: Answered(b"1\n", "TabSeparated"), connections_max=8)
     never = asyncio.Event()
     async with asyncio.timeout(20):

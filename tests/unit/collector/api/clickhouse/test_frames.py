@@ -62,7 +62,7 @@ def test_frames_hold_the_body_and_its_checksum(method: str, body: bytes) -> None
     ],
 )
 def test_an_answer_has_the_encoding_that_its_client_takes(accept: str, expected: str | None) -> None:
-    """What costs least of those; or none."""
+    """It is the one that costs least of those, or none."""
     for body in BODIES:
         made, encoding = encoded(body, accept)
         assert expected == encoding

@@ -73,7 +73,7 @@ async def test_a_page_is_not_shown_without_a_key_that_reads(path: str, scope: st
 
 
 async def test_logging_in_leads_back_to_the_same_search() -> None:
-    """As a link that somebody was sent, or a page whose key was revoked meanwhile, has it."""
+    """It does so from a link that somebody was sent, or from a page whose key was revoked meanwhile."""
     async with web().browser("unknown") as client:
         page = (await client.get("/ui/logs", params={"text": 'a&b "c" ä', "minutes": "15"})).text
         found = re.search(r'name="next" value="([^"]*)"', page)
@@ -174,7 +174,7 @@ async def test_logging_in_sets_the_cookie_and_logging_out_removes_it() -> None:
 
 @pytest.mark.parametrize("scope", [None, "unknown"])
 async def test_a_browser_whose_key_was_revoked_logs_out(scope: str | None) -> None:
-    """By the button of a page that was loaded before; a page of another site does not log it out."""
+    """A button of a page that was loaded before logs it out; a page of another site does not."""
     async with web().browser(scope) as client:
         answer = await client.post("/ui/logout", data=form("unknown"))
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
@@ -249,7 +249,7 @@ def given_back(page: str) -> str | None:
     ],
 )
 async def test_what_was_edited_comes_back_where_it_is_not_taken(outcome: ReplayOutcome, status: int, says: str) -> None:
-    """With the reason, in the same form, whose other fields are kept too."""
+    """The same form comes back with the reason, and with its other fields."""
     made, replayer = changing()
     replayer.outcome = outcome
     async with made.browser("write") as client:
@@ -272,7 +272,7 @@ async def test_what_was_edited_comes_back_where_it_is_not_taken(outcome: ReplayO
     ],
 )
 async def test_what_was_edited_comes_back_with_an_error(error: Exception, status: int) -> None:
-    """Whatever fails; and it can be sent once more from that page."""
+    """It comes back whatever fails, and can be sent once more from that page."""
     made, replayer = changing()
     replayer.error = error
     async with made.browser("write") as client:
@@ -287,7 +287,7 @@ async def test_what_was_edited_comes_back_with_an_error(error: Exception, status
 
 
 async def test_what_was_edited_comes_back_where_the_store_is_away() -> None:
-    """Before the entry could be looked up."""
+    """It comes back also if the entry could not be looked up."""
     made, _ = changing()
     made.store.error = StoreError("it is away")
     async with made.browser("write") as client:
@@ -352,7 +352,7 @@ def confirming(page: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("do", "verb"), [("discard_all", "Discard"), ("replay_all", "Replay")])
 async def test_all_that_match_are_counted_first(do: str, verb: str) -> None:
-    """By reason, with the filter of the list, of the key's tenant; what comes afterwards is not meant."""
+    """They are counted by reason, with the list's filter, for the key's tenant. What comes afterwards is not meant."""
     made, replayer = changing()
     async with made.browser("write") as client:
         fields = form("write", do=do, note="why", back="state=open&service_id=s&tenant=globex")
@@ -389,7 +389,7 @@ async def test_what_can_not_be_done_is_not_offered(do: str, state: str) -> None:
 
 
 async def test_all_that_match_are_changed_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most so many at once, and the list says that there are more."""
+    """There is a limit for one form, and the list says that there are more."""
     monkeypatch.setattr("collector.api.web.letter_actions.MATCHING_MAX", 1)
     made, replayer = changing()
     made.store.letters = 3
@@ -409,7 +409,7 @@ async def test_all_that_match_are_changed_within_bounds(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("confirmed", ["", "yes"])
 @pytest.mark.parametrize("fields", [{"back": "reason=no_such"}, {"counted_until": "yesterday"}])
 async def test_a_wrong_filter_is_the_senders_mistake(confirmed: str, fields: dict[str, str]) -> None:
-    """Also in a confirmed form, which nobody has counted before."""
+    """This holds also in a confirmed form, whose entries nobody has counted before."""
     made, replayer = changing()
     async with made.browser("admin") as client:
         sent = form("admin", do="discard_all", confirmed=confirmed, **fields)
@@ -418,7 +418,7 @@ async def test_a_wrong_filter_is_the_senders_mistake(confirmed: str, fields: dic
 
 
 async def test_all_of_a_page_are_chosen_without_scripts() -> None:
-    """By a link that keeps the filter, the page and where the keyboard is; and once more, none."""
+    """A link chooses them and keeps the filter, the page and the focus. Used once more, it chooses none."""
     made, _ = changing()
     made.store.letters = 3
     async with made.browser("write") as client:
@@ -471,7 +471,7 @@ async def test_a_tenants_key_changes_its_own_dead_letters_only(path: str) -> Non
     ],
 )
 async def test_a_form_of_another_site_changes_nothing(path: str, fields: dict[str, str], headers: dict[str, str]) -> None:
-    """Without the token, with another key's, or where the browser says that another site's page sent it."""
+    """It lacks the token, has another key's, or the browser reports another site's page."""
     made, replayer = changing()
     async with made.browser("write") as client:
         sent = {**fields, "do": "discard", "id": LETTER_ID, "confirmed": "yes"}
@@ -535,7 +535,7 @@ async def test_a_form_that_does_not_come_in_time_is_refused() -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 async def test_text_from_senders_is_escaped(path: str) -> None:
-    """Whatever the store, the settings or the address have: no element and no attribute is made of it."""
+    """No element and no attribute is made of it, whatever the store, the settings or the address have."""
     async with web(HOSTILE).browser("admin") as client:
         answer = await client.get(path, params={"text": HOSTILE, "service": HOSTILE, "cursor": "", "tenant": HOSTILE})
         assert answer.status_code == 200
@@ -624,7 +624,7 @@ async def test_no_page_waits_for_a_store_that_hangs(path: str, monkeypatch: pyte
 
 @pytest.mark.parametrize(("difference", "says"), [(3, "difference: 3"), (None, "no difference is open")])
 async def test_a_gateway_shows_what_the_writer_s_audits_found(difference: int | None, says: str) -> None:
-    """From the store, to an admin: it is of all tenants."""
+    """They come from the store, and are shown to an admin, since they are of all tenants."""
     health = Health("ok", NOT_USED, NOT_USED, broker="Kafka", store=NOT_USED)
     made = web(health=lambda: health)
     made.store.difference = difference
@@ -703,5 +703,5 @@ async def test_links_and_cookies_keep_a_path_that_comes_before() -> None:
 
 
 def test_the_paths_are_counted_together() -> None:
-    """So that no address which a client invents becomes a label of a metric."""
+    """No address which a client invents becomes a label of a metric."""
     assert {"/", "/ui/"} == WEB_PATHS

@@ -45,7 +45,7 @@ async def test_many_viewers_ask_once() -> None:
 
 
 async def test_a_slow_answer_is_not_waited_for() -> None:
-    """Without one from before it is an error; then the one from before is shown, until the slow one is there."""
+    """Without an earlier answer it is an error. Otherwise that one is shown until the slow one is there."""
     clock, maker = Clock(), Maker()
     kept = AnswerCache(clock, keep_s=5, wait_s=0.01, answers_max=2)
     maker.gate.clear()

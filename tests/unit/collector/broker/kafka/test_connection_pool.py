@@ -123,7 +123,7 @@ async def test_a_broker_that_is_not_known(connections: list[Connection]) -> None
 
 
 async def test_a_broker_that_was_not_asked(connections: list[Connection], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no connection, the broker can't have had the request; where there was one, it can."""
+    """Without a connection, the broker can't have had the request; with one, it can."""
     asked = client(1)
     brokers = Brokers(KafkaOptions(bootstrap=["b:1"], answer_timeout_s=0.05))
 

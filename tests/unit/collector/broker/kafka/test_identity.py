@@ -34,7 +34,7 @@ def answer(topics: Mapping[str, tuple[int, UUID, Sequence[Sequence[int]]]], tags
 @pytest.mark.parametrize("partitions", [1, 6, 100])
 @pytest.mark.parametrize("tags", [NO_TAGS, SOME_TAGS])
 def test_each_topic_of_an_answer_has_its_identity(partitions: int, replicas: Sequence[int], tags: bytes) -> None:
-    """However many partitions and replicas the topics before it have; and each partition its leader's epoch."""
+    """This holds however many partitions the topics before it have. Each partition has its leader's epoch."""
     ids = {f"topic.{number}": UUID(int=number) for number in range(1, 5)}
     said = answer({name: (0, id_, [replicas] * partitions) for name, id_ in ids.items()}, tags)
     epochs = {number: number + 7 for number in range(partitions)}

@@ -76,7 +76,7 @@ async def test_a_part_of_a_batch_is_a_range(head: GroupHead, end: int, rooms: li
 
 
 async def test_what_does_not_fit_is_left_to_the_next_range() -> None:
-    """Also where nothing else came with it."""
+    """It is left also if nothing else came with it."""
 
     class Whole(Partly):
         async def fetch(self, *asked: Any) -> Iterator[Batch]:

@@ -106,7 +106,7 @@ async def test_what_has_come_of_an_answer_is_told() -> None:
 
 
 async def test_what_is_held_of_an_answer_stays_as_it_is() -> None:
-    """And what is not costs no new memory."""
+    """The rest costs no new memory."""
     async with opened() as (broker, frames):
         held: list[memoryview] = []
         addresses = set()
@@ -149,7 +149,7 @@ async def test_a_small_answer_takes_no_large_ones_place() -> None:
 
 
 async def test_what_is_outgrown_is_let_go() -> None:
-    """As answers grow, there is one buffer of their size, not two."""
+    """When answers grow, there is one buffer of their size, not two."""
     async with opened() as (broker, frames):
         for size in (1000, 2000, 3000, 10):
             asking = ask(frames)
@@ -172,7 +172,7 @@ async def test_an_answer_to_another_request_ends_the_connection() -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, 3, 2**31 - 1])
 async def test_what_is_no_answer_is_not_waited_for(size: int) -> None:
-    """Nor is memory taken for it."""
+    """No memory is allocated for it, either."""
     async with opened() as (broker, frames):
         asking = ask(frames)
         await broker.asked()

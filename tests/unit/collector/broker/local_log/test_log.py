@@ -78,7 +78,7 @@ async def test_a_log_is_used_by_one_process(directory: Path) -> None:
 
 
 async def test_a_file_system_that_locks_no_directory_is_used(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NFS: the data directory's own lock is a file."""
+    """NFS is such a file system: the data directory's own lock is a file."""
 
     def refused(*_: object) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -112,7 +112,7 @@ async def appended_and_taken(log: LocalLog, payload: bytes) -> list[bytes]:
 async def test_space_that_is_not_given_back_is_logged_now_and_then(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a full disk every transaction fails to give space back: that is one line at first, not one for each."""
+    """On a full disk every transaction fails to return space: that is one line at first, not one for each."""
 
     def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -196,7 +196,7 @@ def as_before_identities(directory: Path) -> None:
 
 
 async def test_a_file_of_an_older_version_gets_an_identity(directory: Path) -> None:
-    """Once; what the file held is there."""
+    """It gets one once, and keeps its content."""
     async with await open_log(directory) as log:
         await log.append([Message(TOPIC, b"a")])
     as_before_identities(directory)
@@ -234,7 +234,7 @@ async def test_an_intent_of_an_older_version_has_no_identity(directory: Path) ->
 
 
 async def test_an_intent_keeps_its_log_and_its_depth(directory: Path) -> None:
-    """Through restarts, and until the commit; an intent that is repeated with another depth has that one."""
+    """It keeps them through restarts, and until the commit. If it is repeated with another depth, it has that one."""
     async with await open_log(directory) as log:
         await log.append([Message(TOPIC, b"a"), Message(TOPIC, b"b")])
         messages = await log.poll(MIB, 0)

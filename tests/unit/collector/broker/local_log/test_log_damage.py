@@ -157,7 +157,7 @@ async def test_a_flipped_byte_of_the_wal_costs_at_most_its_message(tmp_path: Pat
 
 @pytest.mark.parametrize("zeroed", [4_096, 17_000, 50_000])
 async def test_a_wal_whose_beginning_is_zeros_costs_what_was_there(tmp_path: Path, zeroed: int) -> None:
-    """As a disk may leave a page of it: its header and its first frames are gone."""
+    """A disk may leave a page of zeros: the header and the first frames are gone."""
     left = await leave(tmp_path)
     raw = left.wal.read_bytes()
     left.wal.write_bytes(bytes(zeroed) + raw[zeroed:])
@@ -323,7 +323,7 @@ def identity_of(file: Path) -> str:
 async def test_another_log_in_its_place_is_a_log_of_its_own(
     tmp_path: Path, own: int, other: int, stored: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whichever has come farther: what it holds is read; what the own one still held is reported, until that is put back."""
+    """Its content is read, whichever has come farther. What only the former log held is reported until that is put back."""
     left, theirs = await leave(tmp_path, count=own, committed=stored), await leave(tmp_path, count=other)
     kept = tmp_path / "kept"
     left.log.rename(kept)
@@ -358,7 +358,7 @@ async def test_two_logs_in_turn_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["witness", "file"])
 async def test_a_log_that_was_made_anew_is_no_other_one(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where only the new file or only the new witness outlived a crash, or one is a copy from before: they belong together."""
+    """If only the new file or only the new witness outlived a crash, or one is a copy from before, they belong together."""
     left = await leave(tmp_path, committed=15, checkpointed=True)
     before = tmp_path / "before"
     shutil.copytree(left.data, before)
@@ -489,7 +489,7 @@ async def test_a_start_that_broke_off_is_no_other_branch(tmp_path: Path, capsys:
 
 
 async def test_an_old_copy_of_before_a_start_is_the_same_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What it had is not stored again, and what came since is reported."""
+    """Its messages are not stored again, and what came since is reported."""
     site = Site(tmp_path / "data")
     await site.use("a", 5, 2)
     shutil.copytree(site.data / "log", tmp_path / "old")
@@ -625,7 +625,7 @@ def replace(data: Path) -> None:
 
 @pytest.mark.parametrize("away", [remove, remove_wal, remove_file, move_log, move_data, replace])
 async def test_a_log_that_is_removed_takes_nothing(tmp_path: Path, away: Callable[[Path], None]) -> None:
-    """Not even the first append after it; what it held is read and committed, so that it can be stored, and nothing else."""
+    """Even the first append after it is refused. Its content is read and committed, so that it can be stored."""
     data = tmp_path / "data"
     async with await open_log(data) as log:
         await log.append([Message(TOPIC, b"a")])
@@ -728,7 +728,7 @@ async def test_a_log_that_is_cut_during_a_transaction_takes_nothing(tmp_path: Pa
 
 
 async def test_a_log_that_is_cut_while_it_is_looked_at_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the end of the transaction before was found, and before that of this one is remembered."""
+    """It is cut after the end of the last transaction was found, and before that of this one is remembered."""
     remember, wal = OpenFiles._end, tmp_path / "log" / f"{FILE_NAME}-wal"
 
     def cut_and_remember(files: OpenFiles, state: WalState) -> object:
@@ -761,7 +761,7 @@ async def test_a_write_ahead_log_that_begins_anew_is_not_cut(tmp_path: Path) -> 
 
 
 async def test_a_write_ahead_log_that_is_overwritten_is_noticed_when_it_is_read(tmp_path: Path) -> None:
-    """In its middle, while it is in use: nothing that was changed is stored."""
+    """It is overwritten in its middle, while it is in use: nothing that was changed is stored."""
     messages = {number: payload(number) for number in range(40)}
     async with await open_log(tmp_path) as log:
         for content in messages.values():
@@ -776,7 +776,7 @@ async def test_a_write_ahead_log_that_is_overwritten_is_noticed_when_it_is_read(
 
 
 async def test_an_idle_log_notices_that_it_is_gone(tmp_path: Path) -> None:
-    """Without an append: at a look at its state."""
+    """It notices it without an append, when its state is looked at."""
     async with await open_log(tmp_path) as log:
         await log.ping()
         remove(tmp_path)
@@ -881,7 +881,7 @@ async def test_an_old_copy_is_not_stored_again(tmp_path: Path) -> None:
 
 
 async def test_offsets_go_on_after_a_loss(tmp_path: Path) -> None:
-    """Also where nothing was appended before the next start."""
+    """They go on also if nothing was appended before the next start."""
     left = await leave(tmp_path)
     left.wal.unlink()
     for _ in range(2):
@@ -953,7 +953,7 @@ async def test_positions_are_carved_where_the_witness_is_gone(tmp_path: Path, pa
 
 
 async def test_a_file_that_says_nothing_is_left_as_it_is(tmp_path: Path) -> None:
-    """Where neither the witness nor a position is left, the start is refused, with what to do."""
+    """If neither the witness nor a position is left, the start is refused, with what to do."""
     left = await leave(tmp_path, checkpointed=True)
     left.witness.unlink()
     noise = random.Random(1).randbytes(left.file.stat().st_size)
@@ -973,7 +973,7 @@ async def test_a_torn_witness_still_tells(tmp_path: Path) -> None:
 
 
 def test_a_witness_is_read_by_older_versions(tmp_path: Path) -> None:
-    """What was added is behind what they read; and what they wrote, without it, is read."""
+    """What was added is behind the part that they read. A file that they wrote, without it, is read."""
     file = tmp_path / "log.acknowledged"
     witness = Witness.open(file)
     heads = {TOPIC: PartitionHead(1, 3, 12, None)}
@@ -988,7 +988,7 @@ def test_a_witness_is_read_by_older_versions(tmp_path: Path) -> None:
 
 
 async def test_a_witness_that_is_cut_is_made_again(tmp_path: Path) -> None:
-    """Also where nothing is appended: at a look at the log's state."""
+    """It is made again also if nothing is appended, when the log's state is looked at."""
     async with await open_log(tmp_path) as log:
         await log.append([Message(TOPIC, b"a")])
         os.truncate(tmp_path / "log.acknowledged", 0)
@@ -999,7 +999,7 @@ async def test_a_witness_that_is_cut_is_made_again(tmp_path: Path) -> None:
 
 
 async def test_a_witness_of_the_past_is_no_alarm(tmp_path: Path) -> None:
-    """As after a power cut: it was not synced lately."""
+    """After a power cut it is such a witness, since it was not synced lately."""
     left = await leave(tmp_path)
     witness = Witness.open(left.witness)
     for _ in range(2):
@@ -1031,7 +1031,7 @@ async def test_the_witness_never_runs_ahead(tmp_path: Path) -> None:
 
 
 async def test_an_operator_confirms(tmp_path: Path) -> None:
-    """Until then it is shown, also after a restart; then no more, and what was kept stays."""
+    """It is shown until then, also after a restart, and no longer afterwards. The damaged data stay."""
     left = await leave(tmp_path)
     left.wal.unlink()
     async with await open_log(left.data) as log:
@@ -1047,7 +1047,7 @@ async def test_an_operator_confirms(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version_1", [(), (0, 2), (0,)])
 async def test_a_report_names_the_requests_around_a_loss(tmp_path: Path, version_1: Sequence[int]) -> None:
-    """By process and sequence number: those between are the lost ones. Also of messages that an earlier version wrote."""
+    """It has process and sequence number: those between are lost. It has them also for an earlier version's messages."""
     batch_ids = [uuid4() for _ in range(3)]
     async with await open_log(tmp_path) as log:
         for number, batch_id in enumerate(batch_ids):
@@ -1089,7 +1089,7 @@ async def test_damage_in_doubt_is_reported_once(tmp_path: Path) -> None:
 
 
 async def test_a_loss_is_reported_before_the_log_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the report can't be written, the log does not start, and the next start finds the loss again."""
+    """If the report can't be written, the log does not start, and the next start finds the loss again."""
     left = await leave(tmp_path)
     left.wal.unlink()
 
@@ -1105,7 +1105,7 @@ async def test_a_loss_is_reported_before_the_log_goes_on(tmp_path: Path, monkeyp
 
 
 def test_what_is_found_again_ends_its_alarm(tmp_path: Path) -> None:
-    """Where all of it is; and it is a loss again where it is missing again. What names another log, or none, is not meant."""
+    """The alarm ends if all of it is there, and returns if it is missing again. Another log's, or none's, is not meant."""
     incidents = Incidents(tmp_path)
 
     def report(start: int, end: int, log: str = "own") -> None:
@@ -1244,7 +1244,7 @@ async def test_a_file_without_checksums_is_used_on(tmp_path: Path) -> None:
     ],
 )
 async def test_a_damaged_identity_is_no_trap(tmp_path: Path, statement: str) -> None:
-    """Nor is a damaged start: the file is made anew from what it holds, with what the witness says of both."""
+    """A damaged start is none, either: the file is made anew from its content, with the witness's identity and start."""
     left = await leave(tmp_path, checkpointed=True, committed=3, count=30)
     with closing(sqlite3.connect(left.file)) as connection:
         connection.execute(statement)

@@ -45,7 +45,7 @@ async def test_messages_may_come_in_any_pieces() -> None:
 
 
 async def test_others_have_their_turn_after_each_message() -> None:
-    """However many messages there are."""
+    """They have it however many messages there are."""
     call = StreamCall(1, 0.0, _nothing)
     call.feed(_message(b"") * 60)
     turns = 0

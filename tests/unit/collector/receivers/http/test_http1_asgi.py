@@ -124,7 +124,7 @@ async def test_a_message_out_of_turn_is_not_sent() -> None:
 
 
 async def test_a_page_that_stops_in_the_middle_ends_the_connection() -> None:
-    """So that nobody takes the half for the whole."""
+    """So nobody takes the half for the whole."""
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": ()})
@@ -181,7 +181,7 @@ async def repeats(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_an_application_that_takes_bodies_hears_them() -> None:
-    """By length or in chunks, pipelined, and none at all; one message has what was there when it was asked for."""
+    """Bodies have a length or come in chunks, pipelined, or there is none. One message has what was there when it asked."""
     async with asked(repeats, takes_bodies=True) as (_, raw):
         await raw.send(
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"

@@ -115,7 +115,7 @@ async def test_small_bodies_are_always_read() -> None:
 
 
 async def test_no_body_waits_for_ever(clock: Clock) -> None:
-    """And the time does not count as its client's."""
+    """The time does not count as its client's."""
     it = sent()
     await it.made.in_flight.share("anonymous").room.begin(WholeBody(1), 60)  # somebody is at work all the time
     held = it.clients[2]

@@ -86,7 +86,7 @@ def refused(answer: dict[str, Any]) -> str:
 
 
 async def test_pages_at_once_are_bounded() -> None:
-    """By connection and in all; the refusal has the number and the setting, and is counted."""
+    """They are by connection and in all. The refusal has the number and the setting, and is counted."""
     async with gated(pages_max=4, connection_pages_max=2) as (gate, metrics):
         clients = [Client(gate, f"10.0.0.{number}", number) for number in range(3)]
         for client in clients[:2]:
@@ -104,7 +104,7 @@ async def test_pages_at_once_are_bounded() -> None:
 
 
 async def test_one_address_leaves_half_to_others() -> None:
-    """However many connections it has."""
+    """It leaves it however many connections it has."""
     async with gated(pages_max=8, connection_pages_max=2) as (gate, _):
         greedy = [Client(gate, "10.0.0.1", port) for port in range(4)]
         for client in greedy:
@@ -141,7 +141,7 @@ async def test_bodies_are_bounded() -> None:
 
 
 async def test_a_caller_who_reads_nothing_leaves_room_for_others() -> None:
-    """However large the answer is."""
+    """It leaves room however large the answer is."""
     async with gated(page_bytes_max=100_000) as (gate, _):
         holder = Client(gate)
         holder.ask("/1000000")
@@ -164,7 +164,7 @@ async def test_a_small_answer_needs_no_room() -> None:
 
 
 async def test_places_and_bytes_are_given_back() -> None:
-    """Where the page fails, and where its request is cancelled while its answer waits."""
+    """They are if the page fails, and if its request is cancelled while its answer waits."""
     async with gated() as (gate, _):
         with pytest.raises(ZeroDivisionError):
             await Client(gate).get("/defect")
@@ -178,7 +178,7 @@ async def test_places_and_bytes_are_given_back() -> None:
 
 
 async def test_health_is_always_answered() -> None:
-    """With every place taken."""
+    """It is answered with every place taken."""
     async with gated(pages_max=1) as (gate, _):
         holder = Client(gate)
         holder.ask()

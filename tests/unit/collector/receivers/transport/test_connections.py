@@ -56,7 +56,7 @@ def test_one_that_cannot_be_looked_at_is_closed_and_the_others_keep_their_deadli
 
 
 async def test_the_longest_idle_connection_makes_room() -> None:
-    """Where all have requests, there is none."""
+    """If all have requests, none makes room."""
     shared = Connections(Metrics(), Http(connections_max=3))
     idle, longer, busy = Watched(since=50.0), Watched(since=40.0), Watched()
     shared.open.update((idle, longer, busy))
@@ -98,7 +98,7 @@ class Buffer:
     [(0, True), (1, True), (1_000, True), (PROGRESS_BYTES // 10 + 1, False), (1_000_000, False)],
 )
 def test_a_client_that_reads_too_little_stalls(step_bytes: int, expected: bool) -> None:
-    """Whatever is written meanwhile: what counts is what it takes, a frame in each time or all that waits."""
+    """What it takes counts, whatever is written meanwhile: a frame in each time, or all that waits."""
     stall, buffer = Stall(10.0), Buffer()
     is_over = []
     for now in range(60):
@@ -112,7 +112,7 @@ def test_a_client_that_reads_too_little_stalls(step_bytes: int, expected: bool) 
 
 
 def test_where_nothing_is_counted_any_change_is_progress() -> None:
-    """As under hypercorn's HTTP/1.1, which writes by itself."""
+    """hypercorn's HTTP/1.1 writes by itself, so nothing is counted."""
     stall, buffer = Stall(10.0), Buffer()
     buffer.waiting = 100_000
     for now in range(50):

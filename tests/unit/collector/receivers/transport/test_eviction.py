@@ -54,7 +54,7 @@ async def test_only_idle_connections_are_evicted() -> None:
 
 
 async def test_the_longest_idle_goes_first() -> None:
-    """Also where one of those that were found has had a request since, and another has gone by itself."""
+    """It goes first also if a candidate has had a request since, and another has gone by itself."""
     made = Open(50.0, 10.0, 20.0, 30.0, 40.0)
     assert [1] == made.evict(100.0)
     made.all[2].since = 99.5

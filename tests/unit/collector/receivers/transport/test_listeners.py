@@ -41,7 +41,7 @@ def test_two_colons_are_ipv4_too() -> None:
 
 
 def test_a_port_in_use_on_one_address_is_an_error() -> None:
-    """And nothing stays bound."""
+    """Nothing stays bound."""
     with socket.create_server(("127.0.0.2", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
@@ -50,7 +50,7 @@ def test_a_port_in_use_on_one_address_is_an_error() -> None:
 
 
 def test_a_socket_file_has_its_mode_and_is_removed(tmp_path: Path) -> None:
-    """Before it listens; and not removed where another has taken its place."""
+    """It has it before it listens, and is not removed if another has taken its place."""
     path = tmp_path / "a.sock"
     with closing(UnixListener(path, 0o620)) as made:
         assert 0o620 == stat.S_IMODE(path.stat().st_mode)
@@ -68,7 +68,7 @@ def test_a_socket_file_has_its_mode_and_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
-    """As one that was killed leaves it."""
+    """A process that was killed leaves one."""
     path = tmp_path / "a.sock"
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))

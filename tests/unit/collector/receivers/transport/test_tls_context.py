@@ -28,7 +28,7 @@ def ends() -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.SSLObject]:
 
 
 def test_a_read_has_room_for_one_record() -> None:
-    """However much the reader allows. uvloop allows 256 KiB."""
+    """It has it however much the reader allows: uvloop allows 256 KiB."""
     server, received, client = ends()
     sent = bytes(range(256)) * 160
     for begin in range(0, len(sent), RECORD_BYTES_MAX):
@@ -48,7 +48,7 @@ def test_a_read_has_room_for_one_record() -> None:
 
 
 def test_a_read_into_a_buffer() -> None:
-    """As BufferedProtocol reads."""
+    """It works as BufferedProtocol reads."""
     server, _, client = ends()
     client.write(b"some data")
     buffer = bytearray(100)

@@ -48,7 +48,7 @@ def test_what_snappy_announces_is_checked_first() -> None:
 @pytest.mark.parametrize("codec", CODECS)
 @given(data=st.data())
 def test_damage_is_reported(codec: int, data: st.DataObject) -> None:
-    """As nothing but Undecodable, or not at all: the batch has a checksum of its own."""
+    """The error is Undecodable, or there is none: the batch has a checksum of its own."""
     damaged = bytearray(ENCODERS[codec](b"0123456789" * 5000))
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

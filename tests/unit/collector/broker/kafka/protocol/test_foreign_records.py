@@ -54,7 +54,7 @@ def shown(*parts: ForeignRecords) -> list[Any]:
     value_bytes_max=st.integers(10, 400),
 )
 def test_parts_of_a_batch_are_the_whole(values: list[bytes], bytes_max: int, piece_bytes: int, value_bytes_max: int) -> None:
-    """Wherever one ends, and however it is decompressed."""
+    """They are, wherever one ends, and however it is decompressed."""
     inside = records(values, [("name", b"text")])
     wanted = ALL._replace(value_bytes_max=value_bytes_max)
     whole = found(inside, len(values), wanted)
@@ -71,7 +71,7 @@ def test_parts_of_a_batch_are_the_whole(values: list[bytes], bytes_max: int, pie
 
 
 def test_of_a_value_that_is_too_large_the_beginning_is_read() -> None:
-    """With its headers, which are behind it; what comes before and after it is whole."""
+    """It is read with its headers, which are behind it. What comes before and after it is whole."""
     large = b"x" * (3 * MIB)
     inside = records([b"a", large, b"b"], [("name", b"text")])
     result = found(inside, 3, ALL._replace(value_bytes_max=2 * MIB))

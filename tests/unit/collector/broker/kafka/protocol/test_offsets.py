@@ -110,7 +110,7 @@ def test_committed_answer(said: dict[Partition, tuple[int, int, str | None]]) ->
 
 
 def test_an_answer_about_nothing_says_of_none_that_it_is_not_committed() -> None:
-    """As brokers answer in later versions while they load a group: with no partitions."""
+    """Brokers of later versions answer so while they load a group: with no partitions."""
     with pytest.raises(ValueError, match=r"without infrasage\.logs/1"):
         committed_answer(memoryview(bytes(4)), [Partition("infrasage.logs", 1)])
     with pytest.raises(ValueError, match="3 bytes are not an answer"):
@@ -118,7 +118,7 @@ def test_an_answer_about_nothing_says_of_none_that_it_is_not_committed() -> None
 
 
 def test_committed_request() -> None:
-    """Of each topic once."""
+    """The request has each topic once."""
     request = committed_request("g", [Partition("a", 1), Partition("b", 0), Partition("a", 2)])
     assert (
         request.hex(" ") == "00 01 67 00 00 00 02 00 01 61 00 00 00 02 00 00 00 01 00 00 00 02 00 01 62 00 00 00 01 00 00 00 00"
