@@ -11,7 +11,7 @@ Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py
 Python objects (adapters/otlp/json_large.py), and that reader decides.
 
 Invariants:
-1. JSON is converted to the protobuf of the same request (test_json_stands_for_the_same_request).
+1. JSON is converted to the protobuf of the same request (test_json_means_the_same_request).
 2. A value that does not fit rejects its own item only (test_what_does_not_fit_rejects_its_item_alone). A value of a resource,
    a scope or a metric, which belongs to many items, is left out (test_what_does_not_fit_an_envelope_is_left_out).
 3. A body that is read in one pass becomes the same bytes as in the reader over objects

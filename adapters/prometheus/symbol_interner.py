@@ -5,7 +5,7 @@ assembling its labels.
 
 Invariants:
 1. A number belongs to one text forever, and is not reused when its text has been forgotten. The worst effect of forgetting is
-   that a series is read again (test_numbers_of_symbols_stand_for_one_text_for_ever).
+   that a series is read again (test_numbers_of_symbols_belong_to_one_text_for_ever).
 2. Memory is bounded, in entries and in bytes (test_symbols_are_bounded).
 """
 

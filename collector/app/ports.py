@@ -2,7 +2,7 @@
 
 Invariants:
 1. A port that cannot be bound is reported by its setting, before anything is created or opened
-   (test_a_port_in_use_is_told_with_its_flag).
+   (test_a_port_in_use_is_reported_with_its_flag).
 """
 
 import errno

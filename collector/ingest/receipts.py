@@ -5,8 +5,9 @@ Receipts are encoded by hand, since every request has one; infrasage.v1.Receipt 
 Invariants:
 1. Every number below `settled` of a durable receipt either has a durable receipt of its own or is listed in `failed` of this
    receipt or an earlier durable one. A number in neither set is an acknowledged request that was lost
-   (test_what_is_not_told_yet_does_not_look_lost).
-2. A failure is reported in each receipt until one that reports it is durable (test_a_failure_is_told_until_that_is_durable).
+   (test_what_is_not_reported_yet_does_not_look_lost).
+2. A failure is reported in each receipt until one that reports it is durable
+   (test_a_failure_is_reported_until_that_is_durable).
 3. The encoding is the one that protobuf would write (test_a_receipt_is_what_protobuf_would_write).
 """
 

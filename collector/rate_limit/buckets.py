@@ -11,7 +11,7 @@ examined, and dropped if they are unused.
 
 Invariants:
 1. Over any time T at most burst + per_s * T is taken, less the part that is given back, and a sender that keeps to that is
-   never refused (tests/unit/collector/rate_limit/test_local.py, test_the_law).
+   never refused (tests/unit/collector/rate_limit/test_local.py, test_no_span_of_time_exceeds_burst_and_rate).
 2. A request takes from all three dimensions or from none (test_all_dimensions_or_none).
 3. A bucket in use is never dropped (test_no_bucket_in_use_is_dropped).
 """

@@ -4,7 +4,7 @@ The kernel holds the lock, not the file. So a process that dies (kill -9, power 
 
 Invariants:
 1. A second process is refused and learns which process holds the lock, and for which command that soon ends
-   (test_the_second_is_told_who_is_first, test_a_command_is_named).
+   (test_the_second_gets_the_name_of_the_first, test_a_command_is_named).
 2. A process that was killed holds no lock (test_a_killed_process_holds_nothing).
 """
 

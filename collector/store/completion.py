@@ -17,7 +17,7 @@ Invariants:
 2. A group that is stored in part is not changed, and is reported (test_completion.py,
    test_a_group_that_is_stored_in_part_is_reported).
 3. Rows of earlier pieces of the same message are distinguished from rows of this piece (test_completion.py,
-   test_pieces_of_one_message_are_told_apart).
+   test_pieces_of_one_message_have_different_tokens).
 4. Only the files of the inserted rows are written (test_completion.py,
    test_a_completion_writes_no_definition_of_a_table).
 """

@@ -2,7 +2,7 @@
 
 Invariants:
 1. A refusal never contains the key. It is the same for every key that is not in force, whatever the key once was
-   (test_all_wrong_keys_are_told_the_same).
+   (test_all_wrong_keys_get_the_same_answer).
 """
 
 from base64 import b64decode

@@ -88,7 +88,7 @@ async def test_clients_03_exemplars_come_without_samples(client: Client) -> None
     assert (answer.status_code, written(answer)) == (204, ["1", "0", "1"])
 
 
-async def test_clients_04_what_was_written_is_told_to_2_0_alone(client: Client) -> None:
+async def test_clients_04_what_was_written_is_answered_to_2_0_alone(client: Client) -> None:
     series = [({"__name__": "m"}, [(1.0, NOW_MS)])]
     assert written(await client.write(V1, write_request(series))) == [None] * 3
     assert written(await client.write(V2, write_request_v2(series))) == ["1", "0", "0"]

@@ -84,7 +84,7 @@ async def test_remote_write_02_snappy_and_nothing_else(client: Client) -> None:
 
 
 @EACH_VERSION
-async def test_remote_write_03_success_is_204_and_2_0_is_told_what_was_written(
+async def test_remote_write_03_success_is_204_and_2_0_is_answered_what_was_written(
     client: Client, content_type: str, write: Write
 ) -> None:
     good = [series((1.0, NOW_MS), (2.0, NOW_MS + 1))]
@@ -97,7 +97,7 @@ async def test_remote_write_03_success_is_204_and_2_0_is_told_what_was_written(
 
 
 @EACH_VERSION
-async def test_remote_write_04_what_was_not_written_is_told_and_the_rest_is_kept(
+async def test_remote_write_04_what_was_not_written_is_reported_and_the_rest_is_kept(
     client: Client, content_type: str, write: Write
 ) -> None:
     """If the whole can't be kept, nothing is."""

@@ -185,7 +185,7 @@ def check_otlp(
 
 
 @pytest.mark.parametrize(("signal", "indices", "reason", "lifted", "spoil"), OTLP_CASES_BY_SIGNAL)
-def test_an_otlp_item_is_kept_with_all_that_it_stands_under(
+def test_an_otlp_item_is_kept_with_all_that_it_is_under(
     signal: str, indices: list[int], reason: int, lifted: bool, spoil: Spoil
 ) -> None:
     """Resource, scope, schema URLs, and the metric's own fields, as they were sent."""
@@ -630,7 +630,7 @@ def test_references_into_no_table_are_kept() -> None:
     assert request == write_v2_pb2.Request.FromString(rejection.payload)
 
 
-def test_a_text_that_stands_twice_in_the_table_is_as_good() -> None:
+def test_a_text_that_is_twice_in_the_table_is_as_good() -> None:
     """Labels of one name by two references are two of one name in the payload."""
     request = write_v2_pb2.Request(symbols=["", "__name__", "up", "x", "x", "v", ""])
     request.timeseries.add(labels_refs=[1, 2, 3, 5, 4, 5]).samples.add(value=1, timestamp=NOW_MS)
@@ -752,7 +752,7 @@ def test_no_reason_of_an_item_is_missing_here() -> None:
     assert {code for code in REASON if code < INVALID_JSON} - of_the_writer == seen
 
 
-def test_beyond_the_rejections_told_nothing_is_kept() -> None:
+def test_beyond_the_rejections_reported_nothing_is_kept() -> None:
     """The list ends, and the payloads with it; what is beyond is counted."""
     adapter = Adapter(SOURCE_NATIVE, partial(native.adapt_batch, batch_items_max=20_000), native.adapt)
     adapted = run(adapter, adapter.whole, b"[" + b"5," * 10_004 + b"5]", LOW, FITS)

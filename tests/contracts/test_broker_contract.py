@@ -88,7 +88,7 @@ async def test_nothing_to_read_is_none(broker: BrokerUnderTest) -> None:
         assert await consumer.poll(MIB, 0.05) is None
 
 
-async def test_an_append_wakes_whoever_polls(broker: BrokerUnderTest) -> None:
+async def test_an_append_wakes_a_waiting_poll(broker: BrokerUnderTest) -> None:
     """A poll that waits returns when something is appended, not when its time is up."""
     async with broker.open() as (producer, consumer):
         for number in range(3):

@@ -91,7 +91,7 @@ async def test_all_dimensions_or_none(limiter: Limiter, tenant: str, items: int,
     ("items", "size_bytes", "dimension", "wait_s"),
     [(0, 0, "requests", 1), (1, 1, "requests", 1), (50, 20, "items", 50), (20, 50, "bytes", 50), (100, 1000, "bytes", 1000)],
 )
-async def test_the_longest_wait_is_told(
+async def test_the_longest_wait_is_answered(
     limiter: Limiter, tenant: str, items: int, size_bytes: int, dimension: Dimension, wait_s: int
 ) -> None:
     """Where several dimensions are used up, the answer has the one that takes longest to refill, and that time."""
@@ -133,7 +133,9 @@ async def test_after_the_time_to_wait_it_passes(limiter: Limiter, tenant: str) -
         ),
     ],
 )
-async def test_what_can_never_pass_is_told_so(limiter: Limiter, tenant: str, items: int, size_bytes: int, message: str) -> None:
+async def test_what_can_never_pass_is_refused_for_good(
+    limiter: Limiter, tenant: str, items: int, size_bytes: int, message: str
+) -> None:
     """More than the burst is refused for good, with the numbers, whatever has been used; and takes nothing."""
     who = caller(FREE, tenant)
     for taken in (20_000, 0):

@@ -471,7 +471,7 @@ def test_many_at_once(program: Program) -> None:
         (["query", "--format", "NoSuchFormat", "SELECT 1"], 1, "NoSuchFormat"),
     ],
 )
-def test_a_bad_query_is_told_in_one_go(program: Program, arguments: list[str], status: int, said: str) -> None:
+def test_a_bad_query_has_all_its_faults_in_one_error(program: Program, arguments: list[str], status: int, said: str) -> None:
     """ClickHouse's own message on standard error, no traceback, and nothing is changed."""
     done = run(*arguments, "--data-dir", program.data_dir)
     assert done.returncode == status

@@ -2,7 +2,7 @@
 
 Invariants:
 1. It only reads. It is no member of the group, so it causes no rebalance, and commits nothing.
-2. While a broker is away it asks again, until its time is up. (test_what_is_asked_of_the_group_from_outside_goes_on)
+2. While a broker is away it asks again, until its time is up. (test_requests_to_the_group_from_outside_go_on)
 """
 
 import asyncio

@@ -155,7 +155,7 @@ def test_logs_around_a_record(store: ClickHouseStore) -> None:
     assert rows(store, f"{values} GROUP BY Value ORDER BY Value") == [["0", "50"], ["1", "50"]]
 
 
-def test_what_is_asked_of_the_engines_own_tables(store: ClickHouseStore) -> None:
+def test_queries_of_the_engines_own_tables(store: ClickHouseStore) -> None:
     """The tables, their keys and indexes, by which statements are shaped; and the types of a statement's columns."""
     tables = rows(
         store, "SELECT name, engine, partition_key, sorting_key, primary_key FROM system.tables WHERE name = 'otel_logs'"

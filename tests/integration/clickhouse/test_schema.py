@@ -173,7 +173,7 @@ def test_landing_keeps_nothing(store: ClickHouseStore) -> None:
     assert found == ["Null"]
 
 
-def test_a_series_is_told_by_all_that_it_is(store: ClickHouseStore) -> None:
+def test_a_series_is_identified_by_all_its_parts(store: ClickHouseStore) -> None:
     """Attributes in any order are the same series. Another name, service, scope, attribute or owner of one is another."""
     plain = {
         "MetricName": "'m'",

@@ -220,7 +220,7 @@ async def test_what_a_client_that_hangs_up_has_sent_is_kept_and_counted() -> Non
     ids=["gzip", "deflate", "zstd", "snappy", "framed snappy", "lz4"],
 )
 async def test_encodings_on_the_wire(encoding: str, body: bytes, code: grpc.StatusCode) -> None:
-    """An unknown encoding is UNIMPLEMENTED, the error lists the known ones, and the connection goes on."""
+    """An unknown encoding is UNIMPLEMENTED, the answer lists the known ones, and the connection goes on."""
     async with receiving() as (made, server, _), http2(server.port) as client:
         head = (("te", "trailers"), ("grpc-encoding", encoding))
         for expected in (code, code):
@@ -384,7 +384,7 @@ async def test_reflection_takes_any_number_of_whole_messages() -> None:
         assert client.trailers(cut)["grpc-message"] == "the call ends within a message: 3 bytes of it came"
 
 
-async def test_what_is_no_grpc_is_told_so() -> None:
+async def test_what_is_no_grpc_is_answered_so() -> None:
     """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port. All hear which is right."""
     async with receiving() as (_, server, _), http2(server.port) as client:
         server.tell_http_places("port 4444 or 8888")

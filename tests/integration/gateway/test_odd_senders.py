@@ -107,7 +107,7 @@ async def test_remote_write_with_no_content_type_or_an_odd_one(server: str, cont
         assert 1 == made.producer.item_count()
 
 
-async def test_an_object_that_holds_the_array_is_told_what_to_send() -> None:
+async def test_an_object_that_holds_the_array_is_answered_what_to_send() -> None:
     """The answer says to send the array by itself, and for an array of records it names the route of batches."""
     record = {"service_id": "s", "metric_name": "m", "value": 1, "timestamp": NOW}
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url, timeout=20) as http:

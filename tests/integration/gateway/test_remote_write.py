@@ -105,7 +105,7 @@ async def test_unknown_messages_are_415(made: Receivers, proto: str) -> None:
     assert written(answer) == (None, None, None)
 
 
-async def test_what_was_written_is_told(made: Receivers) -> None:
+async def test_what_was_written_is_answered(made: Receivers) -> None:
     """Samples, histograms and exemplars each have the number that is kept."""
     answer = await send(made, V2, request_v2().SerializeToString())
     assert (answer.status_code, answer.content) == (204, b"")
@@ -131,7 +131,7 @@ async def test_what_was_not_written_does_not_count(made: Receivers) -> None:
     assert made.producer.item_count() == 3
 
 
-async def test_nothing_written_is_told_too(made: Receivers) -> None:
+async def test_nothing_written_is_answered_too(made: Receivers) -> None:
     """All of it rejected."""
     answer = await send(made, V2, remote_write_v2(good=0, late=2))
     assert answer.status_code == 400

@@ -90,7 +90,7 @@ def test_what_an_error_is(error: Exception, name: str, http: int, grpc: int, ret
 
 @EACH_DIALECT
 @pytest.mark.parametrize("reason", REASONS, ids=lambda reason: reason.name)
-def test_every_reason_can_be_told(dialect: Dialect, reason: object) -> None:
+def test_every_reason_can_be_answered(dialect: Dialect, reason: object) -> None:
     """Each is in every protocol, with Retry-After only if the request may be sent again: over HTTP 429 and 503."""
     code = reason.code  # type: ignore[attr-defined]
     refusal = EXPLAIN(RequestRefused(code, "with 3 numbers"))
@@ -149,7 +149,7 @@ def test_the_summary_counts_by_reason() -> None:
     )
 
 
-def test_a_reason_that_was_only_counted_is_told_in_its_own_words() -> None:
+def test_a_reason_that_was_only_counted_is_reported_with_its_meaning() -> None:
     """Rejections beyond the first 10,000 are not kept one by one."""
     result = outcome(0, [])
     result.adapted.rejected[TYPE_METRIC, MISSING_TIMESTAMP] = 20_000

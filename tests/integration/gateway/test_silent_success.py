@@ -75,7 +75,7 @@ WRONG = {
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 @pytest.mark.parametrize("path", WRONG)
-async def test_another_signals_request_is_told_its_route(path: str, padding: int) -> None:
+async def test_another_signals_request_is_referred_to_its_route(path: str, padding: int) -> None:
     """200 with a warning, since nothing was wrong with the JSON: the field that is unknown, and where it belongs."""
     signal, field, right = WRONG[path]
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
@@ -93,7 +93,7 @@ def document_field(path: str) -> str:
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 @pytest.mark.parametrize("path", WRONG)
-async def test_a_native_record_is_told_its_route(path: str, padding: int) -> None:
+async def test_a_native_record_is_referred_to_its_route(path: str, padding: int) -> None:
     """Alone, by a warning; an array of them, which is no request at all, by the refusal."""
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
         for body, status, told in (
@@ -108,7 +108,7 @@ async def test_a_native_record_is_told_its_route(path: str, padding: int) -> Non
 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
-async def test_another_signals_items_beside_the_routes_own_are_told(padding: int) -> None:
+async def test_another_signals_items_beside_the_routes_own_are_reported(padding: int) -> None:
     """They may be in one body, or in a scope under its old name: what was taken is stored, and the answer names the rest."""
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
         both = document_of("logs") | document_of("traces")
@@ -257,7 +257,7 @@ def within(levels: int) -> bytes:
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
 @pytest.mark.parametrize("signal", SERVICES)
-async def test_protobuf_of_which_nothing_was_taken_is_told(signal: str, levels: int) -> None:
+async def test_protobuf_of_which_nothing_was_taken_is_reported(signal: str, levels: int) -> None:
     """HTTP and gRPC report it: for the request, a resource and a scope."""
     service = SERVICES[signal]
     async with (

@@ -363,7 +363,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("plain", PLAIN)
-async def test_plain_http_on_a_port_with_tls_is_told_so(plain: str, tmp_path: Path) -> None:
+async def test_plain_http_on_a_port_with_tls_is_answered_so(plain: str, tmp_path: Path) -> None:
     """Every port says so, also to HTTP/2, where a client shows it as a malformed answer. It is counted, not logged."""
     certificates = Files(tmp_path).load()
     async with (

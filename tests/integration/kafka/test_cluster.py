@@ -193,7 +193,7 @@ async def test_the_coordinator_of_the_group_may_be_the_broker_that_dies(cluster:
     await settled(cluster, topics[0])
 
 
-async def test_what_is_asked_of_the_group_from_outside_goes_on(cluster: KafkaCluster) -> None:
+async def test_requests_to_the_group_from_outside_go_on(cluster: KafkaCluster) -> None:
     """`audit` asks how far the writers are, also while a broker is dead and Kafka does not know it yet."""
     options, topics = fresh(cluster)
     async with traffic(options, topics):

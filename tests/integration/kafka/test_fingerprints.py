@@ -68,7 +68,7 @@ def assert_in_order(payloads: Sequence[bytes], turns: Sequence[bytes]) -> None:
         assert [print_ + turn for turn in turns] == [payload for payload in payloads if payload[:16] == print_]
 
 
-async def test_messages_with_the_same_fingerprint_stand_in_one_partition() -> None:
+async def test_messages_with_the_same_fingerprint_are_in_one_partition() -> None:
     """The fingerprint decides the partition, whichever gateway appends them."""
     options, topic = fresh()
     for turn in (b"first", b"second"):

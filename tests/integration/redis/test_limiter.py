@@ -172,7 +172,7 @@ async def test_nothing_is_left_in_redis(server: RedisServer) -> None:
         await eventually(lambda: client.dbsize() == 0)
 
 
-async def test_a_request_that_is_given_up_is_not_counted(server: RedisServer, who: Caller) -> None:
+async def test_a_request_that_is_abandoned_is_not_counted(server: RedisServer, who: Caller) -> None:
     """A caller that goes away before Redis was asked has taken nothing, and those who stay get their answers."""
     async with limiter(server.url) as gateway:
         server.pause()

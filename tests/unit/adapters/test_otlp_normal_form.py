@@ -489,7 +489,7 @@ def in_tables(place: str) -> ExportLogsServiceRequest:
 
 @pytest.mark.parametrize("form", ["protobuf", "json", "large json"])
 @pytest.mark.parametrize("place", ["resource", "scope", "item", "body", "nested"])
-def test_references_to_a_table_of_strings_are_told(place: str, form: str) -> None:
+def test_references_to_a_table_of_strings_are_reported(place: str, form: str) -> None:
     """Each time: only profiles have such a table, so keys and values are lost with them. The item is kept."""
     body = in_tables(place).SerializeToString()
     if form != "protobuf":

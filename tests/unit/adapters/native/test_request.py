@@ -170,7 +170,7 @@ def test_what_is_shown_is_short_and_printable() -> None:
     assert len(message) < 140
 
 
-def test_the_first_fault_in_the_tables_order_is_told() -> None:
+def test_the_first_fault_in_the_tables_order_is_reported() -> None:
     """service_id before type before metric_name before value before body before trace_id before timestamp before attributes."""
     names = ["service_id", "type", "metric_name", "value", "body", "trace_id", "timestamp", "attributes"]
     wrong: dict[str, Any] = {name: [] for name in names}
@@ -590,7 +590,7 @@ def test_a_large_object_that_holds_the_array_is_refused_with_what_to_send() -> N
 
 @pytest.mark.parametrize("size", [10, SLICE_BYTES])
 @pytest.mark.parametrize("name", ["resourceLogs", "resource_logs"])
-def test_otlp_of_any_size_is_told_its_route(name: str, size: int) -> None:
+def test_otlp_of_any_size_is_referred_to_its_route(name: str, size: int) -> None:
     """Instead of a record, or of a batch."""
     body = f'{{ "{name}": [{"{}," * size}{{}}]}}'.encode()
     with pytest.raises(RequestRefused) as refused:
@@ -600,7 +600,7 @@ def test_otlp_of_any_size_is_told_its_route(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("bytes_max", [1 << 20, 64 << 20], ids=["bytes", "objects"])
-def test_a_large_array_is_told_the_route_of_batches(bytes_max: int) -> None:
+def test_a_large_array_is_referred_to_the_route_of_batches(bytes_max: int) -> None:
     """It is refused for its bytes or for its objects, which are too many for one record."""
     body = b"[" + b"{}," * SLICE_BYTES + b"{}]"
     [rejection] = native.adapt(body, header(), LimitRules(LIMITS, NOW), bytes_max).rejections
@@ -620,7 +620,7 @@ UNKNOWN: dict[str, Any] = {"severity": "error", "none": None, "tags": {"a": 1}}
         pytest.param({f"m{number}": None for number in range(20)}, id="many"),
     ],
 )
-def test_unknown_members_are_told(record: dict[str, Any], odd: dict[str, Any]) -> None:
+def test_unknown_members_are_reported(record: dict[str, Any], odd: dict[str, Any]) -> None:
     """The record is stored, alone or in a batch, and each member that it lost is a repair."""
     whole = {**record, **odd}
     batch = adapt_batch(json.dumps([whole, {**UNKNOWN, **whole}, {**whole, **UNKNOWN}]).encode())
@@ -665,7 +665,7 @@ def test_unknown_members_of_a_rejected_record_are_no_repairs() -> None:
         ),
     ],
 )
-def test_another_shape_is_told_what_to_send(record: Any, reason: str, message: str) -> None:
+def test_another_shape_is_answered_what_to_send(record: Any, reason: str, message: str) -> None:
     """Other names, OTLP, and an array."""
     assert (reason, message) == refusal(adapt_one(record))
 

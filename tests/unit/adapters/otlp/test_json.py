@@ -45,7 +45,7 @@ TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to
 @pytest.mark.parametrize("signal", sorted(TO_WIRE))
 @examples(40)
 @given(data=st.data())
-def test_json_stands_for_the_same_request(signal: str, data: st.DataObject) -> None:
+def test_json_means_the_same_request(signal: str, data: st.DataObject) -> None:
     """Every field of every message comes through, 64-bit integers and the doubles that JSON lacks included."""
     request = data.draw(messages(REQUESTS[signal].DESCRIPTOR))
     document = to_json(request, lambda: data.draw(st.booleans()))

@@ -529,7 +529,7 @@ def test_symbols_are_bounded() -> None:
         adapt(b"\x22\x00" * ((1 << 20) + 1))
 
 
-def test_numbers_of_symbols_stand_for_one_text_for_ever() -> None:
+def test_numbers_of_symbols_belong_to_one_text_for_ever() -> None:
     """A text that is used keeps its number, a forgotten one gets a new one, and the memory is bounded."""
     numbers = SymbolNumbers(10, 1 << 20)
     used = numbers.add(b"used")

@@ -174,7 +174,7 @@ async def test_only_the_owner_may_ask(tmp_path: Path) -> None:
         ("x" * 5_000_000, "the query is longer than 4 KiB (query.sql_bytes_max)"),
     ],
 )
-async def test_a_failure_is_told_in_the_stores_words(tmp_path: Path, sql: str, message: str) -> None:
+async def test_a_failure_has_the_stores_words(tmp_path: Path, sql: str, message: str) -> None:
     """The client raises QueryFailed with the message as it was, and the server goes on."""
     async with serving(tmp_path, settings=Query(sql_bytes_max=4096)):
         with pytest.raises(QueryFailed) as caught:

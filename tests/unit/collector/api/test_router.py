@@ -44,7 +44,7 @@ async def send(client: httpx.AsyncClient, key: str | None, body: bytes) -> int:
     return (await client.post("/v1/logs", content=body, headers=headers)).status_code
 
 
-async def test_what_was_used_is_told_to_the_letter() -> None:
+async def test_what_was_used_is_answered_to_the_letter() -> None:
     """Plan, requests, items, bytes and what was limited, since the start; and nothing of anyone else's."""
     async with asking() as (made, client):
         body = otlp_logs(good=7, late=2)

@@ -317,7 +317,7 @@ class LocalLog:
         return self.found
 
 
-async def test_a_full_log_is_told() -> None:
+async def test_a_full_log_is_reported() -> None:
     metrics, local_log = Metrics(), LocalLog()
     monitor = HealthMonitor(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
     async with running(monitor):

@@ -50,7 +50,7 @@ def test_the_announcement_can_be_pasted(tmp_path: Path, host: str, listening_on:
 @pytest.mark.parametrize(
     ("key", "flag"), [("http.port", "--http-port"), ("http.otlp_port", "--otlp-http-port"), ("grpc.port", "--grpc-port")]
 )
-def test_a_port_in_use_is_told_with_its_flag(key: str, flag: str) -> None:
+def test_a_port_in_use_is_reported_with_its_flag(key: str, flag: str) -> None:
     """It is reported before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

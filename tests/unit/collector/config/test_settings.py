@@ -222,7 +222,7 @@ def test_a_wrong_flag_is_named() -> None:
     assert problem.startswith("--otlp-http-port: http.otlp_port = 70000 is not allowed")
 
 
-def test_every_problem_is_told_at_once(write: Write) -> None:
+def test_every_problem_is_reported_at_once(write: Write) -> None:
     """Three mistakes in three places are three lines."""
     found = problems(write("nope = 1\n"), {"grpc.port": -1}, {"INFRASAGE_HTTP__PORT": "x"})
     assert [problem.partition(": ")[0].rpartition("/")[2] for problem in found] == [
@@ -434,7 +434,7 @@ SECRETS = [("kafka.password", SASL), ("clickhouse.password", {}), ("limits.redis
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
-def test_a_secret_may_stand_in_a_file(tmp_path: Path, ending: str) -> None:
+def test_a_secret_may_be_in_a_file(tmp_path: Path, ending: str) -> None:
     """The end of the line that editors add is left out, and every space stays."""
     file = tmp_path / "secret"
     file.write_bytes(f" pass wörd {ending}".encode())
@@ -643,7 +643,7 @@ def test_what_is_wrong_with_plans_in_the_environment_is_named(value: str, expect
     assert len(problem) < 400
 
 
-def test_every_wrong_setting_of_a_plan_is_told_at_once() -> None:
+def test_every_wrong_setting_of_a_plan_is_reported_at_once() -> None:
     found = problems(environment={"INFRASAGE_PLANS": '{"A": {"items_per_s": 0}, "B": {"x": 1, "bytes_per_s": "y"}}'})
     assert len(found) == 3, found
 

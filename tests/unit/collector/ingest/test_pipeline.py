@@ -304,7 +304,7 @@ async def test_no_items_leave_nothing() -> None:
     assert [1] == [receipt.sequence for receipt in receipts(made)]
 
 
-async def test_a_request_that_failed_is_told_by_the_next() -> None:
+async def test_a_request_that_failed_is_reported_by_the_next() -> None:
     """So its missing receipt is not taken for a lost one. A refused request has none that could be missed."""
     made = receivers()
     made.producer.error = BrokerDown("x")

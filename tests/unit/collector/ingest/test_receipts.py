@@ -85,7 +85,7 @@ def test_the_receipt_of_a_replay_has_no_number(what: Adapted) -> None:
     assert outcome("/v1/logs", what, 0) == read(unnumbered_record(HEADER, b"/v1/logs", what))
 
 
-def test_what_is_not_told_yet_does_not_look_lost() -> None:
+def test_what_is_not_reported_yet_does_not_look_lost() -> None:
     """If there are more failures than one receipt has, it has the oldest, and nothing past them is called settled."""
     receipts = Receipts(PROCESS_ID)
     begun = [receipts.begin(HEADER, b"", ONE, 0) for _ in range(2 * FAILED_REPORTED_MAX + 20)]
@@ -114,7 +114,7 @@ def test_a_long_outage_takes_no_memory() -> None:
     assert [(1, 3000)] == [(range_.first, range_.last) for range_ in last.failed]
 
 
-def test_a_failure_is_told_until_that_is_durable() -> None:
+def test_a_failure_is_reported_until_that_is_durable() -> None:
     receipts = Receipts(PROCESS_ID)
     receipts.failed(receipts.begin(HEADER, b"", ONE, 0))
     for expected in (1, 2, 3):
@@ -196,6 +196,6 @@ class Process(RuleBasedStateMachine):
 TestProcess = Process.TestCase
 
 
-def test_processes_are_told_apart() -> None:
+def test_processes_are_distinguished() -> None:
     ids = [os.urandom(16), os.urandom(16)]
     assert ids == [read(Receipts(id_).begin(HEADER, b"", ONE, 0).record).process_id for id_ in ids]

@@ -167,7 +167,7 @@ def test_a_time_that_is_absent_is_not_an_old_one(days: int) -> None:
     assert [missing, missing, "", ""] == found(PAYLOAD_FORM_OTLP_METRICS, adapt_metrics, metrics)
 
 
-def test_rules_keep_no_dead_letters_unless_told_to() -> None:
+def test_rules_keep_no_dead_letters_by_default() -> None:
     """The budget is the request's, and nothing by default."""
     bare = LimitRules(DEFAULT, NOW)
     told = LimitRules(DEFAULT, NOW, dead_letter_items_max=7, dead_letter_bytes_max=4_096)

@@ -63,7 +63,7 @@ def test_as_the_model(history: tuple[Plan, list[Step]], share: int) -> None:
     rate=st.builds(Rate, st.integers(1, 5_000_000_000), st.integers(1, 1000)),
     requests=st.lists(st.tuples(st.integers(0, 3_000_000_000), st.integers(1, 1000)), max_size=30),
 )
-def test_the_law(rate: Rate, requests: list[tuple[int, int]]) -> None:
+def test_no_span_of_time_exceeds_burst_and_rate(rate: Rate, requests: list[tuple[int, int]]) -> None:
     """In no span of time more than burst + per_s * T is taken, and what is refused would have been too much in one."""
     clock = Clock()
     limiter, plan = LocalLimiter(clock), Plan("Tried", None, rate, None)

@@ -20,7 +20,7 @@ input()
 """
 
 
-def test_the_second_is_told_who_is_first(tmp_path: Path) -> None:
+def test_the_second_gets_the_name_of_the_first(tmp_path: Path) -> None:
     """The holder's process id is in the message; once it lets go, the next may have it."""
     with DataDirLock(tmp_path), pytest.raises(Locked, match=f"in use by process {os.getpid()}$"):
         DataDirLock(tmp_path)

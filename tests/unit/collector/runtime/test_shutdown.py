@@ -31,7 +31,7 @@ async def test_what_runs_meanwhile_is_waited_for() -> None:
     assert task.cancelled()
 
 
-async def test_what_failed_meanwhile_is_for_whoever_looks() -> None:
+async def test_what_failed_meanwhile_is_raised_by_the_next_look() -> None:
     async def work() -> None:
         raise RuntimeError("gone")
 
@@ -49,7 +49,7 @@ async def test_it_ends_whatever_ends_the_block() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
-    """The time to do so begins to run. A second one changes nothing if that is set."""
+    """The time to do so begins to run. With `twice_ends` off, a second one changes nothing."""
     stopping = GracefulShutdown(LONG_S, 0, [signal.SIGUSR1, signal.SIGUSR2], twice_ends=False)
     async with running(asyncio.sleep(3600), "part") as part:
         waiting = asyncio.create_task(stopping.wait_or_end(part))
@@ -83,7 +83,7 @@ async def test_the_time_to_stop_begins_after_the_lame_duck() -> None:
     assert 500 < stopping.left_s(1) <= 1_000
 
 
-async def test_a_part_that_ends_is_told() -> None:
+async def test_a_part_that_ends_is_reported() -> None:
     """It is not if it was asked to stop before: then parts may end."""
     stopping = GracefulShutdown(LONG_S, 0, [])
 

@@ -123,7 +123,7 @@ def test_neighbours_are_left_alone(store: ClickHouseStore, number: int) -> None:
 
 
 @pytest.mark.parametrize("stored", [1, 2])
-def test_pieces_of_one_message_are_told_apart(store: ClickHouseStore, number: int, stored: int) -> None:
+def test_pieces_of_one_message_have_different_tokens(store: ClickHouseStore, number: int, stored: int) -> None:
     """All pieces of a message have the same batch id and part: those before are stored, and this one is missing."""
     topic = topic_of(number)
     whole = Piece.whole(Range(Partition(topic, 0), 0, 1, [messages(number)[0]]))

@@ -14,7 +14,7 @@ def adapted(accepted: int, rejected: int = 0) -> Adapted:
     return made
 
 
-def test_what_is_counted_is_told() -> None:
+def test_what_is_counted_is_reported() -> None:
     """Every count of a tenant is in its usage, and none of another's."""
     metrics = Metrics(tenants_shown_max=0)
     acme = metrics.tenant("acme")

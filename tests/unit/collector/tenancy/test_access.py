@@ -75,7 +75,7 @@ def test_a_lacking_scope_is_named() -> None:
 
 
 @pytest.mark.parametrize("key", [b"", b"x", b"isage_secret", b"\xff" * 5000])
-def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
+def test_all_wrong_keys_get_the_same_answer(key: bytes) -> None:
     """The answer has nothing of the key in it."""
     for what in ("sender", "reader"):
         error = refused(access(anonymous=True), what, key)

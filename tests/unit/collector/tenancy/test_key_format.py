@@ -62,7 +62,7 @@ def test_two_swapped_characters_are_seen(at: int) -> None:
         (lambda _: "", "it does not begin with isage_"),
     ],
 )
-def test_what_is_no_key_is_told_why(mistype: Callable[[str], str], said: str) -> None:
+def test_the_error_for_what_is_no_key_has_the_reason(mistype: Callable[[str], str], said: str) -> None:
     """The error has the reason, and never the text itself, which may be a secret."""
     key = key_format.new()
     with pytest.raises(NotAKey, match=said) as caught:

@@ -215,7 +215,9 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(path: Path, step: str, expect
 @pytest.mark.parametrize(
     ("name", "call", "expected"), [("fsync", 1, ["old"]), ("replace", 1, ["old"]), ("fsync", 2, ["old", "new"])]
 )
-def test_a_failing_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: int, expected: list[str]) -> None:
+def test_a_failing_disk_is_reported(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: int, expected: list[str]
+) -> None:
     """The error names the file, what failed and what has to be so; nothing half-written is left."""
     create(path, "old")
     original, left = getattr(os, name), [call]
@@ -234,7 +236,7 @@ def test_a_failing_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch, nam
     assert sorted(file.name for file in path.parent.iterdir()) == ["keys.json", "keys.json.lock"]
 
 
-def test_a_lock_that_is_never_let_go_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_never_released_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error comes after a while, with the lock's name, and nothing has changed."""
     create(path)
     monkeypatch.setattr(keys, "_LOCK_TRIES", 2)
@@ -245,7 +247,7 @@ def test_a_lock_that_is_never_let_go_is_told(path: Path, monkeypatch: pytest.Mon
     assert len(keys.list_keys(path)) == 1
 
 
-def test_a_key_ends_when_it_is_told_to(path: Path) -> None:
+def test_a_key_ends_at_the_time_that_was_set(path: Path) -> None:
     """Now means now, to the fraction of a second; the others are not touched."""
     first, second = create(path), create(path)
     ended = keys.end(path, first.key.id, at=NOW, now=NOW)
@@ -279,7 +281,7 @@ def test_a_key_is_found_by_id_or_as_a_whole(path: Path) -> None:
     assert keys.find(path, created.key.id) == keys.find(path, created.text) == created.key
 
 
-def test_a_key_that_is_not_there_is_told_from_a_mistyped_one(path: Path) -> None:
+def test_a_missing_key_and_a_mistyped_one_have_different_errors(path: Path) -> None:
     """The checksum shows which it is. Neither message has the secret."""
     text = create(path).text
     for wanted, said in (

@@ -109,7 +109,7 @@ def test_what_is_wrong_is_named(data: bytes, said: str) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_a_member_that_stands_twice_is_refused() -> None:
+def test_a_member_that_is_there_twice_is_refused() -> None:
     """Otherwise the later would win, and a key that was ended by hand could be valid."""
     text = write_entries([KEY]).replace(b'"ends": null', b'"ends": "2026-01-01T00:00:00Z", "ends": null')
     with pytest.raises(EntriesWrong, match='"ends" is there twice in one object'):

@@ -80,7 +80,7 @@ async def test_an_answer_comes_whole_however_it_is_cut(size: int, piece: int) ->
             assert await asking == fill * size
 
 
-async def test_what_has_come_of_an_answer_is_told() -> None:
+async def test_what_has_come_of_an_answer_is_reported() -> None:
     """As it comes, and of the answer that was asked with that only; the id is not passed on."""
     async with opened() as (broker, frames):
         told: list[tuple[int, int, bytes]] = []
@@ -189,7 +189,7 @@ async def test_what_was_not_asked_for_ends_the_connection() -> None:
             await ask(frames)
 
 
-async def test_whoever_waits_hears_that_the_connection_is_gone() -> None:
+async def test_a_waiter_gets_an_error_if_the_connection_is_gone() -> None:
     async with opened() as (broker, frames):
         asking = ask(frames)
         await broker.asked()

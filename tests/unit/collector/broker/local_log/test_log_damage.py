@@ -344,7 +344,7 @@ async def test_another_log_in_its_place_is_a_log_of_its_own(
     assert "another one" not in capsys.readouterr().out
 
 
-async def test_two_logs_in_turn_are_told_apart(tmp_path: Path) -> None:
+async def test_two_logs_in_turn_are_distinguished(tmp_path: Path) -> None:
     """Messages at the same offsets of two logs are reported for each of the two."""
     left, theirs, third = await leave(tmp_path, count=4), await leave(tmp_path, count=4), await leave(tmp_path, count=1)
     for log in (theirs, third):

@@ -84,7 +84,7 @@ async def test_what_has_no_body_has_no_length(status: int) -> None:
             assert b"transfer-encoding" not in head
 
 
-async def test_head_is_told_the_length_alone() -> None:
+async def test_head_is_answered_with_the_length_alone() -> None:
     async with asked(says(b"abc", headers=((b"content-length", b"3"),))) as (_, raw):
         await raw.send(GET.replace(b"GET", b"HEAD") + GET)
         assert (await raw.response(to_head=True)).headers["content-length"] == "3"
