@@ -2,52 +2,52 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The packages come without bytecode, so that they are installed sooner: their first import writes it. Without it each command
-# takes twice its CPU time to begin.
+# Packages are installed without bytecode, which saves time, and their first import writes it. So Python must be allowed to write
+# it: without bytecode each command needs twice the CPU time to start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve environment test test-one test-fast test-soak test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
 
-# Uncompiled at first, which takes seconds; compiled from the next start on: deploy/install.py.
+# The first start is uncompiled, so it takes seconds. The next one is compiled: see deploy/install.py.
 serve: $(VENV)/requirements.installed
 	@$(BIN)/python deploy/install.py now
 	$(BIN)/infrasage-collector serve $(ARGS)
 
-# Some files at a time, the longest first (tests/conftest.py); make test ARGS="-n0 -k NAME" for one at a time.
-# At its end it says what was skipped, why, and how to run it.
+# Several files run at a time, the longest first (tests/conftest.py). make test ARGS="-n0 -k NAME" runs one at a time.
+# The end of the output lists the skipped tests, with the reason and how to run them.
 test: install $(VENV)/dev.installed
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# One file or test, of the source as it is: nothing is installed or compiled. make test-one T=tests/unit/adapters/codec/test_wire.py
+# Run one file or test with the source as it is, without installing or compiling it: make test-one T=tests/unit/adapters/codec/test_wire.py
 test-one: $(VENV)/dev.installed
 	@test -n "$(T)" || { echo "T is empty: make test-one T=tests/unit/adapters/codec/test_wire.py, or T=FILE::TEST" >&2; exit 2; }
 	PYTHONPATH=.:proto $(BIN)/python -m pytest -q -n 0 -m "" $(T) $(ARGS)
 
-# What needs no server and is not slow, of the source as it is, with few examples of each property: tests/support/skips.py.
+# Run the tests that need no server and are not slow, with the source as it is and few examples: see tests/support/skips.py.
 test-fast: $(VENV)/dev.installed
 	PYTHONPATH=.:proto $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --hypothesis-profile=fast \
 		-m "not ( kafka or clickhouse or redis or clients or program or slow or large or soak )" $(ARGS)
 
-# Once a night, or by hand: what make test has in a short form, at length; and properties with 500 examples, other ones each time.
+# Once a night: the tests that make test runs in a short form, at full length, and properties with 500 new examples.
 test-soak: install $(VENV)/dev.installed
 	$(BIN)/pytest -m soak -n auto --dist loadfile --no-loadscope-reorder --timeout=1800 $(ARGS)
 	env -u CI $(BIN)/pytest tests/unit tests/contracts tests/conformance tests/integration/gateway -n auto --dist loadfile \
 		--no-loadscope-reorder --hypothesis-profile=soak --timeout=1800 -m "not large" $(ARGS)
 
-# Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/use/clients.md.
+# Clients of other languages are built once into $PEERS. Those whose tools are missing are skipped, unless CI=true: docs/use/clients.md.
 test-clients: install $(VENV)/dev.installed
 	tests/clients/peers
 	$(BIN)/pytest tests/clients -m clients --timeout=1200 -rs $(ARGS)
 
-# Field by field, what is stored against what was sent, in 10,000 items of each kind by each way in: docs/contribute/testing.md.
+# Compare what is stored with what was sent, field by field, for 10,000 items of each kind on each route: docs/contribute/testing.md.
 fidelity: install $(VENV)/dev.installed
 	$(BIN)/pytest tests/fidelity -n 0 -q -rP --timeout=7200 --fidelity-items=10000 $(ARGS)
 
-# Every fault by itself, then faults at random, against three brokers under load; the table goes into docs/internals/exactly-once.md.
+# Cause each fault alone, then random ones, with three brokers under load. The table goes into docs/internals/exactly-once.md.
 chaos: install $(VENV)/dev.installed
 	$(BIN)/pytest tests/system/test_chaos.py -n 0 -q -s --timeout=0 --chaos-seconds=300 $(ARGS)
 
-# Everything that CI checks beside the tests: lint, types, import rules, generated files. Of the source: nothing need be compiled.
+# Everything that CI checks beside the tests: lint, types, import rules, generated files. It needs no compiled build.
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,9 +55,9 @@ check: $(VENV)/dev.installed
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
 	# Compiled code that suspends while it handles an exception corrupts memory: ADR 0021.
 	$(BIN)/python .ci/checks/compiled_handlers.py
-	# An interpreted subclass of a compiled class raises TypeError, in the compiled program alone.
+	# An interpreted subclass of a compiled class raises TypeError, but only in the compiled program.
 	$(BIN)/python .ci/checks/compiled_bases.py
-	# Words that readers have stumbled over, in docstrings, comments and pages: the list is in the script.
+	# Words that readers have stumbled over: the list is in the script.
 	$(BIN)/python .ci/checks/plain_language.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
@@ -70,20 +70,20 @@ format: $(VENV)/dev.installed
 proto: $(VENV)/dev.installed
 	$(BIN)/python proto/generate.py
 
-# Of the source as it is, so that nothing is compiled for it.
+# Generate from the source as it is, without compiling it.
 docs: $(VENV)/dev.installed
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py
 	$(BIN)/python deploy/grafana/generate.py
 
-# Every decoder under a fuzzer, as long as one likes: see tests/fuzz/run.py. Uncompiled, so that it sees what is covered.
+# Fuzz every decoder, for any time: see tests/fuzz/run.py. The source is uncompiled, so that the fuzzer sees its coverage.
 fuzz: $(VENV)/fuzz.installed
 	PYTHONPATH=.:proto:tests $(BIN)/python tests/fuzz/run.py $(ARGS)
 
-# What a record costs, beside others who have to be there, and docs/internals/performance.md of it: see there, and bench/run.py.
+# Measure the cost of a record, also in other programs, which must be installed, and write docs/internals/performance.md.
 bench: install $(VENV)/dev.installed $(VENV)/bench.installed
 	$(BIN)/python bench/run.py $(ARGS)
 
-# The package itself, its hot path compiled. A source that changed means a new build.
+# Install the package with its hot path compiled. It is built again if the source has changed.
 install: $(VENV)/requirements.installed
 	@$(BIN)/python deploy/install.py compiled
 	@$(BIN)/infrasage-collector version
@@ -91,10 +91,10 @@ install: $(VENV)/requirements.installed
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@echo "making $(VENV): about a minute where pip has the packages in its cache, else the time to download 300 MB"
-	@# Two commands at once make one. Half an environment would be taken for a whole one.
+	@# The lock makes two simultaneous commands share one. A half-made environment is removed, since it would be used later.
 	@flock Makefile sh -c 'test -d $(VENV) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }'
 
-# An environment whose Python was removed or upgraded, or is too old, or that was broken off.
+# Stop if the environment's Python was removed or upgraded, is too old, or was not installed completely.
 environment: | $(VENV)/bin/python
 	@flock Makefile $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "error: $(VENV) has no Python 3.11 or newer with pip that runs. Remove it, then repeat the command: rm -rf $(VENV)" >&2; exit 1; }
@@ -115,12 +115,12 @@ $(VENV)/bench.installed: bench/requirements.lock $(VENV)/dev.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bench/requirements.lock
 	touch $@
 
-# The source distribution, and the wheel that is built from it with this Python, compiled where there is a C compiler.
+# Build the source distribution and, from it, a wheel for this Python, compiled if there is a C compiler.
 dist: $(VENV)/dev.installed
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 
-# Everything for a machine without the network: wheels of the collector and of what it needs, a unit for systemd, install.sh.
+# Pack everything for a machine without a network: wheels of the collector and its requirements, a systemd unit, install.sh.
 tarball: dist
 	rm -rf build/infrasage-collector
 	mkdir -p build/infrasage-collector/wheels
@@ -133,7 +133,7 @@ tarball: dist
 wheels:
 	uvx cibuildwheel@4.3.5 --platform linux --output-dir dist
 
-# New versions of everything, pinned with their hashes. Needs uv.
+# Pin new versions of all requirements with their hashes. Needs uv.
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group build pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
