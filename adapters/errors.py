@@ -231,7 +231,7 @@ REASON: Final[dict[int, Reason]] = {reason.code: reason for reason in REASONS}
 
 
 class RequestRefused(Exception):
-    """The whole request is refused, and nothing of it was kept. This is permanent: the same bytes are refused again.
+    """The whole request is refused, and none of its items is stored. This is permanent: the same bytes are refused again.
 
     `reason` is one of the request reasons, or the item reason of a request that is one item; `message` has the numbers.
     """
