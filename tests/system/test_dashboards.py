@@ -135,7 +135,7 @@ def _selected(node: Any, grouped: frozenset[str] = frozenset()) -> Iterator[tupl
 
 
 def test_every_sql_runs_on_the_schema(program: Program) -> None:
-    """With macros and variables as Grafana's plugin fills them in; for one tenant, for some, for all, and with text that has a
+    """Macros and variables are filled in as by Grafana's plugin, for one tenant, for some, for all, and with text that has a
     quote."""
     sqls = {where: target["rawSql"] for where, target in targets() if "rawSql" in target}
     sqls["store: variable tenant"] = generator().TENANTS

@@ -104,8 +104,8 @@ def send_natives(served: Program, records: list[dict[str, Any]], key: str | None
 
 
 def test_every_reason_from_rejection_to_row(served: Served, tmp_path: Path) -> None:
-    """Of the native API: each is counted right after the answer, listed, shown, edited, replayed, and stored once, though it is
-    replayed twice."""
+    """They are the reasons of the native API: each is counted right after the answer, listed, shown, edited, replayed, and
+    stored once, though it is replayed twice."""
     key = served.key("native", Scope.WRITE)
     send_natives(served, [native(reason) for reason in NATIVE], key)
     stats = served.get(STATS, key).json()

@@ -165,8 +165,8 @@ def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path) -> 
 
 
 def test_a_writer_of_the_former_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside one of this version: it inserts into the tables that it knows, and these know its tokens. What one has stored the
-    other finds."""
+    """It works beside one of this version: it inserts into the tables that it knows, and these know its tokens. What one has
+    stored the other finds."""
     theirs, ours = (0, 1, 2), (4, 5, 6)
     copy_former_store(tmp_path / "store", 16)
     with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:

@@ -89,7 +89,7 @@ print("ReadFromRemote" in explained or "Remote" in explained)
 
 
 def test_a_plan_that_was_applied_is_empty(tmp_path: Path) -> None:
-    """In an engine with a cluster of two shards, whose configuration only a process of its own can have. The statements run
+    """The engine has a cluster of two shards, whose configuration only a process of its own can have. The statements run
     without ON CLUSTER, which needs Keeper. Interrupted after each of them, the next plan has the rest. A column that a table
     gets later is followed, and no insert is taken."""
     shard = "<shard><replica><host>127.0.0.{}</host><port>9</port></replica></shard>"

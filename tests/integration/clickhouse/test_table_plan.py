@@ -324,8 +324,8 @@ print(found)
 
 
 def test_rows_move_to_a_cold_volume(tmp_path: Path) -> None:
-    """After their days, and go after more of them: in an engine with two volumes, whose configuration only a process of its own
-    can have. The table had rows on the default disk before."""
+    """They move after their days, and go after more of them. This is an engine with two volumes, whose configuration only a
+    process of its own can have. The table had rows on the default disk before."""
     disks = f"<cold><path>{tmp_path}/cold/</path></cold>"
     volumes = "".join(f"<{name}><disk>{disk}</disk></{name}>" for name, disk in (("default", "default"), ("cold", "cold")))
     # A disk that is nearly full does not move younger rows.

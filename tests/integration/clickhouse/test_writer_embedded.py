@@ -86,8 +86,8 @@ class LosesAnswers:
 
 
 async def test_replayed_twice_stored_once(tmp_path: Path) -> None:
-    """In the tables themselves, with every other answer lost: one row and one receipt a dead letter, whichever replay came
-    first; the entry is shown as replayed, its attempts counted."""
+    """The tables show it, with every other answer lost: one row and one receipt a dead letter, whichever replay came first; the
+    entry is shown as replayed, its attempts counted."""
     entries = [letters.letter(1, index) for index in range(20)]
     rounds = [
         event_messages([replay(entry, 1) for entry in entries[:15]], 1 << 20),

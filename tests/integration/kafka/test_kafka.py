@@ -357,8 +357,8 @@ async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkey
 
 
 async def test_a_kafka_that_answers_and_takes_nothing_is_logged_once(shared: str) -> None:
-    """As with too few replicas in sync: each attempt begins well, and ends with the first batch. That it can be written again
-    is logged when it has acknowledged one."""
+    """Too few replicas in sync are such a case: each attempt begins well, and ends with the first batch. That it can be written
+    again is logged when it has acknowledged one."""
     options, topics = fresh(shared)
     message = Message(topics[0], b"x")
     admin = AIOKafkaAdminClient(bootstrap_servers=shared)

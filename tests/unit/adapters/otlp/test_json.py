@@ -408,7 +408,7 @@ DOUBLES = {
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_a_constant_without_quotes_is_read_as_with(signal: str, constant: str, size: int) -> None:
-    """As Python's json writes it. A text that has it is left alone. Beside it a text may be no UTF-8, and a number beyond a
+    """Python's json writes it so. A text that has it is left alone. Beside it a text may be no UTF-8, and a number beyond a
     double."""
     template = (
         DOUBLES[signal].replace("ATTRIBUTES", ATTRIBUTES).replace("REST", f'"u":"NaN,-Infinity","v":1e999,"w":"{"u" * size}"')

@@ -276,8 +276,8 @@ def loop_cpu_s() -> Callable[[], float]:
 
 @pytest.mark.usefixtures("frozen_heap")
 def test_rendering_costs_a_millisecond(loop_cpu_s: Callable[[], float]) -> None:
-    """For 50 tenants, in CPU of the loop: the least of 20, since a busy machine makes each of them slower. It was
-    6.9, and is 0.8 on a quiet machine."""
+    """The time is CPU of the loop for 50 tenants, the least of 20, since a busy machine makes each of them slower. It was 6.9,
+    and is 0.8 on a quiet machine."""
     metrics = Metrics()
     with_tenants(metrics)
     costs: list[float] = []

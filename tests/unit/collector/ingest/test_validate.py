@@ -134,8 +134,8 @@ def test_a_window_that_the_retention_ends_is_explained() -> None:
 
 @pytest.mark.parametrize("days", [0, 1])
 def test_a_time_that_is_absent_is_not_an_old_one(days: int) -> None:
-    """However short rows are kept. A log record has its observed time then, or was when it was received; a span without a start
-    and a point without a time are rejected for that."""
+    """This holds however short rows are kept. A log record has its observed time then, or was when it was received; a span
+    without a start and a point without a time are rejected for that."""
     day = 86_400 * 10**9
     wide = {"past_max_s": 10 * 86_400, "own_time_past_max_s": 20 * 86_400}
     made = Limits(**Validation().model_dump() | wide, kept_days=KeptDays({METRICS: days, LOGS: days, TRACES: days}, {}))

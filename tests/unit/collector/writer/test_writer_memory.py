@@ -206,8 +206,8 @@ async def test_a_partly_stored_range_is_not_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["insert half done", "half done, then down"], ids=["crash", "no answer"])
 async def test_a_completion_that_breaks_off_stores_nothing_twice(tmp_path: Path, fault: str) -> None:
-    """On a server: the writer, or its connection, dies in the middle of a completion. What was completed has no token, so the
-    rest is completed too, once no insert of before can be going on."""
+    """This is on a server: the writer, or its connection, dies in the middle of a completion. What was completed has no token,
+    so the rest is completed too, once no insert of before can be going on."""
     store = FakeStore(faults=["half done, then no memory", fault], outlives_s=60)
     async with world(tmp_path, store) as w:
         await w.append(TOPIC, *"abcdef")

@@ -660,8 +660,8 @@ def cut(file: Path, size: int, *, grown: bool = False) -> None:
 @pytest.mark.parametrize("keep", [0, 100, 0.5, -16_000, -20_000])
 @pytest.mark.parametrize("grown", [False, True])
 async def test_a_log_that_is_cut_takes_nothing(tmp_path: Path, keep: float, grown: bool) -> None:
-    """Not even the first append after it, whether the write-ahead log is filled up again or not; what the last transaction
-    wrote can't be a hole. The next start reports what is missing, and none of what was refused is there."""
+    """Even the first append after it is refused, whether the write-ahead log is filled up again or not; what the last
+    transaction wrote can't be a hole. The next start reports what is missing, and none of what was refused is there."""
     messages = {number: payload(number) for number in range(40)}
     data = tmp_path / "data"
     log = await open_log(data)
@@ -692,8 +692,8 @@ async def test_a_database_that_is_cut_takes_nothing(tmp_path: Path, size: int) -
 
 
 async def test_a_log_that_is_cut_during_a_transaction_takes_nothing(tmp_path: Path) -> None:
-    """At any moment, in what was written before: no append that begins after it is acknowledged; and what was acknowledged is
-    read or reported."""
+    """It may be cut at any moment, in what was written before: no append that begins after it is acknowledged; and what was
+    acknowledged is read or reported."""
     for number in range(20):
         data, acknowledged = tmp_path / f"{number}", dict[int, bytes]()
         written = [0]  # bytes, before the transaction that runs
