@@ -296,7 +296,7 @@ def _find(path: Path, keys: Sequence[Key], key_or_id: str) -> Key:
         try:
             key_id = key_format.id_of(key_or_id)
         except NotAKey as error:
-            raise KeyNotFound(f"this is not a whole key; it may be mistyped or cut: {error}") from None
+            raise KeyNotFound(f"this is not a valid key; it may be mistyped or cut: {error}") from None
         sha256 = key_format.sha256_of(key_or_id)
         found = next((key for key in keys if key.sha256 == sha256), None)
     else:

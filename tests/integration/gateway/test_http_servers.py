@@ -338,14 +338,14 @@ ODD_HEADS = {
     b"POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": (400, "HTTP/1.0 has no Transfer-Encoding"),
     b"GET /x\r\n\r\n": (400, "HTTP/0.9"),
     b"GET /x HTTP/0.9\r\n\r\n": (400, "HTTP/0.9"),
-    b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n": (505, "HTTP/1.0 and HTTP/1.1 are"),
-    b"GET /x HTTP/2.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n": (505, "HTTP/1.0 and HTTP/1.1 are"),
+    b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n": (505, "use HTTP/1.1"),
+    b"GET /x HTTP/2.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n": (505, "use HTTP/1.1"),
     b"GET /x HTTP/1.1\r\nConnection: keep-alive\r\n\r\n": (400, "the Host header is missing"),
     b"POST /x HTTP/1.0\r\nConnection: keep-alive\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": (
         400,
         "HTTP/1.0 has no Transfer-Encoding",
     ),
-    b"GET /x HTTP/3.0\r\nHost: a\r\n\r\n": (505, "HTTP/1.0 and HTTP/1.1 are"),
+    b"GET /x HTTP/3.0\r\nHost: a\r\n\r\n": (505, "use HTTP/1.1"),
 }
 
 

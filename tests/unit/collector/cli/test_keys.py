@@ -215,7 +215,7 @@ def test_a_key_on_a_plan_that_is_gone_is_not_rotated(tmp_path: Path) -> None:
         ("00000000", None, 'error: there is no key "00000000" in data/keys.json; `keys list` shows those that there are\n'),
         ("-", "", 'error: there is no key "" in'),
         ("-", "x" * 10_000, 'error: there is no key "xxx'),
-        ("isage_short", None, "error: this is not a whole key; it may be mistyped or cut: it has 11 characters"),
+        ("isage_short", None, "error: this is not a valid key; it may be mistyped or cut: it has 11 characters"),
     ],
 )
 def test_a_key_that_is_not_there_is_status_1(command: str, wanted: str, typed: str | None, said: str) -> None:

@@ -288,8 +288,8 @@ def test_a_missing_key_and_a_mistyped_one_have_different_errors(path: Path) -> N
         ("00000000", f'there is no key "00000000" in {path}; `keys list` shows those that there are'),
         ("\x1b[1m", 'there is no key "\\u001b[1m" in'),
         (other := key_format.new(), f'there is no key "{key_format.id_of(other)}" in'),
-        (text[:-1], "not a whole key; it may be mistyped or cut: it has 62 characters"),
-        (text[:30] + ("x" if text[30] != "x" else "y") + text[31:], "perhaps mistyped or cut: a character in it is wrong"),
+        (text[:-1], "not a valid key; it may be mistyped or cut: it has 62 characters"),
+        (text[:30] + ("x" if text[30] != "x" else "y") + text[31:], "may be mistyped or cut: a character in it is wrong"),
     ):
         with pytest.raises(KeyNotFound) as finding:
             keys.find(path, wanted)
