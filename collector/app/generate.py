@@ -98,13 +98,16 @@ def send(plan: LoadPlan) -> Sent:
     sender = _Sender(plan)
     # The threads are daemons, so that a second Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(plan.connections)]
-    with _Interrupts() as interrupts:
-        for thread in threads:
-            thread.start()
-        while any(thread.ident not in sender.ended for thread in threads):
-            if interrupts.noted:
-                sender.stopping.set()
-            time.sleep(_ENDED_LOOK_S)
+    try:
+        with _Interrupts() as interrupts:
+            for thread in threads:
+                thread.start()
+            while any(thread.ident not in sender.ended for thread in threads):
+                if interrupts.noted:
+                    sender.stopping.set()
+                time.sleep(_ENDED_LOOK_S)
+    finally:
+        sender.stopping.set()
     return sender.sent
 
 

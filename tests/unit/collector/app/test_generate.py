@@ -12,6 +12,14 @@ import pytest
 from collector.app import generate
 
 
+@pytest.fixture(autouse=True)
+def sigint() -> Iterator[None]:
+    """SIGINT is heeded, though tests that run in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[generate.LoadPlan]:
     """For a server that never answers. The first item is due at once, and the others are not within a test."""
@@ -62,11 +70,8 @@ def test_ctrl_c_stays_ignored(plan: generate.LoadPlan, monkeypatch: pytest.Monke
             raise RuntimeError("it goes on")
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        sleep_as(sleep, monkeypatch)
-        with pytest.raises(RuntimeError, match="it goes on"):
-            generate.send(plan)
-        assert signal.SIG_IGN is signal.getsignal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sleep_as(sleep, monkeypatch)
+    with pytest.raises(RuntimeError, match="it goes on"):
+        generate.send(plan)
+    assert signal.SIG_IGN is signal.getsignal(signal.SIGINT)
