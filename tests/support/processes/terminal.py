@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.processes.program import environment
+from support.processes.program import environment, heed_interrupts
 from support.waiting import TIMEOUT_S
 
 ENTERED = "\x1b[?1049h"
@@ -90,6 +90,7 @@ def in_terminal(command: list[str | Path], columns: int = 80, lines: int = 24, *
     variables_all = {**environment(), "TERM": "xterm-256color", **variables}
     pid, descriptor = pty.fork()
     if pid == 0:
+        heed_interrupts()
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         os.execve(words[0], words, variables_all)
     terminal = Terminal(descriptor, pid)
