@@ -102,7 +102,7 @@ def send(plan: LoadPlan) -> Sent:
         with _Interrupts() as interrupts:
             for thread in threads:
                 thread.start()
-            while any(thread.ident not in sender.ended for thread in threads):
+            while any(thread.is_alive() for thread in threads):
                 if interrupts.noted:
                     sender.stopping.set()
                 time.sleep(_ENDED_LOOK_S)
@@ -155,7 +155,6 @@ class _Sender:
     def __init__(self, plan: LoadPlan) -> None:
         self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")
         self.stopping: Final = threading.Event()
-        self.ended: Final[set[int]] = set()  # the identifiers of threads
         self._plan: Final = plan
         self._requests: Final = itertools.count()
         self._lock: Final = threading.Lock()
@@ -164,12 +163,6 @@ class _Sender:
 
     def run(self) -> None:
         """Send requests, each at its time, until the duration is over or `stopping` is set."""
-        try:
-            self._run()
-        finally:
-            self.ended.add(threading.get_ident())
-
-    def _run(self) -> None:
         plan = self._plan
         connect = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         connection = connect(self._url.hostname or "", self._url.port, timeout=ANSWER_TIMEOUT_S)
