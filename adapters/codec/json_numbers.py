@@ -109,7 +109,7 @@ def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
 
 def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
     """Return a JSON text with each -0 written as -0.0: a parser makes the integer 0 of -0."""
-    if not contains(body, _MINUS_ZERO, rules):
+    if not contains(body, _MINUS_ZERO, 0, rules):
         return body
     writer = BytesWriter()
     size: i64 = len(body)

@@ -14,7 +14,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.text import end_of_string, write_slices
+from adapters.codec.text import contains, end_of_string, write_slices
 from adapters.codec.text_repair import REPAIR_BYTES, SLICE_BYTES, grows_too_much, repaired_bytes_max_of, repaired_text
 from adapters.codec.wire import is_utf8
 from adapters.repairs import INVALID_TEXT
@@ -100,19 +100,9 @@ def _end_of_plain_string(text: bytes, start: i64, rules: Rules) -> i64:
 
 def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:
     """Return whether any escape in the text may be half of a surrogate pair."""
-    size: i64 = len(text)
     # A single byte is found at 10 GB/s, a longer sequence at 1 GB/s.
-    position: i64 = text.find(b"\\")
-    if position < 0:
-        return False
-    while position < size:
-        end: i64 = min(size, position + SLICE_BYTES)
-        # Escapes begin in the slice, and may end behind it.
-        if text.find(b"\\ud", position, end + 2) >= 0 or text.find(b"\\uD", position, end + 2) >= 0:
-            return True
-        position = end
-        rules.rest()
-    return False
+    first: i64 = text.find(b"\\")
+    return first >= 0 and (contains(text, b"\\ud", first, rules) or contains(text, b"\\uD", first, rules))
 
 
 def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
