@@ -13,6 +13,16 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le, read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.json_scanner import (
+    CLOSING_BRACE,
+    CLOSING_BRACKET,
+    COLON,
+    COMMA,
+    OPENING_BRACE,
+    OPENING_BRACKET,
+    QUOTE,
+    SPACE,
+)
 from adapters.codec.text import text_within
 from adapters.codec.wire import Cursor, put_bytes
 from adapters.rules import Rules
@@ -31,15 +41,7 @@ BYTES: Final = 0x3A
 STRINDEX: Final = 0x40
 KEY_STRINDEX: Final = 0x18  # of a KeyValue
 _ENTRY: Final = 0x0A  # a field of an ArrayValue or a KeyValueList
-_QUOTE: Final = 0x22
-_COMMA: Final = 0x2C
-_COLON: Final = 0x3A
-_OPENING_BRACKET: Final = 0x5B
-_CLOSING_BRACKET: Final = 0x5D
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACE: Final = 0x7D
 _NULL: Final = b"null"
-_SPACE: Final = 0x20
 _BACKSLASH: Final = 0x5C
 _ESCAPES: Final = [encode_basestring(chr(byte))[1:-1].encode() for byte in range(128)]
 _WORD_BYTES: Final = 8
@@ -139,9 +141,9 @@ def _put_json(writer: BytesWriter, cursor: Cursor, start: i64, end: i64, size_ma
             text = double_text(value).encode()
             writer.write(text if value - value == 0.0 else b'"' + text + b'"')
         elif tag == BYTES:
-            writer.append(_QUOTE)
+            writer.append(QUOTE)
             writer.write(b64encode(cursor.buffer[first : min(after, first + _room(writer, size_max))]))
-            writer.append(_QUOTE)
+            writer.append(QUOTE)
         elif tag == ARRAY:
             _put_array(writer, cursor, first, after, size_max, rules)
         elif tag == KVLIST:
@@ -161,7 +163,7 @@ def _put_text(writer: BytesWriter, buffer: bytes, start: i64, end: i64, size_max
     """Write the text at start:end in quotes, escaped as Python's json does; of a text beyond `size_max`, a beginning."""
     # The last quote may be missing in what is kept, and no character has more than four bytes.
     end = min(end, start + _room(writer, size_max) + 4)
-    writer.append(_QUOTE)
+    writer.append(QUOTE)
     position: i64 = start
     rest_at: i64 = len(writer) + _TEXT_SLICE
     while True:
@@ -176,7 +178,7 @@ def _put_text(writer: BytesWriter, buffer: bytes, start: i64, end: i64, size_max
         if len(writer) > rest_at:
             rules.read(_TEXT_SLICE)
             rest_at = len(writer) + _TEXT_SLICE
-    writer.append(_QUOTE)
+    writer.append(QUOTE)
 
 
 def _plain_end(buffer: bytes, position: i64, end: i64) -> i64:
@@ -198,14 +200,14 @@ def _plain_end(buffer: bytes, position: i64, end: i64) -> i64:
         position += _WORD_BYTES
     while position < end:
         byte: i64 = buffer[position]
-        if byte < _SPACE or byte == _QUOTE or byte == _BACKSLASH:
+        if byte < SPACE or byte == QUOTE or byte == _BACKSLASH:
             break
         position += 1
     return position
 
 
 def _put_array(writer: BytesWriter, cursor: Cursor, start: i64, end: i64, size_max: i64, rules: Rules) -> None:
-    writer.append(_OPENING_BRACKET)
+    writer.append(OPENING_BRACKET)
     read_to: i64 = len(writer)
     is_first = True
     position: i64 = start
@@ -215,17 +217,17 @@ def _put_array(writer: BytesWriter, cursor: Cursor, start: i64, end: i64, size_m
         position = cursor.position
         if tag == _ENTRY:
             if not is_first:
-                writer.append(_COMMA)
+                writer.append(COMMA)
             is_first = False
             _put_json(writer, cursor, cursor.start, position, size_max, rules)
             if len(writer) - read_to > _UNREAD_BYTES:
                 rules.read(len(writer) - read_to)
                 read_to = len(writer)
-    writer.append(_CLOSING_BRACKET)
+    writer.append(CLOSING_BRACKET)
 
 
 def _put_object(writer: BytesWriter, cursor: Cursor, start: i64, end: i64, size_max: i64, rules: Rules) -> None:
-    writer.append(_OPENING_BRACE)
+    writer.append(OPENING_BRACE)
     read_to: i64 = len(writer)
     # Where each member begins; of one whose key comes again, inverted.
     starts: list[int] = []
@@ -254,7 +256,7 @@ def _put_object(writer: BytesWriter, cursor: Cursor, start: i64, end: i64, size_
                     value_end = entry
             key = cursor.buffer[key_start:key_end]
             if starts:
-                writer.append(_COMMA)
+                writer.append(COMMA)
             starts.append(len(writer))
             earlier = by_key.get(key)
             if earlier is not None:
@@ -263,14 +265,14 @@ def _put_object(writer: BytesWriter, cursor: Cursor, start: i64, end: i64, size_
                 is_repeated = True
             by_key[key] = len(starts) - 1
             _put_text(writer, cursor.buffer, key_start, key_end, size_max, rules)
-            writer.append(_COLON)
+            writer.append(COLON)
             _put_json(writer, cursor, value_start, value_end, size_max, rules)
             if len(writer) - read_to > _UNREAD_BYTES:
                 rules.read(len(writer) - read_to)
                 read_to = len(writer)
     if is_repeated:
         _drop_repeated(writer, starts, rules)
-    writer.append(_CLOSING_BRACE)
+    writer.append(CLOSING_BRACE)
 
 
 def _start(starts: list[int], index: int) -> int:
@@ -292,7 +294,7 @@ def _drop_repeated(writer: BytesWriter, starts: list[int], rules: Rules) -> None
         start = starts[index]
         if start >= 0:
             if len(writer) > first:
-                writer.append(_COMMA)
+                writer.append(COMMA)
             writer.write(members[start - first : _start(starts, index + 1) - 1 - first])
         end: i64 = _start(starts, index + 1) - first
         if end - read_to > _UNREAD_BYTES:
