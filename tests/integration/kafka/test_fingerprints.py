@@ -16,6 +16,8 @@ from support.waiting import eventually
 from adapters.fingerprint import partition_of
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from collector.broker.kafka.producer_batches import PartitionState, TopicState
+from collector.broker.kafka.producer_session import ProducerSession
 from collector.telemetry.metrics import Metrics
 
 PRINTS = [(number * 0x9E3779B97F4A7C15 % 2**128).to_bytes(16, "big") for number in range(1, 61)]
@@ -140,16 +142,22 @@ async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
     assert_in_order(payloads, [b"first", b"second"])
 
 
+def without_leaders(producer: KafkaProducer, topic: str) -> tuple[ProducerSession, TopicState, list[list[PartitionState]]]:
+    """Take the leaders of a topic from a producer. Return its session, the topic's state, and the groups to set again."""
+    session = producer._session
+    assert session is not None
+    session._tasks[-1].cancel()  # nobody asks for leaders meanwhile
+    state = session.queue.states[topic]
+    groups = state.groups
+    state.set_groups([[]])
+    return session, state, groups
+
+
 async def test_what_waits_too_long_for_a_leader_is_refused_alone() -> None:
     """Nothing of it was sent, and the message of the error says so; the producer goes on with its session."""
     options, topic = fresh(append_timeout_s=0.5, metadata_refresh_s=60)
     async with await KafkaProducer.open(options, [topic]) as producer:
-        session = producer._session
-        assert session is not None
-        session._tasks[-1].cancel()  # nobody asks for leaders meanwhile
-        state = session.queue.states[topic]
-        groups = state.groups
-        state.set_groups([[]])
+        session, state, groups = without_leaders(producer, topic)
         with pytest.raises(BrokerDown, match="nothing of it was kept"):
             await producer.append([Message(topic, b"late", fingerprint=PRINTS[0])])
         assert (0, []) == (session.queue.waiting_bytes, session.queue.placed)
@@ -165,12 +173,7 @@ async def test_what_is_sent_for_others_may_be_kept() -> None:
     does not deny it."""
     options, topic = fresh(append_timeout_s=3.0, metadata_refresh_s=60)
     async with await KafkaProducer.open(options, [topic]) as producer:
-        session = producer._session
-        assert session is not None
-        session._tasks[-1].cancel()  # nobody asks for leaders meanwhile
-        state = session.queue.states[topic]
-        groups = state.groups
-        state.set_groups([[]])
+        session, state, groups = without_leaders(producer, topic)
         early = asyncio.create_task(producer.append([Message(topic, PRINTS[0] + b"early", fingerprint=PRINTS[0])]))
         await eventually(lambda: session.queue.waiting_bytes > 0)
         await asyncio.sleep(1.0)
