@@ -75,7 +75,7 @@ class RedisLimiter:
             password=password,
             protocol=2,  # nothing here needs more, and its errors name the cause
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,  # whole exchanges are timed here, not each read
+            socket_timeout=None,  # a question and its answer are timed together, not each read
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             **tls,
         )
@@ -168,12 +168,12 @@ class RedisLimiter:
             elif self._waiting:
                 together = [question for question in self._waiting[:_TOGETHER_MAX] if not question.answer.done()]
                 del self._waiting[:_TOGETHER_MAX]
-                await self._exchange(together)
+                await self._answer_questions(together)
             else:
                 self._wake.clear()
                 await self._wake.wait()
 
-    async def _exchange(self, questions: Sequence[_LimitQuestion]) -> None:
+    async def _answer_questions(self, questions: Sequence[_LimitQuestion]) -> None:
         """Ask Redis, and answer every question, whatever happens."""
         answers: Sequence[bytes | None] = [None] * len(questions)
         try:

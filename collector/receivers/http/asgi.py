@@ -87,43 +87,43 @@ class HttpApplication:
         head.query = scope["query_string"]
         for name, value in scope["headers"]:
             head.add(name, value)
-        exchange = self.receiver.exchange(scope["path"], head)
+        request = self.receiver.new_request(scope["path"], head)
         body = _Body(receive, head)
-        exchange.admit()
+        request.admit()
         try:
-            if exchange.answer is None:
-                await self._read(exchange, body)
-            if exchange.answer is None:
-                await exchange.finish()
-            assert exchange.answer is not None
-            await self._send(exchange.answer, exchange, body, send)
+            if request.answer is None:
+                await self._read(request, body)
+            if request.answer is None:
+                await request.finish()
+            assert request.answer is not None
+            await self._send(request.answer, request, body, send)
         except _SenderGone:
             pass
-        if exchange.answer is None:
-            exchange.disconnected()
+        if request.answer is None:
+            request.disconnected()
         else:
-            exchange.completed()
+            request.completed()
 
-    async def _read(self, exchange: HttpRequest, body: "_Body") -> None:
+    async def _read(self, request: HttpRequest, body: "_Body") -> None:
         """Read until the body is whole, or answered. Raises _SenderGone."""
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
-                while not body.complete and exchange.answer is None:
-                    exchange.feed(await body.piece())
+                while not body.complete and request.answer is None:
+                    request.feed(await body.piece())
         except TimeoutError:
-            exchange.timed_out(self._settings.body_timeout_s)
+            request.timed_out(self._settings.body_timeout_s)
         except asyncio.CancelledError as error:
-            exchange.refuse(error)
+            request.refuse(error)
 
-    async def _send(self, answer: Answer, exchange: HttpRequest, body: "_Body", send: Send) -> None:
+    async def _send(self, answer: Answer, request: HttpRequest, body: "_Body", send: Send) -> None:
         headers = [*answer.headers]
         if answer.content_type:
             headers.append((b"content-type", answer.content_type))
         if answer.status != 204:
             headers.append((b"content-length", b"%d" % len(answer.body)))
-        unread = exchange.head.has_body and not body.complete
+        unread = request.head.has_body and not body.complete
         # A sender without a 100 Continue may send its next request, or this one's body. Closing rules out a mix-up.
-        closes = unread and (exchange.head.expects_continue or exchange.is_abandoned)
+        closes = unread and (request.head.expects_continue or request.is_abandoned)
         if closes:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

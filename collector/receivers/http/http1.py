@@ -92,8 +92,8 @@ class _Turn:
     def __init__(self, head: Head, keep_alive: bool) -> None:
         self.head: Final = head
         self.keep_alive: bool = keep_alive
-        self.exchange: HttpRequest | None = None
-        self.page: Http1Page | None = None  # either `exchange` or `page` is set
+        self.request: HttpRequest | None = None
+        self.page: Http1Page | None = None  # either `request` or `page` is set
         self.is_received: bool = False  # to its last byte
         self.is_running: bool = False  # in a task
         self.is_answered: bool = False  # to the last byte
@@ -172,8 +172,8 @@ class Http1Connection:
         for turn in turns:
             if turn.page is not None:
                 turn.page.hang_up()
-            elif turn.exchange is not None and not turn.is_running and not turn.is_answered:
-                turn.exchange.disconnected()
+            elif turn.request is not None and not turn.is_running and not turn.is_answered:
+                turn.request.disconnected()
         self._waiting.clear()
         self._unfed = b""
         if self._writable is not None:
@@ -211,8 +211,8 @@ class Http1Connection:
         else:
             self._feed(data)
         turn = self._incoming
-        if turn is not None and turn.exchange is not None:
-            self._body.received(turn.exchange, self._body_left, self._mind_reading)
+        if turn is not None and turn.request is not None:
+            self._body.received(turn.request, self._body_left, self._mind_reading)
         if self._waiting or self._unfed or self._body.is_held_back:
             self._mind_reading()
 
@@ -400,12 +400,12 @@ class Http1Connection:
         turn = self._incoming
         if turn is None:
             return
-        exchange = turn.exchange
-        if exchange is None:
+        request = turn.request
+        if request is None:
             if turn.page is not None:
                 turn.page.feed(piece)
                 self._mind_reading()
-        elif exchange.answer is None and not exchange.feed(piece):
+        elif request.answer is None and not request.feed(piece):
             self._body.leave_room()
             self._go_on()
 
@@ -451,9 +451,9 @@ class Http1Connection:
                 turn.page = Http1Page(scope, is_head=is_head, takes_body=self._shared.takes_page_bodies)
                 return
             url = path
-        turn.exchange = receiver.exchange(url, turn.head, self._bodies)
-        turn.exchange.can_be_held_back = True
-        turn.exchange.admit()
+        turn.request = receiver.new_request(url, turn.head, self._bodies)
+        turn.request.can_be_held_back = True
+        turn.request.admit()
 
     def _scope(self, path: str, raw_path: bytes, query_string: bytes) -> Scope:
         return {
@@ -481,16 +481,16 @@ class Http1Connection:
         if broken is not None and broken is not self._turn:
             # A broken request after another one is dropped: its sender needs no answer.
             self._waiting.remove(broken)
-            if broken.exchange is not None and not broken.is_answered:
-                broken.exchange.disconnected()
+            if broken.request is not None and not broken.is_answered:
+                broken.request.disconnected()
         if self._turn is None:
             self._write(response)
             self._close()
         elif self._turn is broken:
             # The current request is broken.
-            if broken.exchange is not None and broken.exchange.answer is None:
+            if broken.request is not None and broken.request.answer is None:
                 self._write(response)
-                broken.exchange.disconnected()
+                broken.request.disconnected()
                 broken.is_answered = True
             self._close()
         else:
@@ -528,19 +528,19 @@ class Http1Connection:
             if not turn.is_answered:
                 if turn.is_running:
                     return
-                exchange = turn.exchange
-                if exchange is None:
+                request = turn.request
+                if request is None:
                     if self._shared.takes_page_bodies:
                         self._continue(turn)
                     self._run(turn, self._show(turn))
                     return
-                if exchange.answer is None:
+                if request.answer is None:
                     if turn.is_received:
-                        self._run(turn, self._finish(turn, exchange))
+                        self._run(turn, self._finish(turn, request))
                     else:
                         self._continue(turn)
                     return
-                self._say(turn, exchange)
+                self._say(turn, request)
             if not turn.is_received and self._state != CLOSED:
                 # After the answer the rest of the body may still pass: closing while the sender writes resets the connection,
                 # and the answer is lost.
@@ -563,20 +563,20 @@ class Http1Connection:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    async def _finish(self, turn: _Turn, exchange: HttpRequest) -> None:
-        await exchange.finish()
+    async def _finish(self, turn: _Turn, request: HttpRequest) -> None:
+        await request.finish()
         turn.is_running = False
         if self._state == CLOSED:
-            exchange.completed()  # no client gets the answer, but it is counted
+            request.completed()  # no client gets the answer, but it is counted
         else:
             self._go_on()
 
-    def _say(self, turn: _Turn, exchange: HttpRequest) -> None:
-        answer = exchange.answer
+    def _say(self, turn: _Turn, request: HttpRequest) -> None:
+        answer = request.answer
         assert answer is not None
         if (self._is_last() and not (self._waiting or self._unfed or self._last_words)) or (
             # A sender without a 100 Continue may send its next request, or this one's body. Closing rules out a mix-up.
-            not turn.is_received and (exchange.is_abandoned or turn.head.expects_continue)
+            not turn.is_received and (request.is_abandoned or turn.head.expects_continue)
         ):
             turn.keep_alive = False
         pieces = [_STATUS_LINES[answer.status], self._shared.date_line]
@@ -594,10 +594,10 @@ class Http1Connection:
             pieces.append(b"\r\n")
         self._write(b"".join(pieces))
         turn.is_answered = True
-        exchange.completed()
+        request.completed()
         if not turn.is_received:
             turn.answered_at = self._loop.time()
-            if exchange.is_abandoned or turn.head.expects_continue:
+            if request.is_abandoned or turn.head.expects_continue:
                 self._close()
 
     def _is_last(self) -> bool:
@@ -662,11 +662,11 @@ class Http1Connection:
         elif turn.is_answered:
             if now - turn.answered_at > self._late_s:
                 self._close()
-        elif turn.exchange is None or turn.exchange.answer is not None:
+        elif turn.request is None or turn.request.answer is not None:
             if now - self._began > self._request_s:
                 self._close()
         elif now - self._body_began > self._late_s:
-            turn.exchange.timed_out(self._late_s)
+            turn.request.timed_out(self._late_s)
             self._body.leave_room()
             self._go_on()
 

@@ -126,34 +126,33 @@ class Http2Connection(ServerConnection):
 
     def on_request(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)
-        request = stream
-        meaning = request.meaning
+        meaning = stream.meaning
         assert meaning is not None
         if meaning.status:
             block = self._status_and_date(meaning.status) + encode(b"content-length", b"0")
             if self._shared.cors is not None:
                 origin = b", ".join([value for name, value in meaning.request_head.headers if name == b"origin"])
                 block += encode_all(list(self._shared.cors.headers(origin)))
-            self.send_head(request, block, end=True)
-            self._answered(request)
+            self.send_head(stream, block, end=True)
+            self._answered(stream)
         elif meaning.head is None:
             takes_body = self._shared.takes_page_bodies and not self._head_ends
             page = Http2Page(self._scope(meaning), is_head=meaning.request_head.method == b"HEAD", takes_body=takes_body)
-            request.page = page
+            stream.page = page
             if takes_body and any(asks_to_go_on(value) for name, value in meaning.request_head.headers if name == b"expect"):
-                self.send_head(request, _CONTINUE, end=False)
-            self.run(request, self._show(request, page))
+                self.send_head(stream, _CONTINUE, end=False)
+            self.run(stream, self._show(stream, page))
         else:
             receiver = self._shared.receiver
             assert receiver is not None
-            exchange = receiver.exchange(meaning.path, meaning.head, self._bodies)
-            exchange.can_be_held_back = True
-            request.exchange = exchange
-            exchange.admit()
-            if exchange.answer is not None:
-                self.due.append(request)
+            request = receiver.new_request(meaning.path, meaning.head, self._bodies)
+            request.can_be_held_back = True
+            stream.request = request
+            request.admit()
+            if request.answer is not None:
+                self.due.append(stream)
             elif meaning.head.expects_continue and not self._head_ends:
-                self.send_head(request, _CONTINUE, end=False)
+                self.send_head(stream, _CONTINUE, end=False)
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         assert isinstance(stream, _HttpStream)
@@ -163,20 +162,20 @@ class Http2Connection(ServerConnection):
             self.open_window(stream, window_bytes - len(data))
             stream.page.feed(data)
             return
-        exchange = stream.exchange
-        if exchange is None:
+        request = stream.request
+        if request is None:
             self.acknowledge(stream, window_bytes)
             return
-        if exchange.answer is None and not exchange.feed(data):
+        if request.answer is None and not request.feed(data):
             self.due.append(stream)
-        stream.took(window_bytes, exchange)
+        stream.took(window_bytes, request)
 
     def on_end(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)
         self.note_whole(stream)
-        exchange = stream.exchange
-        if exchange is not None and exchange.answer is None:
-            self.run(stream, self._finish(stream, exchange))
+        request = stream.request
+        if request is not None and request.answer is None:
+            self.run(stream, self._finish(stream, request))
         elif stream.page is not None:
             stream.page.end_body()
         stream.leave_room()  # after `run`, so that this request's task begins before another body is read
@@ -187,8 +186,8 @@ class Http2Connection(ServerConnection):
         stream.leave_room()
         if stream.page is not None:
             stream.page.hang_up()
-        elif stream.exchange is not None and stream.exchange.answer is None and not stream.is_running:
-            stream.exchange.disconnected()
+        elif stream.request is not None and stream.request.answer is None and not stream.is_running:
+            stream.request.disconnected()
         stream.drained()
 
     # Requests.
@@ -205,31 +204,31 @@ class Http2Connection(ServerConnection):
             path = decoded_path(target.partition(b"?")[0])
             if receiver is None or self._shared.is_page(path):
                 return _Meaning(head, path, None, 0)
-        exchange_head = Head(method.decode())
-        exchange_head.query = target.partition(b"?")[2]
+        http_head = Head(method.decode())
+        http_head.query = target.partition(b"?")[2]
         for name, value in head.headers:
-            exchange_head.add(name, value)
-        return _Meaning(head, path, exchange_head, 0)
+            http_head.add(name, value)
+        return _Meaning(head, path, http_head, 0)
 
-    async def _finish(self, request: "_HttpStream", exchange: HttpRequest) -> None:
-        await exchange.finish()
-        self.ran(request)
+    async def _finish(self, stream: "_HttpStream", request: HttpRequest) -> None:
+        await request.finish()
+        self.ran(stream)
         if self.state == CLOSED:
-            exchange.completed()  # no client gets the answer, but it is counted
+            request.completed()  # no client gets the answer, but it is counted
             return
-        self.say(request)
+        self.say(stream)
         self.flush()
         if self.state >= REFUSING:
             self.close_if_over()
 
     def say(self, stream: ServerStream) -> None:
         assert isinstance(stream, _HttpStream)
-        exchange = stream.exchange
-        assert exchange is not None
-        answer = exchange.answer
+        request = stream.request
+        assert request is not None
+        answer = request.answer
         assert answer is not None
         stream.leave_room()
-        exchange.completed()
+        request.completed()
         if stream.is_gone:
             return
         pieces = [self._status_and_date(answer.status)]
@@ -240,7 +239,7 @@ class Http2Connection(ServerConnection):
         body = answer.body
         if answer.status != 204:
             pieces.append(encode(b"content-length", b"%d" % len(body)))
-        if exchange.head.method == "HEAD":
+        if request.head.method == "HEAD":
             body = b""
         self.send_head(stream, b"".join(pieces), end=not body)
         if body:
@@ -250,35 +249,35 @@ class Http2Connection(ServerConnection):
         if (
             stream.is_sent
             and not (stream.is_received or stream.is_gone)
-            and (exchange.is_abandoned or exchange.head.expects_continue)
+            and (request.is_abandoned or request.head.expects_continue)
         ):
             self.reset(stream, NO_ERROR)
 
-    async def _show(self, request: "_HttpStream", page: Http2Page) -> None:
-        showing: Awaitable[None] = page.show(self._shared.app, request)
+    async def _show(self, stream: "_HttpStream", page: Http2Page) -> None:
+        showing: Awaitable[None] = page.show(self._shared.app, stream)
         await showing
-        self.ran(request)
-        if request.is_gone or self.state == CLOSED:
+        self.ran(stream)
+        if stream.is_gone or self.state == CLOSED:
             return
-        if request.is_sent:
-            self._answered(request)
+        if stream.is_sent:
+            self._answered(stream)
         else:
-            self.reset(request, INTERNAL_ERROR)
+            self.reset(stream, INTERNAL_ERROR)
         self.flush()
         if self.state >= REFUSING:
             self.close_if_over()
 
-    def _answered(self, request: "_HttpStream") -> None:
-        request.answered_at = self.loop.time()
+    def _answered(self, stream: "_HttpStream") -> None:
+        stream.answered_at = self.loop.time()
         self.answered()
-        if request.is_received:
+        if stream.is_received:
             return
-        request.forget()
-        self.note_early(request)
+        stream.forget()
+        self.note_early(stream)
 
-    def write_page_head(self, request: "_HttpStream", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
-        if not request.is_gone:
-            self.send_head(request, self._status_and_date(status) + encode_all(headers), end=end)
+    def write_page_head(self, stream: "_HttpStream", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
+        if not stream.is_gone:
+            self.send_head(stream, self._status_and_date(status) + encode_all(headers), end=end)
             self.flush()
 
     def _status_and_date(self, status: int) -> bytes:
@@ -322,8 +321,8 @@ class Http2Connection(ServerConnection):
                 self.reset(stream, NO_ERROR)
             return
         late_s = self._shared.body_timeout_s
-        if stream.exchange is not None and stream.late_s(now, late_s) > late_s:
-            stream.exchange.timed_out(late_s)
+        if stream.request is not None and stream.late_s(now, late_s) > late_s:
+            stream.request.timed_out(late_s)
             self.say(stream)
 
     def on_idle(self, now: float) -> None:
@@ -338,8 +337,8 @@ class _HttpStream(BodyStream):
         """`began` is in the loop's time."""
         super().__init__(connection, stream_id, began)
         self.meaning: _Meaning | None = meaning
-        self.exchange: HttpRequest | None = None
-        self.page: Http2Page | None = None  # at most one of `exchange` and `page` is set
+        self.request: HttpRequest | None = None
+        self.page: Http2Page | None = None  # at most one of `request` and `page` is set
         self._http: Final = connection
         self._drained: asyncio.Event | None = None  # set when a page may write more
 
@@ -350,7 +349,7 @@ class _HttpStream(BodyStream):
     def forget(self) -> None:
         """Release the objects that only the answer needed."""
         self.meaning = None
-        self.exchange = None
+        self.request = None
         self.page = None
 
     # Called by a page.

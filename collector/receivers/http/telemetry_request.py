@@ -191,7 +191,7 @@ class HttpReceiver(Receiver):
         """Return whether the path takes telemetry."""
         return path in self._routes
 
-    def exchange(self, path: str, head: Head, bodies: ConnectionBodies | None = None) -> "HttpRequest":
+    def new_request(self, path: str, head: Head, bodies: ConnectionBodies | None = None) -> "HttpRequest":
         """Return the request for this path. For an unknown path the request is refused. `bodies` are those of its connection;
         None if the connection has one request at a time."""
         route, endpoint = self._routes.get(path, self._no_route)

@@ -45,16 +45,16 @@ async def worst_stall_s(attack: Attack) -> float:
     for name, value in headers.items():
         head.add(name.encode(), value.encode())
     head.add(b"content-length", str(len(body)).encode())
-    exchange = made.app.receiver.exchange(attack.path, head)
+    request = made.app.receiver.new_request(attack.path, head)
     stalls = Stalls()
     watching = asyncio.create_task(stalls.watch())
     await asyncio.sleep(0.01)
-    exchange.admit()
-    assert exchange.feed(body)
-    await exchange.finish()
+    request.admit()
+    assert request.feed(body)
+    await request.finish()
     await asyncio.sleep(0.01)
     watching.cancel()
-    answer = exchange.answer
+    answer = request.answer
     assert answer is not None
     assert answer.status in (200, 204, 400, 413)
     assert (answer.status == 413) == (attack in REFUSED + GROWING)

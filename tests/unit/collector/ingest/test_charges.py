@@ -48,11 +48,11 @@ async def answers(made: Receivers, attack: Attack, count: int) -> list[int]:
         head = Head("POST")
         for name, value in headers.items():
             head.add(name.encode(), value.encode())
-        exchange = made.app.receiver.exchange(attack.path, head)
-        if exchange.admit() and exchange.feed(body):
-            await exchange.finish()
-        assert exchange.answer is not None
-        statuses.append(exchange.answer.status)
+        request = made.app.receiver.new_request(attack.path, head)
+        if request.admit() and request.feed(body):
+            await request.finish()
+        assert request.answer is not None
+        statuses.append(request.answer.status)
     return statuses
 
 

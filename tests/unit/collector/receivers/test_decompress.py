@@ -252,11 +252,11 @@ async def answered(made: Receivers, path: str, headers: dict[str, str], body: by
     for name, value in headers.items():
         head.add(name.encode(), value.encode())
     head.add(b"content-length", str(len(body)).encode())
-    exchange = made.app.receiver.exchange(path, head)
-    if exchange.admit() and exchange.feed(body):
-        await exchange.finish()
-    assert exchange.answer is not None
-    return exchange.answer
+    request = made.app.receiver.new_request(path, head)
+    if request.admit() and request.feed(body):
+        await request.finish()
+    assert request.answer is not None
+    return request.answer
 
 
 # What two bytes of each are an element of.
@@ -354,17 +354,17 @@ async def test_a_large_body_holds_its_budget_while_it_is_read_and_no_longer() ->
         head = Head("POST")
         head.add(b"content-type", b"application/x-protobuf")
         head.add(b"content-length", str(len(body)).encode())
-        exchange = made.app.receiver.exchange("/v1/logs", head)
-        exchange.admit()
-        assert exchange.feed(body)
-        finishing = asyncio.create_task(exchange.finish())
+        request = made.app.receiver.new_request("/v1/logs", head)
+        request.admit()
+        assert request.feed(body)
+        finishing = asyncio.create_task(request.finish())
         await asyncio.sleep(0)
         assert len(body) == made.in_flight.bytes_held
         if is_cancelled:
             finishing.cancel()
         await finishing
-        assert exchange.answer is not None
-        assert status == exchange.answer.status
+        assert request.answer is not None
+        assert status == request.answer.status
         assert 0 == made.in_flight.bytes_held
     assert 20 == made.producer.item_count()
 
