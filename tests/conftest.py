@@ -101,7 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """End the broker that this process's tests shared, and leave the exit status for .ci/checks/second_try.py."""
-    if not hasattr(session.config, "workerinput"):
+    if not hasattr(session.config, "workerinput") and session.config.pluginmanager.hasplugin("cacheprovider"):
         session.config.cache.set("infrasage/exit_status", int(exitstatus))
     kafka = sys.modules.get("support.processes.kafka")
     if kafka is not None:
