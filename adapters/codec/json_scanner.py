@@ -67,7 +67,7 @@ _ONES: Final = b"\1" * 8
 _HIGH_BITS: Final = b"\x80" * 8
 
 
-_POWERS: Final = pack(f"<{_POWER_MAX + 1}d", *[float(10**exponent) for exponent in range(_POWER_MAX + 1)])
+POWERS: Final = pack(f"<{_POWER_MAX + 1}d", *[float(10**exponent) for exponent in range(_POWER_MAX + 1)])
 
 
 class NonPlain(Exception):
@@ -282,7 +282,7 @@ class JsonScanner:
             return 0
         value = float(number)
         if exponent < 0:
-            value /= read_f64_le(_POWERS, -exponent << 3)
+            value /= read_f64_le(POWERS, -exponent << 3)
         self.double = -value if is_negative else value
         return position
 

@@ -13,22 +13,8 @@ from mypy_extensions import i64
 from adapters.codec.text import shortened_name, text_within
 from adapters.codec.wire import Cursor, NonCanonical, field_size, is_ascii, is_utf8, put_bytes, put_varint
 from adapters.errors import ATTRIBUTE_KEY_TOO_LONG, ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
-from adapters.otlp.any_value import (
-    ARRAY,
-    BOOL,
-    BYTES,
-    DOUBLE,
-    INT,
-    KEY,
-    KEY_STRINDEX,
-    KVLIST,
-    STRINDEX,
-    STRING,
-    VALUE,
-    beginning_of,
-    string_value,
-    text_of,
-)
+from adapters.otlp.any_value import beginning_of, put_string_value, text_of
+from adapters.otlp.any_value_tags import ARRAY, BOOL, BYTES, DOUBLE, INT, KEY, KEY_STRINDEX, KVLIST, STRINDEX, STRING, VALUE
 from adapters.otlp.normal_forms import NormalForms
 from adapters.repairs import CUT_KEY_PREFIX
 from adapters.rules import Rules
@@ -271,11 +257,23 @@ class Attribute:
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
         """Check that an AnyValue is well-formed, and not nested too deep. Return 0 or a reason. Raises NonCanonical."""
+        size: i64 = end - start
+        if size >= 2 and start + 8 <= len(self.buffer):
+            # Nearly every value is a short text, a double or a boolean, and nothing else.
+            word: i64 = read_i64_le(self.buffer, start)
+            short: i64 = word >> 8 & 255
+            tag: i64 = word & 255
+            if tag == STRING and short == size - 2 and short < 128:
+                if not is_utf8(self.buffer, start + 2, end, self.rules):
+                    raise NonCanonical(start + 2)
+                return 0
+            if (tag == DOUBLE and size == 9) or (tag == BOOL and size == 2 and short < 2):
+                return 0
         cursor = self.cursor
         cursor.position = start
         members: i64 = 0
         while cursor.position < end:
-            tag: i64 = cursor.field(end)
+            tag = cursor.field(end)
             after: i64 = cursor.position
             if tag == STRING:
                 if not is_utf8(self.buffer, cursor.start, after, self.rules):
@@ -316,7 +314,12 @@ class Attribute:
                 if kind == ARRAY:
                     reason = self.check_value(cursor.start, after, depth)
                 else:
-                    self.locate(cursor.start, after)
+                    entry: i64 = cursor.start
+                    state: i64 = self.locate(entry, after)
+                    # If all bytes are ASCII, including tags and lengths, key and text need not be checked one by one.
+                    if state == CLEAN and after - entry >= 8 and is_ascii(self.buffer, entry, after):
+                        cursor.position = after
+                        continue
                     if not is_utf8(self.buffer, self.key_start, self.key_end, self.rules):
                         raise NonCanonical(self.key_start)
                     reason = self.check_value(self.value_start, self.value_end, depth)
@@ -338,11 +341,11 @@ _known: Final = NormalForms()
 
 def _normal_of(key: bytes, text: bytes) -> bytes:
     """Return a KeyValue in the normal form, with its length before it."""
-    value = string_value(text)
     writer = BytesWriter()
-    put_varint(writer, field_size(len(key)) + field_size(len(value)))
+    put_varint(writer, field_size(len(key)) + field_size(field_size(len(text))))
     put_bytes(writer, KEY, key)
-    put_bytes(writer, VALUE, value)
+    writer.append(VALUE)
+    put_string_value(writer, text)
     return writer.getvalue()
 
 

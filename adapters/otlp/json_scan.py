@@ -1,14 +1,14 @@
 """Convert plain OTLP/JSON to OTLP/protobuf in one pass over its bytes, without an object for each value.
 
 A field is found by comparing the text with the name that came at the same place last time. A message is written into the
-writer of its depth, and copied behind its length. Attributes with a text or an integer, the greatest part of a request, are
-written at once. JSON that is not plain raises `NonPlain`, and `scanned` returns None: adapters/otlp/json_large.py decides then.
+writer of its depth, and copied behind its length. JSON that is not plain raises `NonPlain`, and `scanned` returns None:
+adapters/otlp/json_large.py decides then.
 """
 
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor
-from librt.strings import BytesWriter, read_i64_le, write_f64_le, write_i32_le, write_i64_le
+from librt.strings import BytesWriter, write_f64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
 from adapters.codec.digits import put_hex
@@ -24,11 +24,11 @@ from adapters.codec.json_scanner import (
     QUOTE,
     SMALL_N,
     SPACE,
-    JsonScanner,
     NonPlain,
 )
 from adapters.codec.text import REST_BYTES
-from adapters.codec.wire import put_bytes, put_signed_varint, put_varint, varint_size
+from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
+from adapters.otlp.json_attributes import AttributeScanner
 from adapters.otlp.json_fields import BOOL, DOUBLE, FIXED32, FIXED64, HEX, MESSAGE, TEXT, VARINT, Field, Fields, Name, fields_of
 from adapters.otlp.json_notes import Inexact, Notes
 from adapters.otlp.json_objects import drop_zero, put_field, put_scalar
@@ -36,24 +36,7 @@ from adapters.rules import Rules
 
 # The deepest nesting of messages. The reader over objects reads deeper ones.
 _DEPTH_MAX: Final = 64
-# The beginnings of attributes and bodies that are written without white space, as words.
-_WORD_BYTES: Final = 8
-_KEY: Final = b'{"key":"'
-_VALUE: Final = b',"value"'
-_STRING_1: Final = b':{"strin'
-_STRING_2: Final = b'gValue":'
-_INT_1: Final = b':{"intVa'
-_INT_2: Final = b'lue":\0\0\0'
-_INT_2_MASK: Final = b"\xff\xff\xff\xff\xff\0\0\0"
-_BODY_1: Final = b'{"string'
-_BODY_2: Final = b'Value":"'
-# The longest attribute or value that is written at once, and the bytes that are compared behind its key.
-_SHORT_MAX: Final = 127
-_COMPARED_BYTES: Final = 64
-
 _ID_DIGITS_MAX: Final = 64
-_VARINT_BYTES_MAX: Final = 10
-_INT_VALUE: Final = 0x18  # the tag of an AnyValue's integer
 _INT32_END: Final = 1 << 31
 
 
@@ -66,7 +49,7 @@ def scanned(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> 
         return None
 
 
-class _Scan(JsonScanner):
+class _Scan(AttributeScanner):
     def __init__(self, text: bytes, rules: Rules, notes: Notes) -> None:
         super().__init__(text, rules)
         self.notes: Final = notes
@@ -258,9 +241,9 @@ class _Scan(JsonScanner):
         end: i64 = 0
         if kind == MESSAGE:
             if field.is_attribute:
-                end = self._attribute(writer, field.wire_tag, position)
+                end = self.put_attribute(writer, field.wire_tag, position)
             elif field.is_any_value:
-                end = self._text_value(writer, field.wire_tag, position)
+                end = self.put_text_value(writer, field.wire_tag, position)
             if end:
                 return end
             if text[position] != OPENING_BRACE:
@@ -290,7 +273,7 @@ class _Scan(JsonScanner):
                 if field.is_temporality:
                     drop_zero(writer, start)
                 return end
-            end = self._integer(position)
+            end = self.simple_integer_end(position)
             if end:
                 put_varint(writer, field.wire_tag)
                 put_signed_varint(writer, self.integer)
@@ -304,15 +287,6 @@ class _Scan(JsonScanner):
             raise NonPlain
         return end
 
-    def _integer(self, position: i64) -> i64:
-        """Read the integer at `position`, with or without quotes, into `integer`. Return its end, or 0 if it is not simple."""
-        text = self.text
-        if text[position] == QUOTE:
-            end: i64 = self.integer_end(position + 1)
-            return end + 1 if end and text[end] == QUOTE else 0
-        end = self.integer_end(position)
-        return end if end and self.is_number_end(end) else 0
-
     def _scalar(self, writer: BytesWriter, field: Field, position: i64) -> i64:
         """Write a number or a boolean, without a tag. Return where it ends."""
         kind: i64 = field.wire_kind
@@ -323,7 +297,7 @@ class _Scan(JsonScanner):
                 write_f64_le(writer, self.double)
                 return end
         elif kind == FIXED64 or kind == VARINT or kind == FIXED32:
-            end = self._integer(position)
+            end = self.simple_integer_end(position)
             number: i64 = self.integer
             if end and number >= field.least and number <= field.most:
                 if kind == FIXED64:
@@ -362,79 +336,3 @@ class _Scan(JsonScanner):
             writer.truncate(written)
             return 0
         return end + 1
-
-    def _text_value(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
-        """Write the AnyValue at `position` if it is a short text. Return where it ends, or 0 if it is anything else."""
-        text = self.text
-        if position + _COMPARED_BYTES > self.size or tag > _SHORT_MAX:
-            return 0
-        if read_i64_le(text, position) != read_i64_le(_BODY_1, 0):
-            return 0
-        if read_i64_le(text, position + 8) != read_i64_le(_BODY_2, 0):
-            return 0
-        start: i64 = position + 16
-        end: i64 = self.string_end(start)
-        size: i64 = end - start
-        if not self.is_plain or size + 2 > _SHORT_MAX or text[end + 1] != CLOSING_BRACE:
-            return 0
-        write_i32_le(writer, i32(tag | (size + 2) << 8 | 0x0A << 16 | size << 24))
-        self.copy(writer, start, end)
-        return end + 2
-
-    def _attribute(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
-        """Write the KeyValue at `position` if it is short, and its value is a text or an integer. Return where it ends, or 0 if
-        it is anything else."""
-        text = self.text
-        if position + _COMPARED_BYTES > self.size or tag > _SHORT_MAX:
-            return 0
-        if read_i64_le(text, position) != read_i64_le(_KEY, 0):
-            return 0
-        key: i64 = position + 8
-        key_end: i64 = self.string_end(key)
-        if not self.is_plain or key_end + _COMPARED_BYTES > self.size:
-            return 0
-        if read_i64_le(text, key_end + 1) != read_i64_le(_VALUE, 0):
-            return 0
-        key_size: i64 = key_end - key
-        word: i64 = read_i64_le(text, key_end + 9)
-        if word == read_i64_le(_STRING_1, 0):
-            if read_i64_le(text, key_end + 17) != read_i64_le(_STRING_2, 0) or text[key_end + 25] != QUOTE:
-                return 0
-            start: i64 = key_end + 26
-            end: i64 = self.string_end(start)
-            size: i64 = end - start
-            if not self.is_plain or key_size + size + 6 > _SHORT_MAX:
-                return 0
-            if text[end + 1] != CLOSING_BRACE or text[end + 2] != CLOSING_BRACE:
-                return 0
-            write_i32_le(writer, i32(tag | (key_size + size + 6) << 8 | 0x0A << 16 | key_size << 24))
-            self.copy(writer, key, key_end)
-            write_i32_le(writer, i32(0x12 | (size + 2) << 8 | 0x0A << 16 | size << 24))
-            self.copy(writer, start, end)
-            return end + 3
-        if word == read_i64_le(_INT_1, 0):
-            return self._integer_attribute(writer, tag, key, key_end)
-        return 0
-
-    def _integer_attribute(self, writer: BytesWriter, tag: i64, key: i64, key_end: i64) -> i64:
-        """Continue `_attribute` when the key is known and the value is an integer."""
-        text = self.text
-        if (read_i64_le(text, key_end + 17) ^ read_i64_le(_INT_2, 0)) & read_i64_le(_INT_2_MASK, 0):
-            return 0
-        end: i64 = self._integer(key_end + 22)
-        if end == 0 or text[end] != CLOSING_BRACE or text[end + 1] != CLOSING_BRACE:
-            return 0
-        key_size: i64 = key_end - key
-        number: i64 = self.integer
-        size: i64 = _VARINT_BYTES_MAX
-        if number >= 0:
-            size = varint_size(number)
-        if key_size + size + 5 > _SHORT_MAX:
-            return 0
-        write_i32_le(writer, i32(tag | (key_size + size + 5) << 8 | 0x0A << 16 | key_size << 24))
-        self.copy(writer, key, key_end)
-        writer.append(0x12)
-        writer.append(u8(size + 1))
-        writer.append(_INT_VALUE)
-        put_signed_varint(writer, number)
-        return end + 2

@@ -26,7 +26,8 @@ from adapters.codec.wire import (
     with_length,
 )
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
-from adapters.otlp.any_value import KEY, STRING, string_value, text_of
+from adapters.otlp.any_value import put_string_value, text_of
+from adapters.otlp.any_value_tags import KEY, STRING
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute
 from adapters.otlp.field_tables import (
     ATTRIBUTE,
@@ -585,8 +586,9 @@ class Scanner:
                 return CLEAN
         if end - start > self.body_bytes_max:
             return RECORD_TOO_LARGE
-        value = string_value(text_of(cursor, start, end, self.rules))
-        self.patches.replace(length_at, end, length_of(len(value)) + value)
+        writer = BytesWriter()
+        put_string_value(writer, text_of(cursor, start, end, self.rules))
+        self.patches.replace(length_at, end, writer.getvalue())
         return REWRITE
 
     def normal(self, message: MessageTable, start: i64, end: i64) -> bytes:
@@ -669,7 +671,8 @@ class Scanner:
                 keep = position
             elif action == BODY:
                 writer.write(buffer[keep:at])
-                put_bytes(writer, tag, string_value(text_of(cursor, first, position, self.rules)))
+                put_varint(writer, tag)
+                put_string_value(writer, text_of(cursor, first, position, self.rules))
                 keep = position
             elif action == TRACE_ID or action == SPAN_ID or action == OTHER_TRACE_ID or action == OTHER_SPAN_ID:
                 # Only a log record comes here with an invalid id of its own: it is kept without the id.

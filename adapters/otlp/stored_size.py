@@ -9,7 +9,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from adapters.codec.wire import BYTES, Cursor, field_size
-from adapters.otlp.any_value import KEY, STRING, VALUE
+from adapters.otlp.any_value_tags import KEY, STRING, VALUE
 from adapters.otlp.attributes import WRITTEN_TO_BE_CUT
 from adapters.otlp.field_tables import ATTRIBUTE, MESSAGE, NAME, MessageTable
 from adapters.repairs import CUT_KEY_PREFIX

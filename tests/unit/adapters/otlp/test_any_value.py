@@ -1,9 +1,13 @@
 """The text of an AnyValue by example, and what a large one does to others. tests/fidelity compares it with the reference."""
 
 import json
+import math
 import time
+from base64 import b64encode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from support.limits import DEFAULT
 from support.references.remote_write import length_delimited
@@ -113,6 +117,77 @@ def test_a_member_that_is_replaced_takes_nothing_from_the_beginning() -> None:
     assert len(whole) > 50
     for bytes_max in range(40, 50):
         assert whole[:bytes_max].decode(errors="ignore").encode() == beginning(value, bytes_max)
+
+
+# Keys of which many are equal, and others only look alike to a hash of their length, first and last bytes.
+KEYS = st.sampled_from(["", "a", "b", "é", '"', "key.of.http.a", "key.of.rpc_.a", "k" * 127, "k" * 128]) | st.text(max_size=3)
+SCALARS = (
+    st.builds(AnyValue)
+    | st.booleans().map(lambda value: AnyValue(bool_value=value))
+    | st.integers(-(2**63), 2**63 - 1).map(lambda value: AnyValue(int_value=value))
+    | st.floats().map(lambda value: AnyValue(double_value=value))
+    | st.text(max_size=140).map(text)
+    | st.binary(max_size=9).map(lambda value: AnyValue(bytes_value=value))
+)
+ANY_VALUES = st.recursive(
+    SCALARS,
+    lambda values: (
+        st.lists(values, max_size=5).map(lambda entries: array(*entries))
+        | st.lists(st.tuples(KEYS, values), max_size=40).map(lambda pairs: members(*pairs))
+    ),
+    max_leaves=40,
+)
+
+
+def expected_object(value: AnyValue) -> object:
+    """Return what the JSON of a value means; of pairs with the same key the last one is kept, in its own place."""
+    match value.WhichOneof("value"):
+        case "array_value":
+            return [expected_object(entry) for entry in value.array_value.values]
+        case "kvlist_value":
+            kept: dict[str, object] = {}
+            for pair in value.kvlist_value.values:
+                kept.pop(pair.key, None)
+                kept[pair.key] = expected_object(pair.value)
+            return kept
+        case "double_value":
+            return value.double_value if math.isfinite(value.double_value) else double_text(value.double_value)
+        case "bytes_value":
+            return b64encode(value.bytes_value).decode()
+        case None:
+            return None
+        case name:
+            return getattr(value, name)
+
+
+@given(ANY_VALUES)
+def test_any_value(value: AnyValue) -> None:
+    expected = json.dumps([expected_object(value)], ensure_ascii=False, separators=(",", ":"))
+    assert expected.encode() == written(array(value))
+
+
+@pytest.mark.parametrize("count", [2, 9, 40, 400])
+def test_a_repeated_key_is_found_among_any_number(count: int) -> None:
+    keys = [f"the.key.{number}.of.many" for number in range(count)]
+    one = AnyValue(int_value=1)
+    pairs = [(key, one) for key in keys]
+    assert dict.fromkeys(keys, 1) == json.loads(written(members(*pairs)))
+    for repeated in (0, count // 2, count - 1):
+        kept = [*keys[:repeated], *keys[repeated + 1 :], keys[repeated]]
+        assert kept == list(json.loads(written(members(*pairs, (keys[repeated], one)))))
+
+
+def test_nested_objects_with_repeated_keys_are_written_once() -> None:
+    """If each level were written twice, 60 levels would never end."""
+    first, last = (
+        length_delimited(1, length_delimited(1, b"a") + length_delimited(2, b"\x18" + number)) for number in (b"\2", b"\3")
+    )
+    value = b"\x18\1"
+    for _ in range(_NESTED):
+        nested = length_delimited(1, length_delimited(1, b"b") + length_delimited(2, value))
+        value = length_delimited(6, first + nested + last)
+    text = text_of(Cursor(value), 0, len(value), NO_RULES)
+    assert text == b'{"b":' * _NESTED + b"1" + b',"a":3}' * _NESTED
 
 
 @pytest.mark.parametrize(

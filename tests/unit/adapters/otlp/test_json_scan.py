@@ -185,6 +185,38 @@ def test_attributes_of_every_size(size: int, value: str) -> None:
         check_readers("logs", logs('{"attributes":[{"key":"k","value":{%s}}]}' % (value % odd) + " " * 80))
 
 
+@pytest.mark.parametrize("key_bytes", [0, 1, 40, 110, 111, 112, 113, 114, 117, 118, 119, 120, 121])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *('"boolValue":true', '"boolValue":false', '"boolValue":truf', '"boolValue":fals', '"boolValue":"true"'),
+        *('"boolValue":true ', '"boolValue": false', '"boolValue":true,"x":1', '"boolValue":null', '"boolValue":1'),
+        *('"doubleValue":1', '"doubleValue":-0.0', '"doubleValue":1.5e3', '"doubleValue":0.1', '"doubleValue":"NaN"'),
+        *(
+            '"doubleValue":12345678901234567890.5',
+            '"doubleValue":2.5 ',
+            '"doubleValue":"2.5"',
+            '"doubleValue":2.',
+            '"doubleValue":',
+        ),
+        *(
+            '"doublfValue":1.5',
+            '"boolValuf":true',
+            '"doubleValue":-',
+            '"doubleValue":2.',
+            '"doubleValue":',
+            '"doubleValue":01',
+            '"doubleValue":1.5]',
+        ),
+    ],
+)
+def test_numbers_and_booleans_of_attributes(key_bytes: int, value: str) -> None:
+    """They are read at once if they are plain and short, and mean the same in any case."""
+    attribute = f'{{"key":"{"k" * key_bytes}","value":{{{value}}}}}'
+    check_readers("logs", logs(f'{{"attributes":[{attribute},{attribute}],"traceId":"","body":{{"stringValue":"text"}}}}'), 0)
+    check_readers("logs", logs(f'{{"attributes":[{attribute}]}}'), 0)
+
+
 @pytest.mark.parametrize("levels", [5, 20, 22, 40, 200])
 def test_nested_values(levels: int) -> None:
     """Those that nest deep are left to the other reader."""
