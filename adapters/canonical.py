@@ -26,7 +26,7 @@ ODD_ELEMENTS_MAX: Final = 1 << 19
 _MISTYPED_MESSAGES_MAX: Final = 1_000
 
 
-def adapt_plainly(
+def adapt_or_canonicalize(
     adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules, kept_unknown: bytes = b""
 ) -> Adapted:
     """Return the result of `adapt` for a body; if it raises NonCanonical, for the body with its texts repaired; and else for
@@ -44,7 +44,7 @@ def adapt_plainly(
 def _adapted(
     adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules, kept_unknown: bytes
 ) -> Adapted:
-    """Return what `adapt_plainly` returns, without the unknown fields."""
+    """Return what `adapt_or_canonicalize` returns, without the unknown fields."""
     before = rules.repaired
     try:
         return adapt(body)

@@ -108,7 +108,7 @@ def read_fingerprint(message: bytes | memoryview) -> Fingerprint | None:
     return Fingerprint(tenant, value, received) if len(value) == FINGERPRINT_BYTES else None
 
 
-def stand_in(payload: bytes) -> bytes:
+def placeholder(payload: bytes) -> bytes:
     """Return the message that is stored in the place of a repetition: its last record, and the number of its items. The
     message must have a fingerprint. Raises NonCanonical."""
     cursor = Cursor(payload)

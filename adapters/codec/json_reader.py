@@ -128,7 +128,7 @@ class JsonSlices:
         self.expect(_COLON)
         return name
 
-    def goes_on(self, closing: i64) -> bool:
+    def has_next(self, closing: i64) -> bool:
         """Move behind a comma, and return True; or behind the closing bracket, and return False. Raises NotJson."""
         byte: i64 = self.peek()
         if byte != _COMMA and byte != closing:
@@ -150,12 +150,12 @@ class JsonSlices:
             self._skip_string()
         elif first == _OPENING_BRACE or first == _OPENING_BRACKET:
             if not self._skip_container(start, bytes_max, containers_max):
-                self.go_back(start)
+                self.seek_back(start)
                 return False
         else:
             self._skip_scalar()
         if self.position - start > bytes_max:
-            self.go_back(start)
+            self.seek_back(start)
             return False
         return True
 
@@ -182,7 +182,7 @@ class JsonSlices:
                 if depth == 0:
                     return
                 closing = i64(closings[depth - 1])
-                if self.goes_on(closing):
+                if self.has_next(closing):
                     if closing == _CLOSING_BRACE:
                         self.check_name()
                     break
@@ -228,7 +228,7 @@ class JsonSlices:
         while True:
             at: i64 = self.position
             if not self._skip_value(SLICE_BYTES, CONTAINERS_MAX) or (elements and self.position - start > SLICE_BYTES):
-                self.go_back(at)
+                self.seek_back(at)
                 break
             end = self.position
             elements += 1
@@ -286,7 +286,7 @@ class JsonSlices:
         is_high = text[at + 2] | _CASE == _SMALL_D and (high == 0x38 or high == 0x39 or high == 0x61 or high == 0x62)
         return 12 if is_high and text[at + 6] == _BACKSLASH and text[at + 7] == _SMALL_U else 6
 
-    def go_back(self, position: i64) -> None:
+    def seek_back(self, position: i64) -> None:
         """Move back to `position`. The bytes that follow are read once more, and rest once more."""
         self.position = position
         self.rest_at = min(self.rest_at, position + REST_BYTES)

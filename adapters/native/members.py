@@ -41,7 +41,7 @@ def otlp_hint(name: str) -> str:
     return "" if route is None else f"this is OTLP, which is for {route}"
 
 
-def what_is_missing(reason: i64, record: dict[str, object]) -> str:
+def missing_member_message(reason: i64, record: dict[str, object]) -> str:
     """Return a message for a record that lacks a member, with the unknown members that it has in its place; "" if it has none,
     or the reason is another."""
     if reason not in _MISSING:

@@ -32,7 +32,7 @@ from adapters.errors import (
     TIMESTAMP_IN_FUTURE,
     TIMESTAMP_TOO_OLD,
 )
-from adapters.native.members import unknown_members, what_is_missing
+from adapters.native.members import missing_member_message, unknown_members
 from adapters.native.values import NestedValues, NotFinite, is_double, shown, with_long_numbers
 from adapters.record import (
     LOGS,
@@ -166,7 +166,7 @@ class RecordAdapter:
                 if unknown:
                     self.rules.repair_pending(MEMBER_UNKNOWN, unknown)
             else:
-                self.message = self.message or what_is_missing(reason, record)
+                self.message = self.message or missing_member_message(reason, record)
         else:
             self.message = f"a record must be a JSON object; got {shown(record)}"
             if isinstance(record, list):
@@ -324,7 +324,7 @@ class RecordAdapter:
         if service_id is None:
             return MISSING_SERVICE_ID
         if not isinstance(service_id, str):
-            return self._wrong("service_id must be a string", service_id, INVALID_SERVICE_ID)
+            return self._wrong_value("service_id must be a string", service_id, INVALID_SERVICE_ID)
         if not service_id:
             return MISSING_SERVICE_ID
         service = service_id.encode()
@@ -333,7 +333,7 @@ class RecordAdapter:
         reason: i64
         if type_ == 0:
             reason = rules.check_name(len(service))
-            return reason or self._wrong(f"type must be one of {_TYPES_SHOWN}", kind, INVALID_TYPE)
+            return reason or self._wrong_value(f"type must be one of {_TYPES_SHOWN}", kind, INVALID_TYPE)
         group = self.group_of(type_, service)
         if group is None:
             return rules.check_name(len(service))
@@ -343,7 +343,7 @@ class RecordAdapter:
         name = b""
         if metric_name is not None:
             if not isinstance(metric_name, str):
-                return self._wrong("metric_name must be a string", metric_name, INVALID_METRIC_NAME)
+                return self._wrong_value("metric_name must be a string", metric_name, INVALID_METRIC_NAME)
             name = metric_name.encode()
         metric: Metric | None = None
         if not is_log:
@@ -363,11 +363,11 @@ class RecordAdapter:
             value = number
         elif number is not None:
             if isinstance(number, bool) or not isinstance(number, int):
-                return self._wrong("value must be a finite float64", number, INVALID_VALUE)
+                return self._wrong_value("value must be a finite float64", number, INVALID_VALUE)
             try:
                 value = float(number)
             except OverflowError:
-                return self._wrong("value must be a finite float64", NotFinite(str(number)), INVALID_VALUE)
+                return self._wrong_value("value must be a finite float64", NotFinite(str(number)), INVALID_VALUE)
         elif not is_log:
             return MISSING_VALUE
 
@@ -375,7 +375,7 @@ class RecordAdapter:
         text = ""
         if body is not None:
             if not isinstance(body, str):
-                return self._wrong("body must be a string", body, INVALID_BODY)
+                return self._wrong_value("body must be a string", body, INVALID_BODY)
             text = body
         elif is_log:
             return MISSING_BODY
@@ -385,7 +385,7 @@ class RecordAdapter:
         extras = _NO_EXTRAS
         if trace_id is not None:
             if not isinstance(trace_id, str):
-                return self._wrong("trace_id must be a string", trace_id, INVALID_TRACE_ID)
+                return self._wrong_value("trace_id must be a string", trace_id, INVALID_TRACE_ID)
             if trace_id:
                 trace = hex_id(trace_id, 16)
                 if not trace and not is_no_id(trace_id.encode()):
@@ -395,7 +395,7 @@ class RecordAdapter:
         if timestamp is None:
             return MISSING_TIMESTAMP
         if not isinstance(timestamp, str):
-            return self._wrong("timestamp must be an RFC 3339 string", timestamp, INVALID_TIMESTAMP)
+            return self._wrong_value("timestamp must be an RFC 3339 string", timestamp, INVALID_TIMESTAMP)
         time_unix_nano: i64 = parse_time(timestamp.encode())
         reason = self._check_time(time_unix_nano, timestamp, is_log)
         if reason:
@@ -405,7 +405,7 @@ class RecordAdapter:
         attributes = _NO_ATTRIBUTES
         if tags is not None:
             if not isinstance(tags, dict):
-                return self._wrong("attributes must be an object", tags, INVALID_ATTRIBUTES)
+                return self._wrong_value("attributes must be an object", tags, INVALID_ATTRIBUTES)
             attributes = tags
 
         if is_log:
@@ -456,7 +456,7 @@ class RecordAdapter:
         self.rules.repair_pending(NAME_TRUNCATED)
         return shortened_name(name, self.rules.name_bytes_max, self.rules)
 
-    def _wrong(self, rule: str, got: object, reason: i64) -> i64:
+    def _wrong_value(self, rule: str, got: object, reason: i64) -> i64:
         self.message = f"{rule}; got {shown(got)}"
         return reason
 
@@ -464,7 +464,7 @@ class RecordAdapter:
         if time_unix_nano > 0 and time_unix_nano != BEYOND:
             return self.rules.check_record_time(time_unix_nano, is_log)
         if time_unix_nano == INVALID:
-            return self._wrong("timestamp must be RFC 3339", timestamp, INVALID_TIMESTAMP)
+            return self._wrong_value("timestamp must be RFC 3339", timestamp, INVALID_TIMESTAMP)
         if time_unix_nano == BEYOND:
             return TIMESTAMP_IN_FUTURE
         if self.rules.check_record_time(1, is_log) == 0:  # the window reaches back beyond what the record can hold
@@ -572,7 +572,7 @@ class RecordAdapter:
             else:
                 reason = nested.check(value)
                 if reason == INVALID_ATTRIBUTES:
-                    return self._wrong(f"attribute {quoted(key)} must be finite", nested.not_finite, reason)
+                    return self._wrong_value(f"attribute {quoted(key)} must be finite", nested.not_finite, reason)
                 if reason:
                     return reason
                 if not nested.is_exact and quoted_attributes is None:

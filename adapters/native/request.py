@@ -230,7 +230,7 @@ def _add_slice(adapter: RecordAdapter, slices: JsonSlices) -> bool:
         else:
             slices.skip_value(slices.size, slices.size)
             adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")
-        return slices.goes_on(_CLOSING_BRACKET)
+        return slices.has_next(_CLOSING_BRACKET)
     records = _parsed(piece, slices.rules)
     assert isinstance(records, list)
     for record in records:

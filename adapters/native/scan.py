@@ -405,7 +405,7 @@ class _RecordScanner(JsonScanner):
             key_end: i64 = self.string_end(key)
             key_size: i64 = key_end - key
             is_plain_key = self.is_plain
-            if not is_plain_key or left < 0 or key_size == 0 or self._is_met(key, key_end):
+            if not is_plain_key or left < 0 or key_size == 0 or self._may_be_repeated(key, key_end):
                 return 0
             position = key_end + 1
             byte: i64 = text[position]
@@ -517,7 +517,7 @@ class _RecordScanner(JsonScanner):
             self.stamps.truncate(0)
             self.stamps.write(bytes(_STAMPS))
 
-    def _is_met(self, key: i64, key_end: i64) -> bool:
+    def _may_be_repeated(self, key: i64, key_end: i64) -> bool:
         """Return whether the current record may have the key already, and stamp it."""
         text = self.text
         size: i64 = key_end - key

@@ -97,7 +97,7 @@ class LargeRequest:
             except Unfit as unfit:
                 if field is None or not (fields.is_item or fields.is_envelope):
                     raise
-                slices.go_back(start)
+                slices.seek_back(start)
                 slices.check_value()
                 part.truncate(written)
                 if field.is_exemplar:
@@ -106,7 +106,7 @@ class LargeRequest:
                     part.write(self.notes.rejection(unfit))
                 else:
                     put_unfit(part, fields, field, self.notes, unfit)
-            if not slices.goes_on(_CLOSING_BRACE):
+            if not slices.has_next(_CLOSING_BRACE):
                 break
         for part in parts.values():
             content = part.getvalue()
@@ -195,7 +195,7 @@ class LargeRequest:
                 self.notes.put_unfit_exemplar(writer, field)
             else:
                 raise Unfit(f"{field.name} must hold objects")
-            if not slices.goes_on(_CLOSING_BRACKET):
+            if not slices.has_next(_CLOSING_BRACKET):
                 break
         if unfit is not None:
             raise unfit
@@ -211,7 +211,7 @@ class LargeRequest:
         except Unfit as unfit:
             if not (fields.is_envelope or fields.is_request or field.is_exemplar):
                 raise
-            slices.go_back(start)
+            slices.seek_back(start)
             slices.check_value()
             if field.is_exemplar:
                 self.notes.put_unfit_exemplar(writer, field)
@@ -286,7 +286,7 @@ class LargeRequest:
             if field.kind != TEXT or slices.peek() != _QUOTE:
                 raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
             put_bytes(writer, field.tag, self.values.whole_text())
-            if not slices.goes_on(_CLOSING_BRACKET):
+            if not slices.has_next(_CLOSING_BRACKET):
                 return
 
 

@@ -45,7 +45,7 @@ class LargeValues:
         start: i64 = slices.position
         name = slices.name()
         if len(name) > SLICE_BYTES:
-            slices.go_back(start)
+            slices.seek_back(start)
             slices.check_name()
             return name[1:_SHOWN_NAME_BYTES].decode(errors="replace")
         text = self.loaded(name)
@@ -120,7 +120,7 @@ class LargeValues:
                 else:
                     is_other = True
             self.rules.read(0)
-            if not slices.goes_on(_CLOSING_BRACE):
+            if not slices.has_next(_CLOSING_BRACE):
                 break
         if is_buffer and data is not None:
             return data

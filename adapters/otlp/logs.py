@@ -9,7 +9,7 @@ from typing import Final
 from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from adapters.canonical import adapt_plainly
+from adapters.canonical import adapt_or_canonicalize
 from adapters.errors import TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
@@ -50,7 +50,7 @@ class LogsEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Adapt `body`, a serialized ExportLogsServiceRequest. Raises Malformed, RequestRefused."""
-    return adapt_plainly(
+    return adapt_or_canonicalize(
         lambda plain: LogsEnvelope(plain, header, rules, message_bytes_max, LOGS, TYPE_LOG).run(),
         body,
         ExportLogsServiceRequest,

@@ -10,7 +10,7 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from adapters.canonical import adapt_plainly
+from adapters.canonical import adapt_or_canonicalize
 from adapters.codec.text import write_slices
 from adapters.codec.wire import NonCanonical, field_size, length_of, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
@@ -106,7 +106,7 @@ class MetricsEnvelope(Envelope):
         builder = self.builder
         first: i64 = builder.index
         self._edit_points()
-        if self.accepted and not (self._take_patched() if state == CLEAN else self._take_put_together()):
+        if self.accepted and not (self._take_patched() if state == CLEAN else self._take_rebuilt()):
             self._take_in_pieces()
         if self.accepted:
             if self.lacks_temporality:
@@ -272,7 +272,7 @@ class MetricsEnvelope(Envelope):
             patches.write(builder.message, self.start, self.end)
         return True
 
-    def _take_put_together(self) -> bool:
+    def _take_rebuilt(self) -> bool:
         """Add the whole metric, made of its own fields in normal form and its data. Return False if it does not fit."""
         patches = self.scanner.patches
         # Data that is larger than any item may be is not copied.
@@ -374,7 +374,7 @@ class MetricsEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Adapt `body`, a serialized ExportMetricsServiceRequest. Raises Malformed, RequestRefused."""
-    return adapt_plainly(
+    return adapt_or_canonicalize(
         lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(),
         body,
         ExportMetricsServiceRequest,

@@ -7,7 +7,7 @@ A span without valid ids or without a start is rejected. Its time is when it end
 from mypy_extensions import i64
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.canonical import adapt_plainly
+from adapters.canonical import adapt_or_canonicalize
 from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import REWRITE
 from adapters.otlp.export_request import Envelope
@@ -52,7 +52,7 @@ class TracesEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Adapt `body`, a serialized ExportTraceServiceRequest. Raises Malformed, RequestRefused."""
-    return adapt_plainly(
+    return adapt_or_canonicalize(
         lambda plain: TracesEnvelope(plain, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run(),
         body,
         ExportTraceServiceRequest,

@@ -126,7 +126,7 @@ def _id_of(text: bytes, size: int) -> bytes:
     return hex_id(text.decode(), size) if len(text) == 2 * size else b""
 
 
-def share_out(exemplars: list[Exemplar], firsts: dict[int, int], rules: Rules) -> dict[int, list[Exemplar]]:
+def assign_exemplars(exemplars: list[Exemplar], firsts: dict[int, int], rules: Rules) -> dict[int, list[Exemplar]]:
     """Return the exemplars of each item that has some, by the item's number.
 
     `firsts` has for each time of an item, in milliseconds, the number of the first item of that time. It is not empty.

@@ -2,7 +2,7 @@
 service.instance.id. The rest are the points' attributes. If there is no `job`, the attribute `service_name` is also the
 service; if there is no `instance`, `service_instance_id` is also the instance. OpenTelemetry's exporter sends these.
 
-2.0 caches a series from one request to the next, by the numbers of its symbols (symbol_interner.py). 1.0 reads the labels
+2.0 caches a series from one request to the next, by the numbers of its symbols (symbol_ids.py). 1.0 reads the labels
 each time (labels.py), which costs no more and needs no memory.
 
 Invariants:

@@ -24,7 +24,7 @@ from mypy_extensions import i64
 from adapters.batch_builder import BatchBuilder
 from adapters.codec.wire import Cursor, NonCanonical, field_size, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
-from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, share_out
+from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, assign_exemplars
 from adapters.prometheus.histogram import FLAG_NO_RECORDED_VALUE, STALE_BITS, NativeHistogram
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import MADE_SHIFT, too_many_made_bytes
@@ -144,7 +144,7 @@ class WriteRequestScan:
         series, at start:end, and its exemplars; only the exemplars if `tag` is 0; or else only the series' description."""
         raise NotImplementedError
 
-    def spend(self, size_bytes: i64) -> None:
+    def count_made_bytes(self, size_bytes: i64) -> None:
         """Count bytes before they are made of the body. Raises RequestRefused if they become too many."""
         self.made_bytes += size_bytes
         if self.made_bytes > self.made_bytes_max:
@@ -165,7 +165,7 @@ class WriteRequestScan:
 
     def take_with_exemplars(self, series: Series, reason: i64, start: i64, end: i64, items: i64, count: i64) -> None:
         """Accept or reject the items at start:end, of a series that also has `count` exemplars."""
-        self.spend(_MOMENT_BYTES * items + _EXEMPLAR_BYTES * count)
+        self.count_made_bytes(_MOMENT_BYTES * items + _EXEMPLAR_BYTES * count)
         cursor = self.cursor
         message = self.message
         exemplars: list[Exemplar] = []
@@ -193,7 +193,7 @@ class WriteRequestScan:
             self._take_only_exemplars(series, reason, exemplars)
             return
 
-        shares = share_out(exemplars, firsts, self.rules)
+        shares = assign_exemplars(exemplars, firsts, self.rules)
         n = 0
         position = start
         while position < end:
@@ -396,14 +396,14 @@ class WriteRequestScan:
 
         `kind` is the field of Metric for the point, `tail` the bytes behind the points there, and `hint` more fields of Metric.
         """
-        self.spend(point_bytes)
+        self.count_made_bytes(point_bytes)
         description = self.description
         group = self.group
         if group is None or group.resource is not series.resource:
             group = self.groups.get(series.resource)
             if group is None:
                 builder = self.builder
-                self.spend(_GROUP_BYTES)
+                self.count_made_bytes(_GROUP_BYTES)
                 builder.open_record(METRICS, TYPE_METRIC, series.service_id, series.resource)
                 builder.open_group(b"")
                 group = _SeriesGroup(series.service_id, series.resource, builder, description)
@@ -421,7 +421,7 @@ class WriteRequestScan:
             ):
                 self._close_metric(group)
         if group.count == 0:
-            self.spend(_METRIC_BYTES + len(series.name) + len(description.fields))
+            self.count_made_bytes(_METRIC_BYTES + len(series.name) + len(description.fields))
             description.has_item = True
             group.prefix_bytes = field_size(len(series.name)) + len(description.fields) + len(hint)
             group.name = series.name

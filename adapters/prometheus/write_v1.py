@@ -19,7 +19,7 @@ from infrasage.prometheus.v1 import write_pb2
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.canonical import adapt_plainly
+from adapters.canonical import adapt_or_canonicalize
 from adapters.codec.wire import NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import MISSING_METRIC_NAME, TOO_MANY_ATTRIBUTES
 from adapters.price import check_elements, shape_of
@@ -48,7 +48,7 @@ _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_i
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Adapt a WriteRequest. Raises Malformed if protobuf can't parse it or all its fields are unknown, and RequestRefused if it
     exceeds a limit of the request, or is of the other version."""
-    adapted = adapt_plainly(
+    adapted = adapt_or_canonicalize(
         lambda plain: _WriteRequest(plain, header, rules, message_bytes_max).run(), body, write_pb2.WriteRequest, rules
     )
     refuse_unknown(adapted)
@@ -129,7 +129,7 @@ class _WriteRequest(WriteRequestScan):
                 type_ = cursor.value & 0xFFFFFFFF
             elif tag >> 3 <= 5 and tag >> 3 != 3:
                 raise NonCanonical(cursor.start)
-        self.spend(DESCRIPTION_BYTES)
+        self.count_made_bytes(DESCRIPTION_BYTES)
         self.rules.read(end - start)
         described = Description(type_, description, unit, start, end)
         self.families[family] = described

@@ -27,7 +27,7 @@ from infrasage.prometheus.v2 import write_pb2
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.canonical import adapt_plainly
+from adapters.canonical import adapt_or_canonicalize
 from adapters.codec.text import quoted_utf8
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes, put_varint, varint_size
 from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, TOO_MANY_ATTRIBUTES, Malformed
@@ -46,7 +46,7 @@ from adapters.prometheus.series import (
     refused_series,
 )
 from adapters.prometheus.single_item import SingleItemWrite
-from adapters.prometheus.symbol_interner import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
+from adapters.prometheus.symbol_ids import SYMBOL_IDS_BYTES_MAX, SYMBOL_IDS_MAX, SymbolIds
 from adapters.prometheus.versions import refuse_unknown
 from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
@@ -72,13 +72,13 @@ _REFS_BEYOND: Final = 2048
 _LOW_32_BITS: Final = 0xFFFFFFFF
 
 _series: Final = SeriesCache(CACHE_ENTRIES_MAX, CACHE_BYTES_MAX)
-_numbers: Final = SymbolNumbers(NUMBERS_ENTRIES_MAX, NUMBERS_BYTES_MAX)
+_numbers: Final = SymbolIds(SYMBOL_IDS_MAX, SYMBOL_IDS_BYTES_MAX)
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Adapt a Request. Raises Malformed if protobuf can't parse it or all its fields are unknown, and RequestRefused if it
     exceeds a limit of the request, or is of the other version."""
-    adapted = adapt_plainly(
+    adapted = adapt_or_canonicalize(
         lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request, rules
     )
     refuse_unknown(adapted)
@@ -311,7 +311,7 @@ class _Request(WriteRequestScan):
             size += len(text)
             texts.append(text)
         # One byte can refer to a text of a megabyte.
-        self.spend(size)
+        self.count_made_bytes(size)
         return texts
 
     def _labels_of(self, start: i64, end: i64) -> bytes:
@@ -387,7 +387,7 @@ class _Request(WriteRequestScan):
             lost += 1
         help_text = symbols[help_] if help_ else b""
         unit_text = symbols[unit] if unit else b""
-        self.spend(len(help_text) + len(unit_text))
+        self.count_made_bytes(len(help_text) + len(unit_text))
         # A text that is larger than any item may be is refused as its beginning is.
         size_max: i64 = self.builder.item_bytes_max
         help_text = beginning(help_text, 0, len(help_text), size_max)

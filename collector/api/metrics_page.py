@@ -124,7 +124,7 @@ class MetricsPage:
             return await self._judged(self._newest)
         rendered = self._last
         if rendered is None or self._is_over(rendered):
-            rendered = await self._once("look", self._look)
+            rendered = await self._once("collect", self._collect)
         return rendered
 
     def _is_over(self, rendered: _Rendered) -> bool:
@@ -149,7 +149,7 @@ class MetricsPage:
             return last
         await self._looks.rest()
         with self._looks:
-            return await self._look(await newest())
+            return await self._collect(await newest())
 
     def _shows_names(self, scope: Scope) -> bool:
         """Return whether the page shows names of tenants to this request."""
@@ -163,7 +163,7 @@ class MetricsPage:
         caller = None if key is None else self._access.find(key)
         return self._names_for_all or (caller is not None and caller.scope.is_admin)
 
-    async def _look(self, seen: object = None) -> _Rendered:
+    async def _collect(self, seen: object = None) -> _Rendered:
         """Look at the metrics. `seen` is the state of the dead letters before that."""
         at = self._clock()
         if self._gather is None:

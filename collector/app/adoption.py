@@ -13,10 +13,11 @@ from collector.store.contract import StoreError
 from collector.telemetry import logs
 
 
-def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, say: Callable[[str], None]) -> None:
+def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, print_line: Callable[[str], None]) -> None:
     """Take over the exporter's tables in the database `source`. The rows in them get the tenant `tenant`.
 
-    With `copies`, also copy the rows into the collector's tables. `say` gets a line of text after each step. Raises CannotRun.
+    With `copies`, also copy the rows into the collector's tables. `print_line` gets a line of text after each step. Raises
+    CannotRun.
     """
     logs.set_up_quietly(settings.logging)
     database, cluster = settings.clickhouse.database, settings.clickhouse.cluster
@@ -46,9 +47,9 @@ def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, say: Ca
             if not done:
                 raise CannotRun(f"the database {source} has no table of the exporter: --from must name the exporter's database")
             for table in done:
-                say(f"{source}.{table.name} shows the rows of {table.kept} and of {database}.{table.ours}")
+                print_line(f"{source}.{table.name} shows the rows of {table.kept} and of {database}.{table.ours}")
             for reader in readers:
-                say(f"warning: the materialized view {reader} reads an exporter's table, and sees no new rows")
+                print_line(f"warning: the materialized view {reader} reads an exporter's table, and sees no new rows")
             if copies:
                 copy = AdoptionCopy(
                     store.administer,
@@ -60,7 +61,7 @@ def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, say: Ca
                 )
                 for table in done:
                     for day in copy.copy(table):
-                        say(_line(day))
+                        print_line(_line(day))
     except StoreError as error:
         raise CannotRun(f"{error}; what was done stays, and `schema adopt` may be run again") from error
 

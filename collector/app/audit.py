@@ -42,7 +42,7 @@ def audit(settings: Settings, window: audit_report.Window, faults_max: int) -> a
     """Return a report on whether everything in the window adds up. Requests that may still be in flight get a few seconds to
     be stored. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
-    broker = HeldByKafka(settings) if settings.kafka.bootstrap else None
+    broker = KafkaTally(settings) if settings.kafka.bootstrap else None
     now = time.time_ns()
 
     def compare(ask_: auditing.Ask, behind: int) -> audit_report.Report:
@@ -142,7 +142,7 @@ def _past_max_s(settings: Settings) -> int:
     )
 
 
-class HeldByKafka:
+class KafkaTally:
     """Reads for an audit what Kafka holds. Every call reads Kafka again."""
 
     def __init__(self, settings: Settings, is_ending: Callable[[], bool] = lambda: False) -> None:
@@ -150,11 +150,11 @@ class HeldByKafka:
         self._options: Final = kafka_options(settings)
         self._is_ending: Final = is_ending
 
-    def held(self, window: audit_report.Window, batches: Collection[UUID]) -> audit_report.Held:
+    def tally(self, window: audit_report.Window, batches: Collection[UUID]) -> audit_report.BrokerSums:
         """Return the sums of Kafka's messages in the window, and which of `batches` lack their receipt. Raises CannotRun,
         BrokerDown."""
         tally = Tally(window, batches)
-        return tally.held(*asyncio.run(self._read(window, tally.add)))
+        return tally.sums(*asyncio.run(self._read(window, tally.add)))
 
     def batches(self, window: audit_report.Window) -> Mapping[UUID, Mapping[str, int]]:
         """Return the number of items of each batch in the window, by batch id and topic. Raises CannotRun, BrokerDown."""

@@ -85,7 +85,7 @@ class DataDirWait:
         self._began: Final = time.monotonic()
         self._is_logged = False
 
-    def look(self, locked: Locked) -> None:
+    def check(self, locked: Locked) -> None:
         """Note that the directory is in use, and log that once. Call this every LOOK_S. Raises CannotRun after
         data_dir_wait_s."""
         wait_s = self._settings.data_dir_wait_s
@@ -110,7 +110,7 @@ def offline_or_running(settings: Settings, offline: Callable[[], T], running: Ca
             try:
                 return running()
             except NotRunning:
-                wait.look(locked)
+                wait.check(locked)
         time.sleep(LOOK_S)
 
 
@@ -124,5 +124,5 @@ def offline_only(settings: Settings, offline: Callable[[], T], instead: str) -> 
         except Locked as locked:
             if is_listening(settings.data_dir):
                 raise CannotRun(f"{locked}: {instead}") from None
-            wait.look(locked)
+            wait.check(locked)
         time.sleep(LOOK_S)

@@ -85,7 +85,7 @@ class WatchedLog(Protocol):
         """Return how many bytes the log's messages may take."""
 
     @property
-    def is_gone(self) -> bool:
+    def has_lost_files(self) -> bool:
         """Return whether the log's files were removed, replaced or cut since they were opened."""
 
     @property
@@ -185,7 +185,7 @@ class HealthMonitor:
     def _log(self) -> str:
         if self._local_log is None:
             return NOT_USED
-        if self._local_log.is_gone:
+        if self._local_log.has_lost_files:
             return "cut" if self._local_log.is_cut else "removed"
         return "damaged" if self._damages[0] else "ok"
 
@@ -224,9 +224,9 @@ class HealthMonitor:
             await asyncio.sleep(_INTERVAL_S if self._broker.failure is None else _AWAY_INTERVAL_S)
 
     async def _watch_machine(self) -> None:
-        self._clock_watch.look()
+        self._clock_watch.check()
         if self._disk is not None:
-            self._disk.look()
+            self._disk.check()
             if self._disk.free_bytes is not None:
                 self._metrics.disk(self._disk.free_bytes, self._disk.reserve_bytes, self._disk.size_bytes)
         if self._local_log is not None:
@@ -244,7 +244,7 @@ class HealthMonitor:
             self._metrics.log_lag_seconds({})
             return
         self._metrics.log_lag({partition: max(0, at.end - at.committed) for partition, at in progress.items()})
-        self._metrics.log_lag_seconds(self._lag_clock.look(progress))
+        self._metrics.log_lag_seconds(self._lag_clock.update(progress))
         owns(progress)
 
     async def _watch_store(self, ping: Callable[[], None]) -> None:
@@ -278,9 +278,9 @@ class HealthMonitor:
             return ends, self._counts_failed
         return None
 
-    async def look_for_scrape(self) -> None:
+    async def update_for_scrape(self) -> None:
         """Update the metrics that a scrape reads from the store: the number of open dead letters, and the newest items."""
-        await asyncio.gather(self.count_new_dead_letters(), self._look_at_newest_items())
+        await asyncio.gather(self.count_new_dead_letters(), self._watch_newest_items())
 
     async def count_new_dead_letters(self) -> None:
         """Count the open dead letters if any were appended since the last count. Wait at most _COUNTED_WAIT_S.
@@ -338,7 +338,7 @@ class HealthMonitor:
             self._count_shown = number
             self._metrics.dead_letters(found)
 
-    async def _look_at_newest_items(self) -> None:
+    async def _watch_newest_items(self) -> None:
         """Look up the times of the newest items, once for all scrapes that wait. Each scrape waits at most _LOOKED_WAIT_S."""
         if self._newest_items is None:
             return

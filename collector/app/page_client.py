@@ -8,8 +8,8 @@ from typing import Any, Final
 from collector.api.dead_letter_pages import BEHIND_HEADER
 from collector.api.health import Health
 from collector.api.metrics_page import METRICS_PATH
-from collector.app.page_fetcher import MESSAGE_MAX, CannotAsk, FetchedPage, PageFetcher
-from collector.app.top import DeadLetterStats, Look, view_of
+from collector.app.page_fetcher import MESSAGE_MAX, FetchedPage, PageFetcher, PageUnavailable
+from collector.app.top import DeadLetterStats, PolledPages, view_of
 from collector.receivers.http.page_gate import HEALTH_PATH
 from collector.telemetry.scrape import read_text
 
@@ -27,8 +27,8 @@ class PageClient:
         """`endpoint` is http://HOST:PORT or https://HOST:PORT, with a path prefix if needed."""
         self._fetcher: Final = PageFetcher(endpoint, key)
 
-    def look(self) -> Look:
-        """Return the current answers of /healthz and /metrics. Raises CannotAsk."""
+    def poll(self) -> PolledPages:
+        """Return the current answers of /healthz and /metrics. Raises PageUnavailable."""
         health = self._document(HEALTH_PATH, self._fetcher.get(HEALTH_PATH), (200, 503))
         page = self._fetcher.get(METRICS_PATH)
         at_s, unix_s = time.monotonic(), time.time()
@@ -37,7 +37,7 @@ class PageClient:
             snapshot = read_text(page.body.decode())
             if not any(family.name == _COMMON_METRIC for family in snapshot):
                 raise ValueError(f"it has no {_COMMON_METRIC}")
-            answer = Look(
+            answer = PolledPages(
                 at_s,
                 unix_s,
                 _text(health, "status"),
@@ -59,8 +59,8 @@ class PageClient:
             raise self._not_a_collector(error) from None
 
     def dead_letter_stats(self) -> DeadLetterStats | None:
-        """Return the answer of dlq-stats; None if the collector has no such page, or no store. Raises CannotAsk, and KeyRefused
-        if the key is not accepted."""
+        """Return the answer of dlq-stats; None if the collector has no such page, or no store. Raises PageUnavailable, and
+        KeyRefused if the key is not accepted."""
         page = self._fetcher.get(_STATS_PATH)
         # A writer has no such page, and a gateway may have no store.
         if page.status in (404, 503):
@@ -71,7 +71,7 @@ class PageClient:
         except (KeyError, TypeError, ValueError) as error:
             raise self._not_a_collector(error) from None
 
-    def _not_a_collector(self, error: Exception) -> CannotAsk:
+    def _not_a_collector(self, error: Exception) -> PageUnavailable:
         missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         return self._fetcher.no_collector(missing[:MESSAGE_MAX])
 

@@ -1,8 +1,8 @@
 """Fetches pages of a running collector over HTTP, for commands.
 
 Invariants:
-1. Whatever the server answers, and however slowly, the result is a page of at most PAGE_BYTES_MAX, or CannotAsk. A page is
-   complete within TIMEOUT_S. An answer that is not complete is ended at most TIMEOUT_S after the connection is open
+1. Whatever the server answers, and however slowly, the result is a page of at most PAGE_BYTES_MAX, or PageUnavailable. A page
+   is complete within TIMEOUT_S. An answer that is not complete is ended at most TIMEOUT_S after the connection is open
    (test_what_is_no_collector_is_named, test_an_answer_that_never_ends_is_bounded).
 """
 
@@ -25,7 +25,7 @@ _PIECE_BYTES: Final = 1 << 16
 MESSAGE_MAX: Final = 200
 
 
-class CannotAsk(Exception):
+class PageUnavailable(Exception):
     """Raised if a page cannot be read. The message has the address, the reason, and what to change. `reason` is only the
     reason."""
 
@@ -34,7 +34,7 @@ class CannotAsk(Exception):
         self.reason: Final = reason
 
 
-class KeyRefused(CannotAsk):
+class KeyRefused(PageUnavailable):
     """Raised if the key is missing or unknown, or if its scope does not allow reading."""
 
 
@@ -58,7 +58,7 @@ class PageFetcher:
         self._key: Final = key
 
     def get(self, path: str) -> FetchedPage:
-        """Return the answer to GET, which may have any status. `path` includes the query. Raises CannotAsk if there is no
+        """Return the answer to GET, which may have any status. `path` includes the query. Raises PageUnavailable if there is no
         complete answer."""
         began_s = time.monotonic()
         host, port = self._url.hostname or "", self._url.port
@@ -81,12 +81,12 @@ class PageFetcher:
                 reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:MESSAGE_MAX]
             shown = path.partition("?")[0]
             message = f"cannot read {self._endpoint}{shown}: {reason}; --endpoint names another address"
-            raise CannotAsk(message, reason) from None
+            raise PageUnavailable(message, reason) from None
         finally:
             connection.close()
 
     def _read(self, connection: http.client.HTTPConnection, path: str) -> FetchedPage:
-        """Send the request, and return the answer. Raises CannotAsk, OSError or HTTPException."""
+        """Send the request, and return the answer. Raises PageUnavailable, OSError or HTTPException."""
         connection.request("GET", self._url.path + path, headers={} if self._key is None else {"x-api-key": self._key})
         answer = connection.getresponse()
         pieces, size_bytes = [], 0
@@ -100,18 +100,18 @@ class PageFetcher:
         return FetchedPage(answer.status, {name.lower(): value for name, value in answer.getheaders()}, b"".join(pieces))
 
     def check(self, path: str, page: FetchedPage, expected: tuple[int, ...]) -> None:
-        """Check that the page has one of the `expected` statuses. Raises CannotAsk, or KeyRefused for 401 and 403."""
+        """Check that the page has one of the `expected` statuses. Raises PageUnavailable, or KeyRefused for 401 and 403."""
         if page.status in expected:
             return
         message = _message_of(page.body)
         reason = f"{path} answers {page.status}{f': {message}' if message else ''}"
         if page.status in (401, 403):
             raise KeyRefused(f"{self._endpoint}{reason} (--key-file: a key of scope readonly or higher)", reason)
-        raise CannotAsk(f"{self._endpoint}{reason}; --endpoint names another address", reason)
+        raise PageUnavailable(f"{self._endpoint}{reason}; --endpoint names another address", reason)
 
-    def no_collector(self, reason: str) -> CannotAsk:
+    def no_collector(self, reason: str) -> PageUnavailable:
         """Return the error for a server that is not a collector of this version."""
-        return CannotAsk(f"{self._endpoint} answers, but is no InfraSage collector of this version: {reason}", reason)
+        return PageUnavailable(f"{self._endpoint} answers, but is no InfraSage collector of this version: {reason}", reason)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class Receiving:
 
     async def shown(self) -> Snapshot:
         """Return the metrics of all processes in the form that everyone may see."""
-        await self.health_monitor.look_for_scrape()
+        await self.health_monitor.update_for_scrape()
         return self.metrics.shown() if self.link is None else await self.link.gather_shown()
 
 
@@ -141,7 +141,7 @@ async def receiving(made_of: Receiving, stopping: GracefulShutdown) -> AsyncIter
             await listen(settings, http, grpc)
             http_port, otlp_port = http.ports
             application.receiver.grpc_places = f"port {grpc.port}"
-            grpc.tell_http_places(f"port {otlp_port} or {http_port}")
+            grpc.set_http_places(f"port {otlp_port} or {http_port}")
             yield Listening(http_port, otlp_port, grpc.port)
         finally:
             await lame_duck(stopping, made_of.health_monitor, http, grpc)

@@ -96,9 +96,9 @@ class PlanRetention:
         """Check the keys file every _LOOK_S. Does not return."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self.look()
+            await self.update()
 
-    async def look(self) -> None:
+    async def update(self) -> None:
         """Bring the tables up to date if the retention of a tenant has changed. Log a failure as an error, and return."""
         try:
             await asyncio.to_thread(self._follow)

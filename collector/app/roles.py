@@ -54,22 +54,23 @@ if TYPE_CHECKING:
     # Imported where it is used: most gateways do not need it, and it takes a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 # The time between two checks of a broker that is not reached.
 _LOOK_S: Final = 0.2
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings, say: Say) -> int:
-    """Run until SIGTERM or SIGINT. Return the exit status. `say` prints the announcement once it is ready. Raises CannotRun."""
-    return _run(settings, lambda: _serve(settings, say))
+def serve(settings: Settings, print_line: PrintLine) -> int:
+    """Run until SIGTERM or SIGINT. Return the exit status. `print_line` prints the announcement once it is ready. Raises
+    CannotRun."""
+    return _run(settings, lambda: _serve(settings, print_line))
 
 
-def gateway(settings: Settings, say: Say) -> int:
+def gateway(settings: Settings, print_line: PrintLine) -> int:
     """Run as `serve` does, but without a store: writers store the records."""
     began_s = time.monotonic()
     check_ports(settings)
-    return _run(settings, lambda: _gateway(settings, began_s, say))
+    return _run(settings, lambda: _gateway(settings, began_s, print_line))
 
 
 def work(job: Job, connection: socket.socket) -> int:
@@ -92,7 +93,7 @@ def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> in
         return runner.run(main())
 
 
-async def _serve(settings: Settings, say: Say) -> int:
+async def _serve(settings: Settings, print_line: PrintLine) -> int:
     began_s = time.monotonic()
     stopping = GracefulShutdown(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
     check_ports(settings)
@@ -126,7 +127,7 @@ async def _serve(settings: Settings, say: Say) -> int:
         freeze()
 
         def started(waits_for: str | None) -> None:
-            say(
+            print_line(
                 announcement(
                     settings,
                     *listening,
@@ -137,11 +138,13 @@ async def _serve(settings: Settings, say: Say) -> int:
                 )
             )
 
-        await stack.enter_async_context(_announced(storage.broker, started, lambda: say(reached_announcement("collector"))))
-        return await _until_the_end(stopping, writing.task, watching, tenancy.task, *storage.opened.tasks)
+        await stack.enter_async_context(
+            _announced(storage.broker, started, lambda: print_line(reached_announcement("collector")))
+        )
+        return await _wait_for_end(stopping, writing.task, watching, tenancy.task, *storage.opened.tasks)
 
 
-async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
+async def _gateway(settings: Settings, began_s: float, print_line: PrintLine) -> int:
     stopping = GracefulShutdown(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
     warn_of_anonymous(settings, anonymous_by_default=False)
     async with AsyncExitStack() as stack:
@@ -158,10 +161,12 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         freeze()
 
         def started(waits_for: str | None) -> None:
-            say(announcement(settings, *listening, stores=False, waits_for=waits_for))
+            print_line(announcement(settings, *listening, stores=False, waits_for=waits_for))
 
-        await stack.enter_async_context(_announced(opened.broker, started, lambda: say(reached_announcement("collector"))))
-        return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
+        await stack.enter_async_context(
+            _announced(opened.broker, started, lambda: print_line(reached_announcement("collector")))
+        )
+        return await _wait_for_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
 async def _work(job: Job, connection: socket.socket) -> int:
@@ -210,7 +215,7 @@ async def _receive(job: Job, metrics: Metrics, live: LiveRecords, link: Link, st
         await stack.enter_async_context(receiving(made_of, stopping))
         freeze()
         await stack.enter_async_context(_announced(opened.broker, link.started, link.started))
-        return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
+        return await _wait_for_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
 async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutdown) -> int:
@@ -229,7 +234,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
 
         async def shown() -> Snapshot:
-            await health_monitor.look_for_scrape()
+            await health_monitor.update_for_scrape()
             return await link.gather_shown()
 
         app = writer_pages(
@@ -258,10 +263,10 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
         await listen(settings, server)
         freeze()
         await stack.enter_async_context(_announced(storage.broker, link.started, link.started))
-        return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
+        return await _wait_for_end(stopping, writing.task, watching, *storage.opened.tasks)
 
 
-async def _until_the_end(stopping: GracefulShutdown, *parts: asyncio.Task[None]) -> int:
+async def _wait_for_end(stopping: GracefulShutdown, *parts: asyncio.Task[None]) -> int:
     """Wait until the process is asked to stop, or a part ends by itself. Return the exit status: 0 or 1. Raises CannotRun if a
     part ended with it."""
     ended = await stopping.wait_or_end(*parts)

@@ -29,7 +29,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from collector.api.query_socket import CaughtUp
-from collector.app.audit import HeldByKafka, judged_from
+from collector.app.audit import KafkaTally, judged_from
 from collector.app.foreign_topics import stored_topics
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import Storage, kafka_options
@@ -134,7 +134,7 @@ class ScheduledAudit:
     async def run(self) -> None:
         """Audit at every interval. If an audit could not judge, repeat it after audit.delay_s. Does not return."""
         settings = self._settings
-        await self.look_back()
+        await self.set_start()
         pause_s = settings.delay_s
         while True:
             await self._pause(min(pause_s, settings.interval_s))
@@ -172,7 +172,7 @@ class ScheduledAudit:
         self._metrics.forget_audit()
         self._has_judged, self._looks_on = False, True
 
-    async def look_back(self) -> None:
+    async def set_start(self) -> None:
         """Set the time from which the first audit judges. This is called before this process stores anything.
 
         An earlier process has judged all requests except those of the last interval and delay before its end."""
@@ -353,7 +353,7 @@ async def _judge(
         return rows_of(storage.store.read(sql, ROWS_FORMAT))
 
     def compare() -> Report:
-        broker = HeldByKafka(settings, is_ending.is_set) if settings.kafka.bootstrap else None
+        broker = KafkaTally(settings, is_ending.is_set) if settings.kafka.bootstrap else None
         report = auditing.audit(ask, window, broker=broker, judged_from=judged_from(settings, time.time_ns()))
         if not settings.kafka.bootstrap:
             report.log_lost_messages = unconfirmed_messages(settings)

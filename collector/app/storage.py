@@ -19,7 +19,7 @@ from collector.broker.contract import (
     Consumer,
     Producer,
 )
-from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
+from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnavailable, KafkaUnusable
 from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config.settings import Settings
@@ -109,7 +109,7 @@ async def _enter_when_free(stack: ExitStack, settings: Settings, stopping: Grace
         except Locked as locked:
             if is_listening(settings.data_dir):
                 raise
-            wait.look(locked)
+            wait.check(locked)
         else:
             return
         if stopping.is_asked:
@@ -228,7 +228,7 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
     broker = LazyBroker(producer, consumer if reads else None)
     try:
         async with running(broker.run(), "kafka") as opening:
-            tried = asyncio.create_task(broker.tried(KAFKA_WAIT_S))
+            tried = asyncio.create_task(broker.wait_until_tried(KAFKA_WAIT_S))
             await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
             tried.cancel()
             if opening.done():
@@ -290,11 +290,11 @@ def kafka_options(settings: Settings) -> KafkaOptions:
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
-    """Convert errors of Kafka's clients: KafkaAway to BrokerDown, since another attempt may succeed, and KafkaUnusable to
-    CannotRun."""
+    """Convert errors of Kafka's clients: KafkaUnavailable to BrokerDown, since another attempt may succeed, and KafkaUnusable
+    to CannotRun."""
     try:
         yield
-    except KafkaAway as error:
+    except KafkaUnavailable as error:
         raise BrokerDown(str(error)) from error
     except KafkaUnusable as error:
         raise CannotRun(str(error)) from error

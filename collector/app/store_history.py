@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from collector.broker.local_log import LogStart
-from collector.broker.local_log.lineage import EPOCH_BYTES, EPOCHS_MAX, At
+from collector.broker.local_log.lineage import EPOCH_BYTES, EPOCHS_MAX, PartitionStart
 from collector.runtime.small_file import replace_text
 
 _FILE: Final = "log.starts"
@@ -67,5 +67,5 @@ class StoreHistory:
             replace_text(self._file, "".join(f"{each}\n" for each in [*self._known, *new][-EPOCHS_MAX:]))
 
 
-def _committed(heads: Mapping[str, At], topic: str) -> int:
+def _committed(heads: Mapping[str, PartitionStart], topic: str) -> int:
     return heads[topic].committed if topic in heads else 0

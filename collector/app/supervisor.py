@@ -65,15 +65,15 @@ _WHO: Final = {"gateway": "a worker", "writer": "the writer"}
 log = structlog.get_logger(__name__)
 
 
-def run_gateway(settings: Settings, say: Callable[[str], None]) -> int:
+def run_gateway(settings: Settings, print_line: Callable[[str], None]) -> int:
     """Run the gateway as settings.gateway.workers processes, until SIGTERM or SIGINT; return the status. Raises CannotRun."""
 
     def announce(held: Settings, waits_for: str | None) -> None:
         http_port, otlp_port, grpc_port = ports(held).values()
-        say(announcement(held, http_port, otlp_port, grpc_port, stores=False, waits_for=waits_for))
+        print_line(announcement(held, http_port, otlp_port, grpc_port, stores=False, waits_for=waits_for))
 
     def reached() -> None:
-        say(reached_announcement("collector"))
+        print_line(reached_announcement("collector"))
 
     with contextlib.closing(UnixSockets(settings)) as unix_sockets:
         return _run(
@@ -81,13 +81,13 @@ def run_gateway(settings: Settings, say: Callable[[str], None]) -> int:
         )
 
 
-def run_writer(settings: Settings, say: Callable[[str], None]) -> int:
+def run_writer(settings: Settings, print_line: Callable[[str], None]) -> int:
     """Run the writer, as one process under this one, until SIGTERM or SIGINT; return the status. Raises CannotRun."""
 
     def announce(held: Settings, waits_for: str | None) -> None:
-        say(writer_announcement(held, held.writer.port, waits_for))
+        print_line(writer_announcement(held, held.writer.port, waits_for))
 
-    return _run("writer", settings, writer_ports(settings), 1, announce, lambda: say(reached_announcement("writer")))
+    return _run("writer", settings, writer_ports(settings), 1, announce, lambda: print_line(reached_announcement("writer")))
 
 
 def _run(
@@ -150,7 +150,7 @@ class Supervisor:
             keeping += [asyncio.create_task(self._keep(index)) for index in range(1, count)]
             starts = await asyncio.gather(*(self._started(keeping, index) for index in range(1, count)))
             if all(starts) and not self._stopping.is_set():
-                waits_for = self._waits_for()
+                waits_for = self._waiting_reason()
                 started(waits_for)
                 if waits_for is not None:
                     watching.append(asyncio.create_task(self._report_reached(reached)))
@@ -163,7 +163,7 @@ class Supervisor:
         shutdown = self._settings.shutdown
         _, late = await asyncio.wait(keeping, timeout=shutdown.lame_duck_s + shutdown.timeout_s + _KILL_AFTER_S)
         for worker in self._workers.values():
-            log.error(f"{self._who} did not stop in time, and is killed", worker=worker.index, pid=worker.process.pid)
+            log.error(f"{self._process_name} did not stop in time, and is killed", worker=worker.index, pid=worker.process.pid)
             worker.signal(signal.SIGKILL)
         if late:
             await asyncio.wait(late)
@@ -173,7 +173,7 @@ class Supervisor:
         return self._failed or max(statuses, key=bool)
 
     @property
-    def _who(self) -> str:
+    def _process_name(self) -> str:
         return _WHO[self._command]
 
     def _signalled(self, number: signal.Signals) -> None:
@@ -188,13 +188,13 @@ class Supervisor:
             self._passed_on = number
         self._stopping.set()
 
-    def _waits_for(self) -> str | None:
+    def _waiting_reason(self) -> str | None:
         """Return why a worker can't do its work yet; None if all can."""
         return next((worker.waits_for for worker in self._workers.values() if worker.waits_for is not None), None)
 
     async def _report_reached(self, reached: Callable[[], None]) -> None:
         """Call `reached` once all workers are running and none waits."""
-        while self._waits_for() is not None or len(self._workers) < self._count:  # noqa: ASYNC110  # workers come and go
+        while self._waiting_reason() is not None or len(self._workers) < self._count:  # noqa: ASYNC110  # workers come and go
             await asyncio.sleep(_LOOK_S)
         reached()
 
@@ -238,13 +238,13 @@ class Supervisor:
                 is_young = not worker.started.is_set() and status == -self._passed_on
                 return 0 if is_young else _exit_status(status)
             if not (worker.started.is_set() or restarted):
-                log.critical(f"{self._who} ended before it was ready", worker=index, ended=_ending(status))
+                log.critical(f"{self._process_name} ended before it was ready", worker=index, ended=_ending(status))
                 return _exit_status(status)
             lived_s = time.monotonic() - worker.began_s
             failures = 0 if lived_s > _STABLE_S else failures + 1
             delay_s = min(_RESTART_MAX_S, _RESTART_MIN_S * 2.0 ** min(failures - 1, 32)) if failures else 0.0
             log.error(
-                f"{self._who} ended by itself, and is replaced",
+                f"{self._process_name} ended by itself, and is replaced",
                 worker=index,
                 pid=worker.process.pid,
                 ended=_ending(status),

@@ -54,7 +54,7 @@ _TYPES: Final = {"metric": "metrics", "log": "logs", "trace": "traces"}
 _LIMITED: Final = "limited_by_"
 
 
-class Look(NamedTuple):
+class PolledPages(NamedTuple):
     """The answers of /healthz and /metrics at one time. `at_s` is by a monotonic clock, `unix_s` in seconds since 1970."""
 
     at_s: float
@@ -148,11 +148,11 @@ class RateHistory:
     """Keeps the answers from which rates are computed: those of the last RATES_OVER_S, and always the newest one."""
 
     def __init__(self) -> None:
-        self._kept: list[Look] = []
+        self._kept: list[PolledPages] = []
         self._page: Snapshot | None = None
-        self._before: Look | None = None
+        self._before: PolledPages | None = None
 
-    def add(self, now: Look, stats: DeadLetterStats | None = None) -> TopView:
+    def add(self, now: PolledPages, stats: DeadLetterStats | None = None) -> TopView:
         """Add the newest answer, and return the view with its rates."""
         if now.snapshot == self._page:
             # The same page as before (http.metrics_interval_s): its time is when it was first read.
@@ -173,7 +173,7 @@ class RateHistory:
         return view
 
 
-def view_of(before: Look | None, now: Look, stats: DeadLetterStats | None = None) -> TopView:
+def view_of(before: PolledPages | None, now: PolledPages, stats: DeadLetterStats | None = None) -> TopView:
     """Return the view of `now`. Rates are since `before`, an earlier answer of the same collector; if it is None, rates are not
     known."""
     seconds = 0.0 if before is None else now.at_s - before.at_s

@@ -11,7 +11,7 @@ from uuid import UUID
 from adapters.codec.wire import NonCanonical
 from adapters.record_headers import record_headers
 from adapters.record_upgrade import current
-from collector.audit.report import MINUTE_NS, Held, Window
+from collector.audit.report import MINUTE_NS, BrokerSums, Window
 
 _UUID_BYTES: Final = 16
 _UUID7: Final = 7
@@ -39,10 +39,10 @@ class Tally:
                 if self._asked and (batch_id := UUID(bytes=id_)) in self._asked:
                     self._with_receipt.add(batch_id)
 
-    def held(self, begins: int, first: Mapping[str, int]) -> Held:
+    def sums(self, begins: int, first: Mapping[str, int]) -> BrokerSums:
         """Return the sums. `begins` and `first` are as in Held."""
         without = {batch_id for batch_id in self._asked if batch_id not in self._with_receipt and batch_id.version == _UUID7}
-        return Held(self._items, self._receipts, without, begins, first)
+        return BrokerSums(self._items, self._receipts, without, begins, first)
 
 
 class BatchTally:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from collector.audit.report import MINUTE_NS, NAMES, Fault, Held, Report, Window, moment, whole_number
+from collector.audit.report import MINUTE_NS, NAMES, BrokerSums, Fault, Report, Window, moment, whole_number
 from collector.audit.statements import BATCHES, BY_MINUTE, FAILED, FAULTS, GAPS, ROWS_MAX, THERE, TOTALS, UNREADABLE, for_window
 
 # Statement in, rows out. Raises StoreError, CannotRun.
@@ -27,7 +27,7 @@ _MINUTES_MAX: Final = 5
 class AuditedBroker(Protocol):
     """A broker whose messages stay after they were stored (Kafka)."""
 
-    def held(self, window: Window, batches: Collection[UUID]) -> Held:
+    def tally(self, window: Window, batches: Collection[UUID]) -> BrokerSums:
         """Read all of the window, and return its sums. `batches` are those whose receipts are looked for. Raises CannotRun."""
 
     def batches(self, window: Window) -> Mapping[UUID, Mapping[str, int]]:
@@ -76,15 +76,15 @@ def _judge_batches(ask: Ask, report: Report, broker: AuditedBroker | None, fault
     unacknowledged: Collection[UUID] = ()
     if broker is not None:
         arrived = {UUID(row["BatchId"]): whole_number(row["At"]) for row in orphans}
-        held = broker.held(report.window, arrived)
-        replaced_at = _log_replaced_at(held, items)
-        if replaced_at > held.begins:
-            held = held._replace(begins=replaced_at)
-        unacknowledged = {batch_id for batch_id in held.without_receipt if arrived[batch_id] >= held.begins}
-        _judge_broker(ask, report, broker, held, items, receipts, faults_max)
+        broker_sums = broker.tally(report.window, arrived)
+        replaced_at = _log_replaced_at(broker_sums, items)
+        if replaced_at > broker_sums.begins:
+            broker_sums = broker_sums._replace(begins=replaced_at)
+        unacknowledged = {batch_id for batch_id in broker_sums.without_receipt if arrived[batch_id] >= broker_sums.begins}
+        _judge_broker(ask, report, broker, broker_sums, items, receipts, faults_max)
     for row in orphans:
         if UUID(row["BatchId"]) in unacknowledged:
-            _forgive(report, row)
+            _count_unacknowledged(report, row)
         elif len(report.faults) < faults_max:
             report.faults.append(_fault(row))
 
@@ -121,7 +121,7 @@ def _add_up(ask: Ask, part: Window, report: Report) -> int:
     return row["faults"]
 
 
-def _forgive(report: Report, row: Mapping[str, Any]) -> None:
+def _count_unacknowledged(report: Report, row: Mapping[str, Any]) -> None:
     """Forgive a request that was kept in part when its gateway or Kafka died: it was never acknowledged."""
     for topic, short in NAMES.items():
         report.topics[topic].difference -= _items(row, short)
@@ -158,14 +158,14 @@ def _fault(row: Mapping[str, Any]) -> Fault:
 # The broker.
 
 
-def _log_replaced_at(held: Held, items: Mapping[tuple[int, str], int]) -> int:
+def _log_replaced_at(broker_sums: BrokerSums, items: Mapping[tuple[int, str], int]) -> int:
     """Return when the last log began that is not the log from which the store was filled, nanoseconds; 0: none. If the store
     has more items than the broker, no later than a topic's first message, they came from a log that is gone: its topic was
     recreated, Kafka was replaced, or retention has deleted all of it."""
     latest = 0
     for (minute, topic), stored in items.items():
-        first = held.first.get(topic)
-        if stored > held.items.get((minute, topic), 0) and (first is None or minute <= first // MINUTE_NS):
+        first = broker_sums.first.get(topic)
+        if stored > broker_sums.items.get((minute, topic), 0) and (first is None or minute <= first // MINUTE_NS):
             latest = max(latest, (minute + 1) * MINUTE_NS if first is None else first)
     return latest
 
@@ -174,14 +174,14 @@ def _judge_broker(
     ask: Ask,
     report: Report,
     broker: AuditedBroker,
-    held: Held,
+    broker_sums: BrokerSums,
     items: Mapping[tuple[int, str], int],
     receipts: Mapping[int, int],
     faults_max: int,
 ) -> None:
     """Minute by minute."""
-    first = -(-held.begins // MINUTE_NS)
-    if held.begins > report.window.start:
+    first = -(-broker_sums.begins // MINUTE_NS)
+    if broker_sums.begins > report.window.start:
         report.notes.append(
             f"before {moment(first * MINUTE_NS)} the broker has lost or deleted messages, or its log was replaced: that time is"
             " not compared with it"
@@ -189,15 +189,15 @@ def _judge_broker(
     wrong: set[int] = set()
     for topic, total in report.topics.items():
         total.broker = 0
-        for minute in {minute for minute, of in (*held.items, *items) if of == topic and minute >= first}:
-            here = held.items.get((minute, topic), 0)
+        for minute in {minute for minute, of in (*broker_sums.items, *items) if of == topic and minute >= first}:
+            here = broker_sums.items.get((minute, topic), 0)
             total.broker += here
             difference = abs(here - items.get((minute, topic), 0))
             total.broker_difference += difference
             if difference:
                 wrong.add(minute)
-    for minute in {*held.receipts, *receipts}:
-        if minute >= first and (difference := abs(held.receipts.get(minute, 0) - receipts.get(minute, 0))):
+    for minute in {*broker_sums.receipts, *receipts}:
+        if minute >= first and (difference := abs(broker_sums.receipts.get(minute, 0) - receipts.get(minute, 0))):
             report.receipts_in_broker_difference += difference
             wrong.add(minute)
     for minute in sorted(wrong)[:_MINUTES_MAX]:

@@ -24,7 +24,7 @@ class Window(NamedTuple):
     tenant: str | None = None
 
 
-class Held(NamedTuple):
+class BrokerSums(NamedTuple):
     """The sums of the messages from gateways that the broker has in the window.
 
     `items` are by minute and topic, `receipts` by minute. `without_receipt` are the requested batches whose receipt it lacks.

@@ -21,7 +21,7 @@ _RETRY_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Side(Protocol):
+class BrokerSide(Protocol):
     """The methods that both sides have in addition to their contract."""
 
     @property
@@ -32,7 +32,7 @@ class Side(Protocol):
         """Finish the calls that already wait, and refuse new ones."""
 
 
-class ProducerSide(Side, Producer, Protocol):
+class ProducerSide(BrokerSide, Producer, Protocol):
     """The side that appends."""
 
     @property
@@ -43,14 +43,14 @@ class ProducerSide(Side, Producer, Protocol):
         """Ask the broker whether it can be written. Raises BrokerDown if not."""
 
 
-class ConsumerSide(Side, Consumer, Protocol):
+class ConsumerSide(BrokerSide, Consumer, Protocol):
     """The side that reads."""
 
 
-S = TypeVar("S", bound=Side)
+S = TypeVar("S", bound=BrokerSide)
 
 
-class _Late(Generic[S]):
+class _LazySide(Generic[S]):
     """Opens one side. `side` is None until then."""
 
     def __init__(self, open_: Callable[[], Awaitable[S]]) -> None:
@@ -74,17 +74,17 @@ class _Late(Generic[S]):
         self.failure = None
         self.tried.set()
 
-    def there(self) -> S:
+    def opened(self) -> S:
         """Return the open side. Raises BrokerDown if it is not open yet."""
         if self.side is None:
-            self._away()
+            self._raise_not_open()
         return self.side
 
-    def _away(self) -> NoReturn:
+    def _raise_not_open(self) -> NoReturn:
         raise BrokerDown(f"the broker is not there yet: {self.failure}")
 
     @property
-    def why_not(self) -> str | None:
+    def current_failure(self) -> str | None:
         return self.failure if self.side is None else self.side.failure
 
     async def close(self) -> None:
@@ -106,8 +106,8 @@ class LazyBroker:
     ) -> None:
         """Each function raises BrokerDown if the broker is unavailable, and another error if waiting is useless. Without
         `open_consumer`, no method that reads may be called."""
-        self._producer: Final = _Late(open_producer)
-        self._consumer: Final = _Late(open_consumer or _no_consumer)
+        self._producer: Final = _LazySide(open_producer)
+        self._consumer: Final = _LazySide(open_consumer or _no_consumer)
         self._reads: Final = open_consumer is not None
 
     async def run(self) -> None:
@@ -117,7 +117,7 @@ class LazyBroker:
             await self._consumer.open()
         await asyncio.Event().wait()
 
-    async def tried(self, timeout_s: float) -> None:
+    async def wait_until_tried(self, timeout_s: float) -> None:
         """Return when the broker is open, when the first attempt to open it has failed, or after `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -133,7 +133,7 @@ class LazyBroker:
     @property
     def failure(self) -> str | None:
         """Return why the broker can't be written, or read if this process reads it; None if it can."""
-        return self._producer.why_not or (self._consumer.why_not if self._reads else None)
+        return self._producer.current_failure or (self._consumer.current_failure if self._reads else None)
 
     @property
     def unproven(self) -> str | None:
@@ -146,15 +146,15 @@ class LazyBroker:
         return self._append_nowhere() if side is None else side.append(messages)
 
     async def _append_nowhere(self) -> None:
-        self._producer.there()
+        self._producer.opened()
 
     async def ping(self) -> None:
-        await self._producer.there().ping()
+        await self._producer.opened().ping()
 
     def _reader(self) -> ConsumerSide:
         """Return the open consumer. Raises BrokerDown if it is not open yet."""
-        self._producer.there()  # it is opened first, and knows the reason of a failure
-        return self._consumer.there()
+        self._producer.opened()  # it is opened first, and knows the reason of a failure
+        return self._consumer.opened()
 
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
         return await self._reader().poll(bytes_max, wait_s)

@@ -30,4 +30,4 @@ def adopt(
     from collector.app import adoption  # noqa: PLC0415  # the engine: a second that others need not wait
 
     with failures():
-        adoption.adopt(settings, source, tenant, copies=copy, say=typer.echo)
+        adoption.adopt(settings, source, tenant, copies=copy, print_line=typer.echo)

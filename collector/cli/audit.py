@@ -80,7 +80,7 @@ def audit(
         if since or until or tenant or (found and confirm):
             refuse("--found and --confirm are for all findings of scheduled audits: give each of them alone")
         flags: dict[str, object] = {"data_dir": data_dir, "kafka.bootstrap": kafka, "clickhouse.url": clickhouse}
-        _say_findings(load_settings(config, flags).settings, is_confirmed=confirm, as_json=as_json)
+        _print_findings(load_settings(config, flags).settings, is_confirmed=confirm, as_json=as_json)
         return
     end = time.time_ns() if until is None else _time("--to", until)
     start = end - _HOUR_NS if since is None else _time("--from", since)
@@ -96,7 +96,7 @@ def audit(
         raise typer.Exit(FAILED)
 
 
-def _say_findings(settings: Settings, *, is_confirmed: bool, as_json: bool) -> None:
+def _print_findings(settings: Settings, *, is_confirmed: bool, as_json: bool) -> None:
     """Print the findings of scheduled audits, or, if `is_confirmed`, confirm the open ones and print them."""
     from collector.app.audit_findings import audit_findings, confirm_findings  # noqa: PLC0415  # as in audit
 

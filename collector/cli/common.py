@@ -52,7 +52,7 @@ def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
         return load(file, {key: _as_number(key, value) for key, value in flags.items() if value is not None})
     except ConfigError as error:
         for problem in error.problems:
-            say(f"error: {problem}")
+            print_notice(f"error: {problem}")
         raise typer.Exit(USAGE) from None
 
 
@@ -73,17 +73,17 @@ def failures() -> Iterator[None]:
 
 def fail(message: str) -> NoReturn:
     """Report that the command could not be done, and exit with status 1."""
-    say(f"error: {message}")
+    print_notice(f"error: {message}")
     raise typer.Exit(FAILED)
 
 
 def refuse(message: str) -> NoReturn:
     """Report wrong usage, and exit with status 2."""
-    say(f"error: {message}")
+    print_notice(f"error: {message}")
     raise typer.Exit(USAGE)
 
 
-def say(message: str) -> None:
+def print_notice(message: str) -> None:
     """Print on standard error, since standard output is for the answer. If that fails, the command continues."""
     with contextlib.suppress(OSError):
         typer.echo(message, err=True)

@@ -23,10 +23,10 @@ from collector.cli.common import (
     fail,
     failures,
     load_settings,
+    print_notice,
     print_text,
     printable,
     refuse,
-    say,
     table,
 )
 from collector.config.settings import Settings
@@ -79,7 +79,7 @@ def list_(
     settings = _settings(data_dir, kafka, clickhouse, config)
     answer = _ask(settings, {"do": "list", "filter": filter_, "limit": limit, "cursor": cursor})
     if answer["messages_behind"]:
-        say(f"warning: {answer['messages_behind']} acknowledged messages are not stored yet, so not in this answer")
+        print_notice(f"warning: {answer['messages_behind']} acknowledged messages are not stored yet, so not in this answer")
     if as_json:
         print_text(json.dumps({"entries": answer["entries"], "next_cursor": answer["next_cursor"]}, indent=2))
         return
@@ -91,7 +91,7 @@ def list_(
         rows.append((*map(printable, named), printable(short)))
     print_text(table(rows))
     if answer["next_cursor"] is not None:
-        say(f"there are more: --cursor {answer['next_cursor']}")
+        print_notice(f"there are more: --cursor {answer['next_cursor']}")
 
 
 @app.command()
@@ -159,7 +159,7 @@ def replay(
             refuse(f"--payload: cannot read {payload}: {error.strerror}")
         request["payload"] = base64.b64encode(text).decode()
     answer = _ask(_settings(data_dir, kafka, clickhouse, config), {**request, "as_of": as_of})
-    _say_outcomes(answer, "replayed", as_json=as_json)
+    _print_outcomes(answer, "replayed", as_json=as_json)
 
 
 @app.command()
@@ -183,7 +183,7 @@ def discard(
     A filter selects only open entries. Discarded entries can be read for dead_letters.retention_days.
     """
     request = _request("discard", ids, _filter(reason, service, tenant, since, until, None), limit, note)
-    _say_outcomes(_ask(_settings(data_dir, kafka, clickhouse, config), request), "discarded", as_json=as_json)
+    _print_outcomes(_ask(_settings(data_dir, kafka, clickhouse, config), request), "discarded", as_json=as_json)
 
 
 def _filter(
@@ -223,7 +223,7 @@ def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
     raise typer.Exit(FAILED)
 
 
-def _say_outcomes(answer: dict[str, Any], expected: str, *, as_json: bool) -> None:
+def _print_outcomes(answer: dict[str, Any], expected: str, *, as_json: bool) -> None:
     """Print the outcome of each entry, and how many are `expected`. Exit with status 1 if an entry was rejected again."""
     outcomes = answer["outcomes"]
     if as_json:
@@ -233,6 +233,6 @@ def _say_outcomes(answer: dict[str, Any], expected: str, *, as_json: bool) -> No
             why = ": ".join(printable(outcome[name]) for name in ("reason", "message") if name in outcome)
             print_text(f"{outcome['id']}  {outcome['outcome']}{f'  {why}' if why else ''}")
         count = sum(outcome["outcome"] == expected for outcome in outcomes)
-        say(f"{count} of {len(outcomes)} {expected}{'; there are more that match' if answer['more'] else ''}")
+        print_notice(f"{count} of {len(outcomes)} {expected}{'; there are more that match' if answer['more'] else ''}")
     if any(outcome["outcome"] == "rejected_again" for outcome in outcomes):
         raise typer.Exit(FAILED)

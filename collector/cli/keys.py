@@ -15,7 +15,18 @@ from typing import Annotated, Final
 
 import typer
 
-from collector.cli.common import Config, DataDir, KeysFile, fail, failures, load_settings, print_text, refuse, say, table
+from collector.cli.common import (
+    Config,
+    DataDir,
+    KeysFile,
+    fail,
+    failures,
+    load_settings,
+    print_notice,
+    print_text,
+    refuse,
+    table,
+)
 from collector.config.settings import Settings
 from collector.tenancy import key_format, keys
 from collector.tenancy.keys import Created
@@ -77,7 +88,7 @@ def create(
     with failures():
         created = keys.create(path, tenant=tenant, scope=scope, plan=plan, note=note, origins=origins, now=_now())
         _hand_out(path, created)
-    _say_created(path, created)
+    _print_created(path, created)
 
 
 @app.command("list")
@@ -111,10 +122,10 @@ def revoke(id_or_key: IdOrKey, data_dir: DataDir = None, keys_file: KeysFile = N
         key = keys.find(path, _argument_text(id_or_key))
         now = _now()
         if key.has_ended(now):
-            say(f"key {key.id} of tenant {key.tenant} had {_state(key, now)} already")
+            print_notice(f"key {key.id} of tenant {key.tenant} had {_state(key, now)} already")
             return
         key = keys.end(path, key.id, at=now, now=now)
-    say(f"key {key.id} of tenant {key.tenant} has {_state(key, now)}")
+    print_notice(f"key {key.id} of tenant {key.tenant} has {_state(key, now)}")
 
 
 @app.command()
@@ -145,8 +156,8 @@ def rotate(
         _hand_out(path, created)
         now = _now()
         old = keys.end(path, old.id, at=now + timedelta(seconds=keep_old_s), now=now)
-    _say_created(path, created)
-    say(f"The old key, {old.id}, {'has ' if old.has_ended(now) else 'is '}{_state(old, now)}.")
+    _print_created(path, created)
+    print_notice(f"The old key, {old.id}, {'has ' if old.has_ended(now) else 'is '}{_state(old, now)}.")
 
 
 def _settings(data_dir: Path | None, keys_file: Path | None, config: Path | None) -> tuple[Settings, Path]:
@@ -179,11 +190,11 @@ def _hand_out(path: Path, created: Created) -> None:
         )
 
 
-def _say_created(path: Path, created: Created) -> None:
+def _print_created(path: Path, created: Created) -> None:
     key = created.key
     pages = f", only from pages of {', '.join(key.origins)}" if key.origins else ""
-    say(f"key {key.id}: tenant {key.tenant}, scope {key.scope}, plan {key.plan}{pages}; in {path}")
-    say("It can't be shown again. Send it as X-API-Key: KEY, or as Authorization: Bearer KEY.")
+    print_notice(f"key {key.id}: tenant {key.tenant}, scope {key.scope}, plan {key.plan}{pages}; in {path}")
+    print_notice("It can't be shown again. Send it as X-API-Key: KEY, or as Authorization: Bearer KEY.")
 
 
 def _as_json(key: Key, now: datetime) -> dict[str, str | list[str] | None]:

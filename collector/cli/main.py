@@ -28,8 +28,8 @@ from collector.cli.common import (
     failures,
     load_settings,
     print_bytes,
+    print_notice,
     print_text,
-    say,
 )
 from collector.cli.generate import generate
 from collector.cli.grants import grants
@@ -298,9 +298,9 @@ def query(
     with failures():
         answer = _answer(settings, sql, format_)
     if answer.messages_behind:
-        say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
+        print_notice(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
     if not answer.body.strip():
-        say("no rows")
+        print_notice("no rows")
     print_bytes(answer.body)
 
 
@@ -385,7 +385,9 @@ def _require(command: str, settings: Settings, *keys: str) -> None:
     """Exit with status 2 if one of these settings is not given."""
     missing = [SETTINGS[key] for key in keys if not value_of(settings, SETTINGS[key])]
     for setting in missing:
-        say(f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it")
+        print_notice(
+            f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it"
+        )
     if missing:
         raise typer.Exit(USAGE)
 

@@ -18,10 +18,10 @@ from collector.cli.common import (
     failures,
     key_of,
     load_settings,
+    print_notice,
     print_text,
     printable,
     refuse,
-    say,
 )
 from collector.runtime.errors import CannotRun
 
@@ -32,7 +32,7 @@ _INTERVAL_S: Final = 0.5
 _SHOWN_MAX: Final = 200
 
 
-class Away(CannotRun):
+class CollectorUnavailable(CannotRun):
     """The collector does not answer now, but may answer later."""
 
 
@@ -92,16 +92,18 @@ def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
         try:
             return query_client.ask_tail(data_dir, request)
         except query_client.NotRunning:
-            raise Away(f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address") from None
+            raise CollectorUnavailable(
+                f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address"
+            ) from None
         except query_client.QueryFailed as error:
-            raise Away(str(error)) from None
+            raise CollectorUnavailable(str(error)) from None
 
     return ask
 
 
 def _by_page(endpoint: str, key: str | None, query: str) -> Ask:
     """Return a function that asks the collector at `endpoint`. `query` is the query of the page."""
-    from collector.app.page_fetcher import CannotAsk, KeyRefused, PageFetcher  # noqa: PLC0415  # other commands do not need it
+    from collector.app.page_fetcher import KeyRefused, PageFetcher, PageUnavailable  # noqa: PLC0415  # other commands do not need it
     from collector.query.live_records import LIVE_PATH  # noqa: PLC0415  # as above
 
     fetcher = PageFetcher(endpoint, key)
@@ -113,8 +115,8 @@ def _by_page(endpoint: str, key: str | None, query: str) -> Ask:
             answer: Mapping[str, Any] = json.loads(page.body)
         except KeyRefused as error:
             raise CannotRun(str(error)) from error
-        except (CannotAsk, ValueError) as error:
-            raise Away(str(error)) from error
+        except (PageUnavailable, ValueError) as error:
+            raise CollectorUnavailable(str(error)) from error
         return answer
 
     return ask
@@ -126,25 +128,25 @@ def _follow(ask: Ask, *, as_json: bool) -> None:
     Raises CannotRun if the first request fails, or if a later one can't succeed by waiting."""
     try:
         ask()
-        say("watching; Ctrl-C ends it")
+        print_notice("watching; Ctrl-C ends it")
         is_away = False
         while True:
             time.sleep(_INTERVAL_S)
             try:
                 answer = ask()
-            except Away as error:
+            except CollectorUnavailable as error:
                 if not is_away:
-                    say(f"waiting: {printable(str(error))}")
+                    print_notice(f"waiting: {printable(str(error))}")
                 is_away = True
                 continue
             if is_away:
-                say("watching again")
+                print_notice("watching again")
             is_away = False
             for record in answer["records"]:
                 if not print_text(json.dumps(record) if as_json else line_of(record)):
                     return
             if answer["left_out"]:
-                say(f"and {answer['left_out']:,} more")
+                print_notice(f"and {answer['left_out']:,} more")
     except KeyboardInterrupt:
         return
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from collector.app.page_client import PageClient
-from collector.app.page_fetcher import CannotAsk, KeyRefused
-from collector.app.top import DeadLetterStats, Look, RateHistory
+from collector.app.page_fetcher import KeyRefused, PageUnavailable
+from collector.app.top import DeadLetterStats, PolledPages, RateHistory
 from collector.cli.common import fail, print_text, printable
 from collector.cli.full_screen import FullScreen
 from collector.cli.top_screen import OnScreen, Problem, full_screen, plain_text
@@ -35,13 +35,13 @@ def run(endpoint: str, key: str | None, interval_s: float, *, is_once: bool) -> 
     client = PageClient(endpoint, key)
     is_full_screen = not is_once and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     try:
-        live = _Live(endpoint, client.look(), client.dead_letter_stats() if key is not None else None)
+        live = _Live(endpoint, client.poll(), client.dead_letter_stats() if key is not None else None)
         if is_full_screen:
             _show(client, live, interval_s, has_key=key is not None)
             return
         time.sleep(interval_s)
-        live.take_look(client.look())
-    except CannotAsk as error:
+        live.take_pages(client.poll())
+    except PageUnavailable as error:
         fail(printable(str(error)))
     except KeyboardInterrupt:
         if is_full_screen:  # before the screen was shown
@@ -54,7 +54,7 @@ def _show(client: PageClient, live: "_Live", interval_s: float, *, has_key: bool
     """Draw the screen, and redraw it after each change, until the user ends it."""
     has_colours = not os.environ.get("NO_COLOR")
     with FullScreen.opened() as screen:
-        looks = _Poller(client.look, interval_s, screen.wake)
+        looks = _Poller(client.poll, interval_s, screen.wake)
         stats = _Poller(client.dead_letter_stats, max(interval_s, _STATS_INTERVAL_S), screen.wake) if has_key else None
         while True:
             columns, lines = screen.size()
@@ -64,13 +64,13 @@ def _show(client: PageClient, live: "_Live", interval_s: float, *, has_key: bool
             for found in stats.results() if stats is not None else ():
                 live.take_stats(found)
             for look in looks.results():
-                live.take_look(look)
+                live.take_pages(look)
 
 
 class _Live:
     """The contents of the screen, from the results of the pollers."""
 
-    def __init__(self, endpoint: str, first: Look, stats: DeadLetterStats | None) -> None:
+    def __init__(self, endpoint: str, first: PolledPages, stats: DeadLetterStats | None) -> None:
         self._endpoint: Final = endpoint
         self._history: Final = RateHistory()
         self._stats = stats
@@ -83,21 +83,21 @@ class _Live:
         """Return the contents of the screen."""
         return OnScreen(self._endpoint, self._view, self._problem, self._key_problem)
 
-    def take_look(self, result: Look | CannotAsk) -> None:
+    def take_pages(self, result: PolledPages | PageUnavailable) -> None:
         """Show a result of /healthz and /metrics. If it is an error, the values before it stay, with the error."""
-        if isinstance(result, CannotAsk):
+        if isinstance(result, PageUnavailable):
             self._problem = _since(self._problem, result)
         else:
             self._problem = None
             self._view = self._history.add(result, self._stats)
 
-    def take_stats(self, result: DeadLetterStats | CannotAsk | None) -> None:
+    def take_stats(self, result: DeadLetterStats | PageUnavailable | None) -> None:
         """Show the statistics of dead letters from the next look on; none after an error. Only a refused key is reported."""
-        self._stats = None if isinstance(result, CannotAsk) else result
+        self._stats = None if isinstance(result, PageUnavailable) else result
         self._key_problem = _since(self._key_problem, result) if isinstance(result, KeyRefused) else None
 
 
-def _since(before: Problem | None, error: CannotAsk) -> Problem:
+def _since(before: Problem | None, error: PageUnavailable) -> Problem:
     """Return the problem that an error shows, which began with the problem `before`, or now."""
     return Problem(error.reason, time.time() if before is None else before.since_unix_s)
 
@@ -113,12 +113,12 @@ class _Poller(Generic[T]):
         self._results: Final[queue.SimpleQueue[T | Exception]] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def results(self) -> list[T | CannotAsk]:
-        """Return the results since the last call. Raises any error of `ask` that is not CannotAsk."""
-        found: list[T | CannotAsk] = []
+    def results(self) -> list[T | PageUnavailable]:
+        """Return the results since the last call. Raises any error of `ask` that is not PageUnavailable."""
+        found: list[T | PageUnavailable] = []
         while not self._results.empty():
             result = self._results.get_nowait()
-            if isinstance(result, Exception) and not isinstance(result, CannotAsk):
+            if isinstance(result, Exception) and not isinstance(result, PageUnavailable):
                 raise result
             found.append(result)
         return found

@@ -94,7 +94,7 @@ class Settings(Section):
         return max(self.broker.message_bytes_max, self.validation.item_bytes_max)
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_combinations(self) -> Self:
         """Check the rules between settings. Raises ValueError."""
         ports: dict[int, str] = {}
         for name, port in (
@@ -112,20 +112,20 @@ class Settings(Section):
                 f"writer.retry_min_s is {self.writer.retry_min_s:g} and writer.retry_max_s {self.writer.retry_max_s:g}:"
                 " the first must be at most the second"
             )
-        self._agree_on_sizes()
+        self._check_sizes()
         if self.tls.cert_file is None:
             for name in ("key_file", "client_ca_file"):
                 if getattr(self.tls, name) is not None:
                     raise ValueError(f"tls.{name} is given without tls.cert_file, without which there is no TLS")
-        self._agree_on_kafka()
-        self._agree_on_plans()
-        self._agree_on_shards()
-        self._agree_on_volumes()
+        self._check_kafka()
+        self._check_plans()
+        self._check_shards()
+        self._check_volumes()
         if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
             raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
         return self
 
-    def _agree_on_sizes(self) -> None:
+    def _check_sizes(self) -> None:
         """Check sizes against each other. Raises ValueError."""
         if self.broker.message_row_bytes_max < 2 * self.broker.message_bytes_max:
             raise ValueError(
@@ -165,7 +165,7 @@ class Settings(Section):
         """Return all plans, with the built-in ones. Raises ValueError if one is invalid."""
         return all_plans({name: plan.model_dump() for name, plan in self.plans.items()})
 
-    def _agree_on_kafka(self) -> None:
+    def _check_kafka(self) -> None:
         """Check that no setting of Kafka lacks another that it needs, or would not be used. Raises ValueError."""
         kafka = self.kafka
         if kafka.topics and not kafka.bootstrap:
@@ -187,7 +187,7 @@ class Settings(Section):
         if kafka.key_file is not None and kafka.cert_file is None:
             raise ValueError("kafka.key_file is given without kafka.cert_file, whose key it would be")
 
-    def _agree_on_volumes(self) -> None:
+    def _check_volumes(self) -> None:
         """Check the settings of storage policies and volumes against each other. Raises ValueError."""
         store = self.store
         if store.cold_volume and store.cold_after_days is None:
@@ -200,7 +200,7 @@ class Settings(Section):
                     f"store.{name} is {getattr(store, name)}, which needs clickhouse.url: the embedded engine has one volume"
                 )
 
-    def _agree_on_shards(self) -> None:
+    def _check_shards(self) -> None:
         """Check the settings of shards against each other. Raises ValueError."""
         clickhouse = self.clickhouse
         if clickhouse.shards_cluster and not clickhouse.url:
@@ -213,7 +213,7 @@ class Settings(Section):
                 f"clickhouse.shards_database is {clickhouse.shards_database}, and must be another one than clickhouse.database"
             )
 
-    def _agree_on_plans(self) -> None:
+    def _check_plans(self) -> None:
         """Check the plans, the plan of requests without a key, and the settings of Redis. Raises ValueError."""
         try:
             known = self.plans_by_name()

@@ -104,7 +104,7 @@ class Stream:
         self.stream_id: Final = stream_id
         self.is_received: bool = False  # the whole request has come
         self.is_sent: bool = False  # the whole answer was sent
-        self.is_gone: bool = False  # reset by either side
+        self.is_aborted: bool = False  # reset by either side
         self.send_window: i64 = 0  # how much of the answer may be sent, if the connection's window allows it
         self.receive_window: i64 = 0  # how much may still come
         self.taken_bytes: i64 = 0  # that were taken since the last WINDOW_UPDATE
@@ -274,7 +274,7 @@ class Http2Engine:
         stream.send_window -= size
         self._send_window -= size
         self.out.append(frame(_DATA, _END_STREAM if end else 0, stream.stream_id, data))
-        self._earn(1 + size // _BYTES_A_FRAME)  # the client will acknowledge it
+        self._add_credit(1 + size // _BYTES_A_FRAME)  # the client will acknowledge it
         if end:
             self._sent(stream)
 
@@ -290,7 +290,7 @@ class Http2Engine:
 
     def open_window(self, stream: Stream, size_bytes: int, *, may_widen: bool = True) -> None:
         """Do as `acknowledge`, but only for the stream's window. If `may_widen`, it may become the large window."""
-        if not stream.is_received and not stream.is_gone:
+        if not stream.is_received and not stream.is_aborted:
             stream.taken_bytes += size_bytes
             if stream.taken_bytes * 2 >= stream.window_bytes:
                 # Few streams need large windows. Many streams do not, and could bring too much at once with them.
@@ -339,7 +339,7 @@ class Http2Engine:
 
     def answered(self) -> None:
         """Note that a request was answered, for which the client earns credit."""
-        self._earn(_ANSWER_WORTH)
+        self._add_credit(_ANSWER_WORTH)
         if self._free_resets < self._streams_max:
             self._free_resets += 1
 
@@ -361,7 +361,7 @@ class Http2Engine:
         """Handle the end of a request: all of it has arrived."""
         raise NotImplementedError
 
-    def on_gone(self, stream: Stream) -> None:
+    def on_aborted(self, stream: Stream) -> None:
         """Handle the reset of a stream: no client waits for its answer."""
         raise NotImplementedError
 
@@ -399,7 +399,7 @@ class Http2Engine:
         elif kind == _CONTINUATION:
             if not self._head_stream_id:
                 raise Http2Error(PROTOCOL_ERROR)
-            self._spend(1)
+            self._take_credit(1)
             self._fragment(data[start:end], flags)
         elif kind == _WINDOW_UPDATE:
             self._update_window(stream_id, data, start, length)
@@ -408,7 +408,7 @@ class Http2Engine:
         elif kind == _PING:
             _only_of_connection(stream_id)
             _exactly(length, 8)
-            self._spend(1)
+            self._take_credit(1)
             if flags & _ACK:
                 self.on_ping_answered(data[start:end])
             else:
@@ -420,7 +420,7 @@ class Http2Engine:
             _only_of_connection(stream_id)
             if length < 8:
                 raise Http2Error(FRAME_SIZE_ERROR)
-            self._spend(1)
+            self._take_credit(1)
             self.on_goaway(int.from_bytes(data[start + 4 : start + 8], "big"))
         elif kind == _PRIORITY:
             if stream_id == 0:
@@ -430,7 +430,7 @@ class Http2Engine:
         elif kind == _PUSH_PROMISE:
             raise Http2Error(PROTOCOL_ERROR)
         else:  # an unknown type, which is ignored
-            self._spend(1)
+            self._take_credit(1)
 
     def _data(self, stream_id: i64, flags: i64, data: bytes, start: i64, end: i64) -> None:
         self._known(stream_id)
@@ -445,7 +445,7 @@ class Http2Engine:
             start += 1
         stream = self.streams.get(stream_id)
         if stream is None or stream.is_received:
-            self._spend(1)
+            self._take_credit(1)
             if stream is None and not self._was_reset_here(stream_id):
                 raise Http2Error(STREAM_CLOSED)
             self.acknowledge(None, size)
@@ -456,7 +456,7 @@ class Http2Engine:
         if content_bytes < _SMALL_BYTES:
             self._charge(stream)
         else:
-            self._earn(content_bytes // _BYTES_A_FRAME)
+            self._add_credit(content_bytes // _BYTES_A_FRAME)
         stream.receive_window -= size
         if stream.is_announced:
             stream.missing_bytes -= content_bytes
@@ -466,7 +466,7 @@ class Http2Engine:
             return
         if size:
             self.on_data(stream, data[start:end], size)
-        if flags & _END_STREAM and not stream.is_gone:
+        if flags & _END_STREAM and not stream.is_aborted:
             self._received(stream)
 
     def _headers(self, stream_id: i64, flags: i64, data: bytes, start: i64, end: i64) -> None:
@@ -521,19 +521,19 @@ class Http2Engine:
             self.highest_stream_id = stream_id
             self._request(int(stream_id), head)
         else:
-            self._spend(1)
+            self._take_credit(1)
             if not self._was_reset_here(stream_id):
                 raise Http2Error(PROTOCOL_ERROR if self._was_left_out(stream_id) else STREAM_CLOSED)
 
     def _request(self, stream_id: int, head: RequestHead) -> None:
         if not head.is_cut and (head.is_malformed or head.is_trailers or (self._head_ends and head.content_length > 0)):
-            self._spend(1)
+            self._take_credit(1)
             self.refuse(stream_id, PROTOCOL_ERROR)
             return
         ends = self._head_ends
         stream = self.on_head(stream_id, head)
         if stream is None:
-            self._spend(1)
+            self._take_credit(1)
             return
         stream.send_window = self._stream_send_window
         stream.receive_window = _WINDOW_BYTES
@@ -542,14 +542,14 @@ class Http2Engine:
             stream.missing_bytes = head.content_length
         self.streams[stream_id] = stream
         self.on_request(stream)
-        if ends and not stream.is_gone:
+        if ends and not stream.is_aborted:
             self._received(stream)
 
     def _update_window(self, stream_id: i64, data: bytes, start: i64, length: i64) -> None:
         _exactly(length, 4)
         step: i64 = (data[start] & 0x7F) << 24 | data[start + 1] << 16 | data[start + 2] << 8 | data[start + 3]
         if stream_id == 0:
-            self._spend(1)
+            self._take_credit(1)
             self._send_window += step
             if step == 0 or self._send_window > _WINDOW_BYTES_MAX:
                 raise Http2Error(PROTOCOL_ERROR if step == 0 else FLOW_CONTROL_ERROR)
@@ -571,11 +571,11 @@ class Http2Engine:
         _only_of_connection(stream_id)
         if flags & _ACK:
             _exactly(length, 0)
-            self._spend(1)
+            self._take_credit(1)
             return
         if length % 6:
             raise Http2Error(FRAME_SIZE_ERROR)
-        self._spend(max(length // 6, 1))
+        self._take_credit(max(length // 6, 1))
         window_bytes: i64 = self._stream_send_window
         at: i64 = start
         while at < start + length:
@@ -603,7 +603,7 @@ class Http2Engine:
 
     def _change_windows(self, window_bytes: i64) -> None:
         """Change the send windows of every open stream, and of streams to come."""
-        self._spend(len(self.streams) // _WINDOWS_A_FRAME)
+        self._take_credit(len(self.streams) // _WINDOWS_A_FRAME)
         step: i64 = window_bytes - self._stream_send_window
         self._stream_send_window = window_bytes
         for stream in self.streams.values():
@@ -619,7 +619,7 @@ class Http2Engine:
         if stream is not None and self._free_resets > 0:
             self._free_resets -= 1
         else:
-            self._spend(1 if stream is None else _RESET_COST)
+            self._take_credit(1 if stream is None else _RESET_COST)
         if stream is not None:
             self._drop(stream)
 
@@ -660,15 +660,15 @@ class Http2Engine:
 
     def _drop(self, stream: Stream) -> None:
         self.streams.pop(stream.stream_id, None)
-        if not stream.is_gone:
+        if not stream.is_aborted:
             self._narrow(stream)
-            stream.is_gone = True
-            self.on_gone(stream)
+            stream.is_aborted = True
+            self.on_aborted(stream)
 
-    def _earn(self, frames: i64) -> None:
+    def _add_credit(self, frames: i64) -> None:
         self._credit = min(self._credit_max, self._credit + frames)
 
-    def _spend(self, frames: i64) -> None:
+    def _take_credit(self, frames: i64) -> None:
         """Take credit for frames without use. Raises Http2Error if none is left."""
         self._credit -= frames
         if self._credit < 0:
@@ -679,7 +679,7 @@ class Http2Engine:
         if stream is not None and stream.free_frames > 0:
             stream.free_frames -= 1
         else:
-            self._spend(1)
+            self._take_credit(1)
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:

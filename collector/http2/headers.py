@@ -180,7 +180,7 @@ class HeadDecoder:
         self._has_fields = False
         return RequestHead(fields, int(skipped_bytes))
 
-    def held(self) -> bytes:
+    def pending(self) -> bytes:
         """Return the part of a field that is kept until the rest of it comes."""
         return self._rest
 

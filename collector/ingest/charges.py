@@ -41,7 +41,7 @@ class Charges:
                 self._count(caller, error)
                 raise
 
-    async def of_refusals(
+    async def charge_if_refused(
         self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int], received_bytes: int = 0
     ) -> bytes:
         """Await the `work` on a body before it is ingested. Raises the errors of `work`.
@@ -55,7 +55,7 @@ class Charges:
         except RequestRefused as refused:
             refusal = refused
         except ShareExceeded:
-            self.beyond_share(caller, cost())
+            self.count_beyond_share(caller, cost())
             raise
         except Limited as over:
             if cost() > received_bytes:
@@ -65,7 +65,7 @@ class Charges:
         self._metrics.tenant(caller.tenant).refused()
         raise refusal
 
-    def beyond_share(self, caller: Caller, size_bytes: int) -> None:
+    def count_beyond_share(self, caller: Caller, size_bytes: int) -> None:
         """Count a request that does not fit its tenant's share of the bytes in flight."""
         self._limiter.refused(caller, size_bytes)
 
@@ -102,7 +102,7 @@ class Charges:
 
         Raises Limited, RequestRefused.
         """
-        refusal: RequestRefused | None = None  # as in `of_refusals`
+        refusal: RequestRefused | None = None  # as in `charge_if_refused`
         try:
             await self.take(caller, adapted, cost_bytes)
         except RequestRefused as refused:

@@ -251,7 +251,7 @@ class Pipeline:
         except Exception as overloaded:
             self._count_failed(reading)
             if isinstance(overloaded, ShareExceeded):
-                self.charges.beyond_share(reading.caller, reading.cost_bytes())
+                self.charges.count_beyond_share(reading.caller, reading.cost_bytes())
             raise
 
     async def _charge_repeated(self, reading: Reading) -> None:

@@ -94,7 +94,7 @@ class ComingBody:
             self.is_held_back = True
             self.held_since = now
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let the body go on, if it was held back."""
         if self.is_held_back:
             self.is_held_back = False
@@ -105,7 +105,7 @@ class ComingBody:
         """Return for how long it was held back in all. `now` is the loop's time."""
         return self._waited_s + now - self.held_since if self.is_held_back else self._waited_s
 
-    def gets_on(self) -> bool:
+    def is_progressing(self) -> bool:
         """Return whether enough of it has come in the last checks. Call it at each check."""
         if self.received_bytes - self._seen_bytes >= _PROGRESS_BYTES:
             self._idle_looks = 0
@@ -114,7 +114,7 @@ class ComingBody:
         self._seen_bytes = self.received_bytes
         return self._idle_looks < _LOOKS_MAX
 
-    def begin_to_look(self) -> None:
+    def begin_checks(self) -> None:
         """Check its progress from now on."""
         self._seen_bytes = self.received_bytes
         self._idle_looks = 0
@@ -139,7 +139,7 @@ class Rooms:
         self.growth_bytes: i64 = 0
         self.at_work: i64 = 0
         self.firsts: Final[dict[ComingBody, None]] = {}  # the bodies that go on beyond the part up to which all may
-        self.moved_at: float = 0.0  # the loop's time when one of `firsts` was whole or gone, or a large body was answered
+        self.progressed_at: float = 0.0  # the loop's time when one of `firsts` was whole or gone, or a large body was answered
         self.is_waited_for: bool = False
         """Whether to call `wake_soon` when bytes are released."""
         self._waiting: Final[dict[Room, None]] = {}  # the room whose turn is next comes first
@@ -186,7 +186,7 @@ class Room:
         self._coming: Final[dict[ComingBody, None]] = {}  # the bodies that are held back, the oldest first
         self._whole: Final[dict[WholeBody, None]] = {}  # the whole bodies that wait, the oldest first
         self._at_work: i64 = 0
-        self._moved_at: float = 0.0  # the loop's time when the first body was whole or gone, or a whole one was answered
+        self._progressed_at: float = 0.0  # the loop's time when the first body was whole or gone, or a whole one was answered
         self._has_lost: bool = False  # whether a body has lost its place since then
         self._growth_bytes: i64 = 0  # of the bodies at work
 
@@ -204,8 +204,8 @@ class Room:
         now = asyncio.get_running_loop().time()
         if self._open_until > now:
             return True
-        if not self._coming and self._may_go_first(body):
-            self._go_first(body)
+        if not self._coming and self._may_be_first(body):
+            self._set_first(body)
             return True
         self._coming[body] = None
         self._rooms.wait(self)
@@ -222,26 +222,26 @@ class Room:
         """Return whether the body's client may be granted `window_bytes` at once."""
         return body is self._first or self._is_below(window_bytes, _FREE, _FREE_OF_ALL)
 
-    def left(self, body: ComingBody) -> None:
+    def remove(self, body: ComingBody) -> None:
         """Note that a body is whole, or gone, or that no more of it is needed. Any further bytes of it may pass."""
         self.grant(body, 0)
         self._coming.pop(body, None)
         if body is self._first:
-            self._end_first()
-            self._move()
-            self._rooms.moved_at = self._moved_at
+            self._clear_first()
+            self._note_progress()
+            self._rooms.progressed_at = self._progressed_at
             self._rooms.wake_soon()
-        body.go_on()
+        body.resume()
 
-    def look_at(self, body: ComingBody, now: float, timeout_s: float) -> float:
+    def check(self, body: ComingBody, now: float, timeout_s: float) -> float:
         """Let others pass a body without progress, and end a wait that is too long. Called twice a second. Return for how long
         the body was held back. `now` is the loop's time; `timeout_s` is the client's timeout, which excludes that wait."""
         waited_s = body.waited_s(now)
         if not body.is_held_back:
-            self._look_at_progress(body)
+            self._check_progress(body)
         elif waited_s > _WAIT_FACTOR * timeout_s:
             self._free(body)
-        elif now - max(body.held_since, self._moved()) > _STUCK_S:
+        elif now - max(body.held_since, self._stalled_since()) > _STUCK_S:
             self._open(now)
         return waited_s
 
@@ -277,9 +277,9 @@ class Room:
             self._growth_bytes -= body.growth_bytes
             self._rooms.at_work -= 1
             self._rooms.growth_bytes -= body.growth_bytes
-            self._move()
+            self._note_progress()
             if body.growth_bytes > _PASSING_BYTES:
-                self._rooms.moved_at = self._moved_at
+                self._rooms.progressed_at = self._progressed_at
             self._rooms.wake_soon()
 
     # Both.
@@ -305,40 +305,40 @@ class Room:
         for body in list(self._coming):
             if self._is_below(given_bytes, _FREE, _FREE_OF_ALL):
                 given_bytes += _STEP_BYTES
-            elif self._may_go_first(body):
-                self._go_first(body)
+            elif self._may_be_first(body):
+                self._set_first(body)
             else:
                 break
             self._coming.pop(body, None)
-            body.go_on()
+            body.resume()
             has_gone_on = True
         return has_gone_on
 
-    def _look_at_progress(self, body: ComingBody) -> None:
-        if not body.gets_on():
+    def _check_progress(self, body: ComingBody) -> None:
+        if not body.is_progressing():
             self.grant(body, 0)  # the client may never use its grant
             if self._rooms.is_waited_for:
                 if body is self._first:
-                    self._end_first()
+                    self._clear_first()
                     self._has_lost = True
                 self._rooms.wake_soon()
 
-    def _move(self) -> None:
+    def _note_progress(self) -> None:
         self._has_lost = False
-        self._moved_at = asyncio.get_running_loop().time()
+        self._progressed_at = asyncio.get_running_loop().time()
 
-    def _moved(self) -> float:
+    def _stalled_since(self) -> float:
         """Return since when waiting bodies wait only for clients, by the loop's time; infinity if they wait for work. If none
         of the tenant's own bodies goes on, they wait for those of others."""
         if self._first is None:
-            return inf if self._rooms.is_busy() else self._rooms.moved_at
-        return inf if self._at_work else self._moved_at
+            return inf if self._rooms.is_busy() else self._rooms.progressed_at
+        return inf if self._at_work else self._progressed_at
 
     def _free(self, body: ComingBody) -> None:
         """Hold the body back no more."""
         body.is_free = True
         self._coming.pop(body, None)
-        body.go_on()
+        body.resume()
 
     def _open(self, now: float) -> None:
         """Hold no body back for a while: waiting bodies block those that may go on, or no client means to end its body.
@@ -348,9 +348,9 @@ class Room:
         coming = list(self._coming)
         self._coming.clear()
         for body in coming:
-            body.go_on()
+            body.resume()
 
-    def _may_go_first(self, body: ComingBody) -> bool:
+    def _may_be_first(self, body: ComingBody) -> bool:
         """Return whether a body may go on beyond the part up to which all may: not if whole bodies already use enough."""
         rooms = self._rooms
         granted_bytes = int(rooms.granted_bytes)
@@ -365,14 +365,14 @@ class Room:
         rest_bytes = body.rest_bytes() + sum([first.rest_bytes() for first in rooms.firsts])
         return rooms.held.is_below(_FIRSTS_OF_ALL, granted_bytes + rest_bytes)
 
-    def _go_first(self, body: ComingBody) -> None:
+    def _set_first(self, body: ComingBody) -> None:
         self._first = body
         self._rooms.firsts[body] = None
         if not self._has_lost:
-            self._moved_at = max(self._moved_at, self._rooms.moved_at)  # it waited for other tenants until now
-        body.begin_to_look()
+            self._progressed_at = max(self._progressed_at, self._rooms.progressed_at)  # it waited for other tenants until now
+        body.begin_checks()
 
-    def _end_first(self) -> None:
+    def _clear_first(self) -> None:
         if self._first is not None:
             del self._rooms.firsts[self._first]
             self._first = None

@@ -31,7 +31,7 @@ _LOOKED_AT: Final = 2
 Three = tuple[int, int, int]
 
 
-class Steady:
+class SteadyClock:
     """A clock that never goes back, made of a clock that may. When that clock goes back, no time passes, and the time continues
     from there."""
 

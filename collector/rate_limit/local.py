@@ -9,7 +9,7 @@ Invariants:
 from collections.abc import Callable
 from typing import Final
 
-from collector.rate_limit.buckets import Buckets, Steady
+from collector.rate_limit.buckets import Buckets, SteadyClock
 from collector.tenancy.identity import Caller
 
 
@@ -18,7 +18,7 @@ class LocalLimiter:
     goes back, no time passes. With `share` = N, this process may admit one N-th of each plan."""
 
     def __init__(self, now_nano: Callable[[], int], share: int = 1) -> None:
-        self._now: Final = Steady(now_nano)
+        self._now: Final = SteadyClock(now_nano)
         self._buckets: Final = Buckets(share)
         self._refused: Final = Buckets()
 

@@ -24,7 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from collector.rate_limit.buckets import Buckets, Steady, Three, limited, require_possible
+from collector.rate_limit.buckets import Buckets, SteadyClock, Three, limited, require_possible
 from collector.rate_limit.local import LocalLimiter
 from collector.rate_limit.script import SCRIPT, answer, give_back_arguments, key, take_arguments
 from collector.runtime.reminders import Reminder
@@ -82,7 +82,7 @@ class RedisLimiter:
         self._logger: Final = structlog.get_logger(__name__)
         self._timeout_s: Final = timeout_s
         self._processes: Final = processes
-        self._now: Final = Steady(now_nano)
+        self._now: Final = SteadyClock(now_nano)
         self._local_limiter: Final = LocalLimiter(now_nano, processes)
         # The usage of each bucket that Redis last reported, which is the least that is used now: others only take more. Usage
         # that another process gives back is seen with the next answer.
@@ -181,14 +181,14 @@ class RedisLimiter:
         except Exception as error:  # noqa: BLE001  # whatever fails in Redis, requests go on without it
             self._failure = _reason_of(error, self._timeout_s)
             if self._reminder.due():
-                self._say_away()
+                self._log_unavailable()
             self._continue_locally()
         finally:
             for question, reply in zip(questions, answers, strict=True):
                 if not question.answer.done():
                     question.answer.set_result(reply)
         if self._failure is not None:
-            await self._hang_up()
+            await self._disconnect()
 
     async def _probe(self) -> bool:
         """Return whether Redis counts. Connecting may take longer than an answer: no request waits for it."""
@@ -201,8 +201,8 @@ class RedisLimiter:
         except Exception as error:  # noqa: BLE001  # as above
             self._failure = _reason_of(error, timeout_s)
             if self._reminder.due():
-                self._say_away()
-            await self._hang_up()
+                self._log_unavailable()
+            await self._disconnect()
             return False
         self._failure = None
         self._reminder.over()
@@ -229,12 +229,12 @@ class RedisLimiter:
             pipeline.evalsha(_SHA, 1, name, arguments)
         return await pipeline.execute(raise_on_error=False)
 
-    async def _hang_up(self) -> None:
+    async def _disconnect(self) -> None:
         """Close all connections. After a failure none is used again, since the answer to an old question may still arrive."""
         with contextlib.suppress(Exception):  # whatever fails, Redis must be probed again
             await self._redis.connection_pool.disconnect()
 
-    def _say_away(self) -> None:
+    def _log_unavailable(self) -> None:
         self._logger.warning(
             "Redis is away, so this process goes on alone with its share of tenants' plans",
             error=self._failure,

@@ -57,7 +57,7 @@ async def decompressed(
         try:
             while work.size_bytes < _STEP_BYTES:
                 is_done = work.step()
-                held_bytes = _held(work, held_bytes, hold)
+                held_bytes = _hold_output(work, held_bytes, hold)
                 if is_done:
                     return work.content
         finally:
@@ -67,7 +67,7 @@ async def decompressed(
         is_done = False
         while not is_done:
             is_done = await threads.run(partial(_step, work, count))
-            held_bytes = _held(work, held_bytes, hold)
+            held_bytes = _hold_output(work, held_bytes, hold)
             admit(held_bytes)
         # Count the rest of the content, so that its adapter need not.
         while count.is_sure and 0 < count.size_bytes < len(work.content):
@@ -86,7 +86,7 @@ def _step(work: Decompression, count: PiecesCount) -> bool:
     return work.step()
 
 
-def _held(work: Decompression, held_bytes: int, hold: Callable[[int], None]) -> int:
+def _hold_output(work: Decompression, held_bytes: int, hold: Callable[[int], None]) -> int:
     """Hold the output of a step, and return how many bytes are held."""
     if work.size_bytes > held_bytes:
         hold(work.size_bytes - held_bytes)

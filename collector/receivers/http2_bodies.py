@@ -23,7 +23,7 @@ class BodyStream(ServerStream):
         self._room: Room | None = None  # the room in which it waits
         self._withheld_bytes: i64 = 0  # of its window
 
-    def took(self, window_bytes: int, request: TelemetryRequest) -> None:
+    def return_window(self, window_bytes: int, request: TelemetryRequest) -> None:
         """Give the windows of a piece back, or hold the stream's window back."""
         room = request.room()
         connection = self._connection
@@ -44,19 +44,19 @@ class BodyStream(ServerStream):
         else:
             self._open(window_bytes)
 
-    def leave_room(self) -> None:
+    def close_body(self) -> None:
         """Note that no more of the body is needed."""
         body, room = self._body, self._room
         if body is not None and room is not None:
             self._body = None  # it refers to this stream
             self._room = None
-            room.left(body)
+            room.remove(body)
 
     def late_s(self, now: float, body_timeout_s: float) -> float:
         """Return for how long the client was able to send. Called twice a second. `now` is the loop's time."""
         late_s = now - self.began
         body, room = self._body, self._room
-        return late_s if body is None or room is None else late_s - room.look_at(body, now, body_timeout_s)
+        return late_s if body is None or room is None else late_s - room.check(body, now, body_timeout_s)
 
     def _resume(self) -> None:
         size = int(self._withheld_bytes)

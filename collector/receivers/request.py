@@ -218,7 +218,7 @@ class TelemetryRequest:
                 )
                 received_bytes = self._cost()
                 try:
-                    body = await pipeline.charges.of_refusals(caller, work, self._cost, received_bytes)
+                    body = await pipeline.charges.charge_if_refused(caller, work, self._cost, received_bytes)
                     self._content_bytes = len(body)
                     if self._at_work is not None and self._share is not None:
                         self._share.room.expect(self._at_work, len(body))

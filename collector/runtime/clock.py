@@ -19,7 +19,7 @@ class ClockWatch:
         self._offset_s = self._read()
         self._logger: Final = structlog.get_logger(__name__)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Log one line if the clock was set by more than a minute since the last look."""
         offset_s = self._read()
         if abs(offset_s - self._offset_s) >= _JUMP_MIN_S:

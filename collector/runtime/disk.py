@@ -30,7 +30,7 @@ def measure(directory: Path) -> Space:
 
 
 class Disk:
-    """Watches the space of a directory, and of directories in it that may be mounts. Any thread may call `look`."""
+    """Watches the space of a directory, and of directories in it that may be mounts. Any thread may call `check`."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Disk:
 
     def is_low_now(self) -> bool:
         """Look, and return whether it is low."""
-        self.look()
+        self.check()
         return self.is_low
 
     @property
@@ -80,7 +80,7 @@ class Disk:
             " the store: free space, or lower local_log.reserve_percent or local_log.reserve_bytes_max"
         )
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Measure the space. If that fails, `is_low` stays as it was.
 
         The disk is low once the reserve is touched, until a twentieth more is free. So the state does not change with each

@@ -19,7 +19,6 @@ from uuid import UUID, uuid4
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, SIGNAL_TOPICS, Payload
-from collector.store.asked import AskedSessions
 from collector.store.completion import Completion
 from collector.store.contract import (
     NOTHING,
@@ -39,6 +38,7 @@ from collector.store.place import NOWHERE, StorePlace
 from collector.store.queries import Queries
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
 from collector.store.server import ServerOptions, describe, has_database, make_database, one_line
+from collector.store.session_pool import SessionPool
 from collector.store.sessions import Sessions, close_sessions, connect_embedded, connector, embedded_sessions, reader_settings
 from collector.store.table_changes import TableChanges
 from collector.store.table_plan import SchemaPlan
@@ -74,13 +74,13 @@ class ClickHouseStore:
         server: ServerOptions | None = None,
         cluster: str = "",
         looks_up: bool = True,
-        asked: AskedSessions | None = None,
+        pool: SessionPool | None = None,
         place: StorePlace = NOWHERE,
     ) -> None:
         """Use `embedded` or `server`. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
-        `looks_up` is whether rows that can be read are stored for good. `asked` has the sessions for clients of ClickHouse's
+        `looks_up` is whether rows that can be read are stored for good. `pool` has the sessions for clients of ClickHouse's
         protocol. `place` has the directories of an embedded store."""
-        self._asked: Final = asked
+        self._pool: Final = pool
         self._place: Final = place
         self._connect: Final = connect
         self._options: Final = options
@@ -91,7 +91,7 @@ class ClickHouseStore:
         self._connecting: Final = threading.Lock()
         # An embedded store has its tables before it is used. A server may have been unavailable until now.
         self._has_schema = server is None
-        self._queries: Final = Queries(self._sessions, options.queries, asked)
+        self._queries: Final = Queries(self._sessions, options.queries, pool)
         self._inserted = False  # whether an insert succeeded since the last ping
         self._can_complete: bool | None = None  # None: not known yet
         self._lookups: Final = Lookups(self._look_up)
@@ -105,11 +105,11 @@ class ClickHouseStore:
         """Return a store of the engine in this process, with its data under the directory `path`. No other process may have the
         directory open. Raises StoreUnavailable if it cannot be opened."""
         sessions = embedded_sessions(path, options)
-        asked = AskedSessions(
+        pool = SessionPool(
             lambda settings: connect_embedded(path, settings),
             reader_settings(options.queries),
         )
-        store = cls(lambda: sessions, options, asked=asked, place=StorePlace(path.absolute()))
+        store = cls(lambda: sessions, options, pool=pool, place=StorePlace(path.absolute()))
         store._sessions()
         return store
 
@@ -295,8 +295,8 @@ class ClickHouseStore:
                 named = ", ".join(f"'{name}'" for name in running)
                 with suppress(ClickHouseError):
                     self._command(f"KILL QUERY WHERE query_id IN ({named}) ASYNC")
-        if self._asked is not None:
-            self._asked.close()
+        if self._pool is not None:
+            self._pool.close()
         close_sessions(sessions, is_server=self._server is not None)
 
     def _sessions(self) -> Sessions:

@@ -22,7 +22,7 @@ from collector.store.migrations import DEAD_LETTERS_FORMAT, LOGS_FORMAT, METRICS
 Settings = Mapping[str, str | int]
 
 
-class Landing(NamedTuple):
+class InsertTarget(NamedTuple):
     """The table into which a topic's payloads are inserted, and the format by which they are parsed."""
 
     table: str
@@ -30,10 +30,10 @@ class Landing(NamedTuple):
 
 
 LANDING: Final = {
-    METRICS_TOPIC: Landing("landing_resource_metrics", METRICS_FORMAT),
-    LOGS_TOPIC: Landing("landing_resource_logs", LOGS_FORMAT),
-    TRACES_TOPIC: Landing("landing_resource_spans", TRACES_FORMAT),
-    DEAD_LETTERS_TOPIC: Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
+    METRICS_TOPIC: InsertTarget("landing_resource_metrics", METRICS_FORMAT),
+    LOGS_TOPIC: InsertTarget("landing_resource_logs", LOGS_FORMAT),
+    TRACES_TOPIC: InsertTarget("landing_resource_spans", TRACES_FORMAT),
+    DEAD_LETTERS_TOPIC: InsertTarget("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
 # The format for many batches: an insert is one message after its length, and its content is all batches together.
 _FORMAT: Final = "ProtobufList"
@@ -132,7 +132,7 @@ def server_inserts(client: Client, settings: Settings) -> Insert:
     return insert
 
 
-def _begun(landing: Landing, settings: Settings) -> str:
+def _begun(landing: InsertTarget, settings: Settings) -> str:
     """Return the statement up to the last of its settings."""
     text = format_text(landing.format)
     schema = {"format_schema_source": "string", "format_schema": text, "format_schema_message_name": "Record"}

@@ -18,11 +18,11 @@ from uuid import uuid4
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from collector.store.asked import AskedSessions
 from collector.store.contract import Answered, Question, StoreError, StoreUnavailable
 from collector.store.options import QueryLimits
 from collector.store.read_only_sql import RefusedFunctions, format_of, reading_statement, refused_functions
 from collector.store.server import describe
+from collector.store.session_pool import SessionPool
 from collector.store.sessions import Sessions
 
 # The beginning of a parameter in a statement: {name:Type}.
@@ -46,15 +46,15 @@ _NO_PARAMETERS: Final[Mapping[str, _Escaped]] = MappingProxyType({})
 class Queries:
     """Runs the reading statements of one store. Thread-safe."""
 
-    def __init__(self, sessions: Callable[[], Sessions], limits: QueryLimits, asked: AskedSessions | None) -> None:
-        """`sessions` returns the sessions, and connects them if needed; it raises StoreUnavailable. `asked` has the sessions
+    def __init__(self, sessions: Callable[[], Sessions], limits: QueryLimits, pool: SessionPool | None) -> None:
+        """`sessions` returns the sessions, and connects them if needed; it raises StoreUnavailable. `pool` has the sessions
         for statements of ClickHouse's protocol; None for a ClickHouse server, which answers its clients itself."""
         self.running: Final[set[str]] = set()
         """The query ids of our running queries, on a server."""
 
         self._sessions: Final = sessions
         self._limits: Final = limits
-        self._asked: Final = asked
+        self._pool: Final = pool
         self._refused_functions: RefusedFunctions | None = None  # None: not read from ClickHouse yet
         # The numbers of idle readers (`Sessions.readers`), for users' statements and for our own.
         self._users_idle: Final[SimpleQueue[int]] = SimpleQueue()
@@ -70,12 +70,12 @@ class Queries:
     def answer(self, question: Question) -> Answered:
         """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only for
         the embedded engine. Raises StoreError with ClickHouse's message."""
-        assert self._asked is not None, "a server answers for itself"
+        assert self._pool is not None, "a server answers for itself"
         # With a parameter that the statement does not name, the driver would apply Python's % formatting to the statement.
         named = set(_PARAMETER.findall(question.sql))
         parameters = {name: _Escaped(value) for name, value in question.parameters.items() if name in named}
         statement = self._checked(question.sql, question.format, parameters, for_tenant=question.tenant is not None)
-        with self._asked.session(question.tenant, question.settings, self._checking) as client, _store_errors():
+        with self._pool.session(question.tenant, question.settings, self._checking) as client, _store_errors():
             body = bytes(client.raw_query(statement, parameters=parameters or None))
         return Answered(body, format_of(statement))
 

@@ -22,14 +22,14 @@ _NOTES_MAX: Final = 1024
 
 
 class LagClock:
-    """Measures the lag of one process's partitions. Call `look` each time that positions are known."""
+    """Measures the lag of one process's partitions. Call `update` each time that positions are known."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` is in seconds, and never jumps."""
         self._clock: Final = clock
         self._notes: dict[Partition, _Notes] = {}
 
-    def look(self, positions: Mapping[Partition, Position]) -> dict[Partition, float]:
+    def update(self, positions: Mapping[Partition, Position]) -> dict[Partition, float]:
         """Return for each of these partitions how many seconds its oldest message has waited; 0 if none waits."""
         now = self._clock()
         self._notes = {partition: self._notes.get(partition) or _Notes() for partition in positions}

@@ -41,7 +41,7 @@ class Rates:
         self._now: Final = {family.name: family for family in now}
         self._before: Final = {} if before is None else {family.name: family for family in before}
         self.seconds: Final = seconds if before is not None and seconds > 0 else None
-        self.is_restarted: Final = any(self._fell(name) for name, family in self._now.items() if family.counts)
+        self.is_restarted: Final = any(self._has_fallen(name) for name, family in self._now.items() if family.counts)
 
     def of(self, name: str) -> Iterator[tuple[Mapping[str, str], float, float | None]]:
         """Yield labels, value and growth a second of each series. The growth is None if it is not known.
@@ -65,7 +65,7 @@ class Rates:
         """Return whether the help of a metric now has this hint."""
         return family in self._now and hint in self._now[family].help
 
-    def _fell(self, name: str) -> bool:
+    def _has_fallen(self, name: str) -> bool:
         before = self._samples_before(name)
         if not before:
             return False

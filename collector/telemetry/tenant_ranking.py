@@ -110,10 +110,10 @@ class Ranking:
 
 def without_names(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot, with all tenants as one, whose name is THE_REST."""
-    return [_added_up(family) if _counts_tenants(family) else family for family in snapshot]
+    return [_summed(family) if _counts_tenants(family) else family for family in snapshot]
 
 
-def _added_up(family: Family) -> Family:
+def _summed(family: Family) -> Family:
     samples: dict[Key, float] = {}
     for key, value in family.samples.items():
         rest = _of_the_rest(key)

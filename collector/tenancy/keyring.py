@@ -36,7 +36,7 @@ _HASHED_BYTES_MAX: Final = LENGTH + 1
 log = structlog.get_logger(__name__)
 
 
-class _Held(NamedTuple):
+class _KeyEntry(NamedTuple):
     """One key of the ring, by its hash."""
 
     digest: bytes
@@ -44,7 +44,7 @@ class _Held(NamedTuple):
     caller: Caller | None
 
 
-_Ring = Mapping[bytes, _Held]
+_Ring = Mapping[bytes, _KeyEntry]
 
 
 class _Loaded(NamedTuple):
@@ -79,7 +79,7 @@ class Keyring:
         self._reminder: Final = Reminder()
         self._broken: Stamp | None = None  # of a file that was read and found broken
         # An unknown key is compared with this entry. No key has its hash.
-        self._nobody: Final = _Held(secrets.token_bytes(32), math.inf, None)
+        self._nobody: Final = _KeyEntry(secrets.token_bytes(32), math.inf, None)
         # Why the file can't be used; None if it can, or if there never was a file.
         self.failure: str | None = None
 
@@ -134,7 +134,7 @@ class Keyring:
     async def reload(self) -> None:
         """Read the file if it has changed."""
         try:
-            loaded = await asyncio.to_thread(self._look)
+            loaded = await asyncio.to_thread(self._load_if_changed)
         except KeysUnusable as error:  # the file can't be read now; it is tried again at the next check
             self._fail(str(error))
             return
@@ -152,7 +152,7 @@ class Keyring:
             self._broken = None
             log.info("the keys file can be used again", path=str(self._path))
 
-    def _look(self) -> _Loaded:
+    def _load_if_changed(self) -> _Loaded:
         """Read the file if it has changed; call it in a thread. Raises KeysUnusable if the file can't be read."""
         stamp = keys.stamp_of(self._path)
         if stamp == self._stamp:
@@ -177,7 +177,7 @@ class Keyring:
 def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float, kept_days: PlanDays | None) -> _Ring:
     """Return the keys of a document by their hashes. Raises KeysUnusable."""
     now = datetime.fromtimestamp(now_unix_s, UTC)
-    ring: dict[bytes, _Held] = {}
+    ring: dict[bytes, _KeyEntry] = {}
     entries = keys.parse(path, data)
     for key in entries:
         plan = plans.get(key.plan)
@@ -191,7 +191,7 @@ def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float,
         digest = bytes.fromhex(key.sha256)
         ends = math.inf if key.ends is None else key.ends.timestamp()
         origins = Origins(key.origins) if key.origins else None
-        ring[digest] = _Held(digest, ends, Caller(key.tenant, key.scope, plan, key.id, origins))
+        ring[digest] = _KeyEntry(digest, ends, Caller(key.tenant, key.scope, plan, key.id, origins))
     if kept_days is not None:
         kept_days.set_keys(entries)
     return ring

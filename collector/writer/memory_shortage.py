@@ -37,7 +37,7 @@ class _Shortage:
     token: str = ""  # the token of the piece that failed last; empty: none, or it was stored
     failures: int = 0  # consecutive failures of that piece
     stored: int = 0  # the number of successful inserts when it failed first
-    given_up: set[str] = field(default_factory=set)  # tokens of items that become dead letters
+    dead_letters: set[str] = field(default_factory=set)  # tokens of items that become dead letters
 
 
 class MemoryShortages:
@@ -53,14 +53,14 @@ class MemoryShortages:
         self._stored = 0  # inserts that succeeded
         self._ours: Final[set[tuple[Partition, int]]] = set()  # ranges that were intended here
         self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be running any more, by the clock
-        self._troubles: Final[dict[Partition, _Shortage]] = {}
+        self._shortages: Final[dict[Partition, _Shortage]] = {}
         self._completed: Final[set[Partition]] = set()  # rows of the current range may have been completed
 
     def owns(self, partitions: Collection[Partition]) -> None:
         """Note which partitions are ours now. Forget the state of all others: it may be outdated when they come back."""
         self._ours.difference_update([each for each in self._ours if each[0] not in partitions])
         self._completed.intersection_update(partitions)
-        for known in (self._quiet, self._troubles):
+        for known in (self._quiet, self._shortages):
             for partition in [partition for partition in known if partition not in partitions]:
                 del known[partition]
 
@@ -85,7 +85,7 @@ class MemoryShortages:
     def committed(self, messages: Range) -> None:
         self._ours.discard((messages.partition, messages.start))
         self._completed.discard(messages.partition)
-        self._troubles.pop(messages.partition, None)
+        self._shortages.pop(messages.partition, None)
         self._quiet.pop(messages.partition, None)
 
     def unanswered(self, partition: Partition) -> None:
@@ -99,39 +99,39 @@ class MemoryShortages:
     def stored(self, piece: Piece) -> None:
         self._stored += 1
         self.row_bytes_max = min(self._limit, self.row_bytes_max + self.row_bytes_max // 4)
-        trouble = self._troubles.get(piece.partition)
-        if trouble is not None and trouble.token == piece.token:
-            trouble.token = ""
+        shortage = self._shortages.get(piece.partition)
+        if shortage is not None and shortage.token == piece.token:
+            shortage.token = ""
 
     def halved(self) -> None:
         self.row_bytes_max = max(_ROW_BYTES_MIN, self.row_bytes_max // 2)
 
     def failed(self, piece: Piece, error: StoreShortage, *, is_one: bool) -> bool:
         """Count the failure. Return whether to cut the piece, or, for a single item, whether to make it a dead letter."""
-        trouble = self._troubles.setdefault(piece.partition, _Shortage())
-        if trouble.token != piece.token:
-            trouble.token, trouble.failures, trouble.stored = piece.token, 0, self._stored
-        trouble.failures += 1
+        shortage = self._shortages.setdefault(piece.partition, _Shortage())
+        if shortage.token != piece.token:
+            shortage.token, shortage.failures, shortage.stored = piece.token, 0, self._stored
+        shortage.failures += 1
         if not self.is_quiet(piece.partition):
             return False
         if isinstance(error, StoreOutOfSpace):
-            return not is_one and trouble.failures >= _FAILURES and piece.row_bytes() > _ROW_BYTES_MIN
+            return not is_one and shortage.failures >= _FAILURES and piece.row_bytes() > _ROW_BYTES_MIN
         assert isinstance(error, StoreOutOfMemory)
         if not is_one:
-            return error.of_this_insert or trouble.failures >= _FAILURES
+            return error.of_this_insert or shortage.failures >= _FAILURES
         if piece.topic == DEAD_LETTERS_TOPIC:
             return False
         if error.of_this_insert:
-            return trouble.failures >= _ITEM_FAILURES
-        others = self._stored - trouble.stored
+            return shortage.failures >= _ITEM_FAILURES
+        others = self._stored - shortage.stored
         is_large = piece.row_bytes() > self._limit
-        return trouble.failures >= _ITEM_FAILURES_SERVER and (is_large or others >= _ITEM_FAILURES_SERVER)
+        return shortage.failures >= _ITEM_FAILURES_SERVER and (is_large or others >= _ITEM_FAILURES_SERVER)
 
-    def give_up(self, piece: Piece, error: StoreShortage) -> None:
+    def mark_dead_letter(self, piece: Piece, error: StoreShortage) -> None:
         """Note that a single item becomes a dead letter at the next attempt."""
-        self._troubles[piece.partition].given_up.add(piece.token)
+        self._shortages[piece.partition].dead_letters.add(piece.token)
         self.last_error = str(error)
 
-    def gives_up(self, piece: Piece) -> bool:
-        trouble = self._troubles.get(piece.partition)
-        return trouble is not None and piece.token in trouble.given_up
+    def is_dead_letter(self, piece: Piece) -> bool:
+        shortage = self._shortages.get(piece.partition)
+        return shortage is not None and piece.token in shortage.dead_letters

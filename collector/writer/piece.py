@@ -94,7 +94,7 @@ class Piece:
             self._half(1, (cut.second,), item_index=first + cut.first_items, is_part_of_group=is_part_of_group),
         )
 
-    def bare(self) -> "Piece | None":
+    def without_items(self) -> "Piece | None":
         """Return a piece without items, but with the header, resource and scope that the piece's items share. An insert of it
         stores nothing. Return None unless the piece is one whole record, or one whole group of a record."""
         parts = _records(bytes(self.parts[0])) if self.messages == 1 and self.divides else self.parts

@@ -62,25 +62,25 @@ class RangeInserter:
         memory: MemoryShortages,
         observer: InsertObserver,
         in_thread: Callable[..., Awaitable[Any]],
-        intend_deeper: Callable[[Range, int], Awaitable[None]],
+        intend_halved: Callable[[Range, int], Awaitable[None]],
         *,
         refusals_max: int,
         clock: Callable[[], float],
         looks_up: Callable[[Partition], bool],
     ) -> None:
-        """`in_thread` runs a blocking call in the writer's thread. `intend_deeper` intends a range again, with a greater depth.
+        """`in_thread` runs a blocking call in the writer's thread. `intend_halved` intends a range again, with a greater depth.
         `clock` is in seconds. `looks_up` returns whether an insert of a partition is looked up before it is believed."""
         self._store: Final = store
         self._memory: Final = memory
         self._observer: Final = observer
         self._in_thread: Final = in_thread
-        self._intend_deeper: Final = intend_deeper
+        self._intend_halved: Final = intend_halved
         self._refusals_max: Final = refusals_max
         self._clock: Final = clock
         self._looks_up: Final = looks_up
         self._intended_at = -math.inf  # when the current range was intended, by `clock`
 
-    def will_intend(self) -> None:
+    def begin_intent(self) -> None:
         """Note the time: the next range is intended now."""
         self._intended_at = self._clock()
 
@@ -108,7 +108,7 @@ class RangeInserter:
             if not await self._in_thread(piece.is_framed):
                 raise StoreRefusedData("a message among several ends within a field")
             if not (attempt.in_doubt and await self._in_thread(self._store.holds, topic, piece.payload, attempt.stored)):
-                if self._memory.gives_up(piece):
+                if self._memory.is_dead_letter(piece):
                     attempt.refused.append(_refused(piece, self._memory.last_error))
                     return
                 await self._store_piece(piece, attempt)
@@ -123,7 +123,7 @@ class RangeInserter:
                 attempt.refused += [_refused(one, str(error)) for one in piece.records()]
                 return
             halves = await self._in_thread(piece.halves)
-            if not halves or await self._is_refused_bare(piece):
+            if not halves or await self._is_refused_without_items(piece):
                 attempt.refused += [_refused(one, str(error)) for one in piece.records()]
                 return
             for half in halves:
@@ -213,14 +213,14 @@ class RangeInserter:
         if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
             raise RowsMissing("an insert succeeded on a full disk, and its rows are not found: it is repeated")
 
-    async def _is_refused_bare(self, piece: Piece) -> bool:
+    async def _is_refused_without_items(self, piece: Piece) -> bool:
         """Return whether the store refuses the piece's record even without items. Then no item is at fault alone, and a search
         among them is useless. Raises StoreError."""
-        bare = await self._in_thread(piece.bare)
-        if bare is None:
+        without_items = await self._in_thread(piece.without_items)
+        if without_items is None:
             return False
         try:
-            await self._in_thread(self._store.insert, bare.topic, bare.parts, bare.token)
+            await self._in_thread(self._store.insert, without_items.topic, without_items.parts, without_items.token)
         except StoreRefusedData:
             return True
         return False
@@ -234,9 +234,9 @@ class RangeInserter:
         if not await self._in_thread(self._store.untouched, piece.topic, piece.payload, stored):
             return
         if is_one:
-            self._memory.give_up(piece, error)
+            self._memory.mark_dead_letter(piece, error)
             return
-        await self._intend_deeper(messages, piece.level + 1)
+        await self._intend_halved(messages, piece.level + 1)
         self._memory.halved()
         log.warning(
             "the store has too little room for an insert, which is cut in smaller pieces",

@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from adapters.codec.wire import NonCanonical
-from adapters.fingerprint import Fingerprint, read_fingerprint, stand_in
+from adapters.fingerprint import Fingerprint, placeholder, read_fingerprint
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Payload, Range
 from collector.broker.left_out import LEFT_OUT_INDEX_MAX, bitmap, indexes
 from collector.store.payload_index import Contents, CopyKey, MessageKey, contents
@@ -215,7 +215,7 @@ def replaced(messages: Range) -> Range:
     payloads: list[Payload] = list(messages.payloads)
     for index in indexes(messages.left_out):
         if index < len(payloads):
-            payloads[index] = _stand_in(bytes(payloads[index]))
+            payloads[index] = _placeholder(bytes(payloads[index]))
     return messages._replace(payloads=payloads)
 
 
@@ -232,8 +232,8 @@ def _contents(payload: bytes) -> Contents | None:
         return None
 
 
-def _stand_in(payload: bytes) -> bytes:
+def _placeholder(payload: bytes) -> bytes:
     try:
-        return stand_in(payload) if payload else payload  # empty: it was damaged after the intent
+        return placeholder(payload) if payload else payload  # empty: it was damaged after the intent
     except NonCanonical:
         return b""

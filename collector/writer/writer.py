@@ -150,7 +150,7 @@ class Writer:
         self._thread: Final = ThreadPoolExecutor(1, "writer")
         self._stopping: Final = asyncio.Event()
         self._progress = asyncio.Event()  # set, and replaced, at every commit
-        self._in_hand: Partition | None = None  # the partition of the current range; None: polling
+        self._current_partition: Partition | None = None  # the partition of the current range; None: polling
         self._at_work: Final = asyncio.Lock()  # held from the intent of a range to its commit
         self._began: Final[dict[Partition, float]] = {}  # when the last insert of a partition began, by `clock`
         self._failures: Final[Counter[Partition | None]] = (
@@ -164,7 +164,7 @@ class Writer:
             self._memory,
             observer,
             self._in_thread,
-            self._intend_deeper,
+            self._intend_halved,
             refusals_max=limits.refusals_max,
             clock=clock,
             looks_up=lambda partition: is_disk_low() and self._failures[partition] < _LOOK_UPS_MAX,
@@ -186,7 +186,7 @@ class Writer:
         """Write until `stop`. When it returns, or was cancelled, no call of the store is running."""
         try:
             while not self._stopping.is_set():
-                self._in_hand = None
+                self._current_partition = None
                 try:
                     await self._poll_and_write()
                 except Exception as error:  # noqa: BLE001 - no error may end the loop; the range is polled again
@@ -199,7 +199,7 @@ class Writer:
         messages = await self._unless_stopped(self._consumer.poll(self._limits.bytes_max, _POLL_WAIT_S))
         self._succeeded()
         if messages is not None:
-            self._in_hand = messages.partition
+            self._current_partition = messages.partition
             taken = await self._in_thread(self._take, messages)
             if not messages.in_doubt and taken.end == messages.end and not taken.depth:
                 await self._linger(messages)
@@ -245,7 +245,7 @@ class Writer:
         if messages.in_doubt:
             self._memory.found_in_doubt(messages)
             messages = await self._as_intended(messages)
-        self._inserter.will_intend()
+        self._inserter.begin_intent()
         await self._consumer.intend(messages)
         self._memory.intended(messages)
         adapted = self._adapted
@@ -318,7 +318,7 @@ class Writer:
         if dropped:
             self._observer.dropped(len(dropped))
 
-    async def _intend_deeper(self, messages: Range, depth: int) -> None:
+    async def _intend_halved(self, messages: Range, depth: int) -> None:
         """Intend a range again, to be halved `depth` times. Raises BrokerError."""
         await self._consumer.intend(messages._replace(depth=depth))
         self._in_a_row = 0  # the next attempt is a different one, so it is made soon
@@ -353,17 +353,17 @@ class Writer:
         self._began[messages.partition] = self._clock()
 
     def _succeeded(self) -> None:
-        if self._in_hand is not None:  # a successful poll says nothing about the store
+        if self._current_partition is not None:  # a successful poll says nothing about the store
             self._in_a_row = 0
-        self._reminders.pop(self._in_hand, None)
-        if failures := self._failures.pop(self._in_hand, 0):
+        self._reminders.pop(self._current_partition, None)
+        if failures := self._failures.pop(self._current_partition, 0):
             self._logger.info("writing again", topic=self._topic(), failures=failures)
 
     def _failed(self, error: Exception) -> float:
         """Count the failure. Return the seconds until the next attempt: they double up to a maximum, and half is random."""
-        self._failures[self._in_hand] += 1
-        failures = self._failures[self._in_hand]
-        if self._reminders[self._in_hand].due():
+        self._failures[self._current_partition] += 1
+        failures = self._failures[self._current_partition]
+        if self._reminders[self._current_partition].due():
             expected = isinstance(error, BrokerError | StoreError)
             self._logger.warning(
                 "cannot write", topic=self._topic(), failures=failures, error=str(error), exc_info=not expected
@@ -376,7 +376,7 @@ class Writer:
         return delay_s * (0.5 + self._jitter() / 2)
 
     def _topic(self) -> str | None:
-        return self._in_hand.topic if self._in_hand else None
+        return self._current_partition.topic if self._current_partition else None
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return the result of `work`; None: `stop` came first, and `work` was cancelled."""

@@ -9,7 +9,7 @@ from support.store_templates import copy_template
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.insert import LANDING, Landing
+from collector.store.insert import LANDING, InsertTarget
 from collector.store.migrations import migrations
 
 _FORMAT: Final = Path(__file__).with_name("former_landing.proto")
@@ -19,7 +19,7 @@ _TABLES: Final = {METRICS_TOPIC: "landing_metrics", LOGS_TOPIC: "landing_logs", 
 def insert_as_former_writer(patch: pytest.MonkeyPatch) -> None:
     """Let embedded stores insert so, for as long as the patch holds."""
     for topic, table in _TABLES.items():
-        patch.setitem(LANDING, topic, Landing(table, _FORMAT))
+        patch.setitem(LANDING, topic, InsertTarget(table, _FORMAT))
 
 
 def be_of_version(patch: pytest.MonkeyPatch, version: int) -> None:

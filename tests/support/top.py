@@ -4,7 +4,7 @@ from adapters.errors import TIMESTAMP_TOO_OLD
 from adapters.record import TYPE_LOG, Adapted
 from adapters.repairs import REPAIRS
 from collector.api.health import CLICKHOUSE, EMBEDDED_ENGINE, EMBEDDED_LOG, KAFKA, NOT_USED, Health
-from collector.app.top import Look
+from collector.app.top import PolledPages
 from collector.broker.contract import Partition
 from collector.telemetry.metrics import Metrics
 from collector.telemetry.scrape import read_text
@@ -55,6 +55,6 @@ class Collector:
         snapshot = self.metrics.shown()
         return self.metrics.text(snapshot if has_names else without_names(snapshot), "text/plain").decode()
 
-    def answer(self, at_s: float, *, has_names: bool = True, kafka: str = "ok") -> Look:
+    def answer(self, at_s: float, *, has_names: bool = True, kafka: str = "ok") -> PolledPages:
         page, health = self.page(has_names=has_names), self.health._replace(kafka=kafka)
-        return Look(at_s, 1_800_000_000 + at_s, "ok", "1.2.3", at_s, health, read_text(page))
+        return PolledPages(at_s, 1_800_000_000 + at_s, "ok", "1.2.3", at_s, health, read_text(page))

@@ -78,7 +78,7 @@ class ClickHouseError(Exception):
         super().__init__(f"Code: {code}. DB::Exception: {message} ({name})")
 
 
-class _Asked(NamedTuple):
+class _QueryRequest(NamedTuple):
     """A request with a query."""
 
     sql: str
@@ -202,17 +202,17 @@ class ClickHouseApi:
             raise ClickHouseError(
                 209, "SOCKET_TIMEOUT", f"no whole query within {self._body_timeout_s:g} s (query.body_timeout_s)"
             ) from None
-        asked = self._read(query, headers, query_id, body)
-        if is_hello(asked.sql, asked.format, asked.client_revision):
-            answered = Answered(hello(self._version, self._timezone, asked.client_revision), "Native")
+        request = self._read(query, headers, query_id, body)
+        if is_hello(request.sql, request.format, request.client_revision):
+            answered = Answered(hello(self._version, self._timezone, request.client_revision), "Native")
         else:
             await self._caught_up(self._wait_s)
-            question = Question(asked.sql, asked.format, tenant, asked.settings, asked.parameters)
+            question = Question(request.sql, request.format, tenant, request.settings, request.parameters)
             answered = await self._turns.run(tenant, query_id, partial(self._answer, question))
         sent = {"x-clickhouse-format": answered.format, "content-type": _type_of(answered.format)}
-        if asked.frames is not None:
-            return _Answer(await asyncio.to_thread(framed, answered.body, asked.frames), 200, sent)
-        compressed, encoding = await asyncio.to_thread(encoded, answered.body, asked.accept_encoding)
+        if request.frames is not None:
+            return _Answer(await asyncio.to_thread(framed, answered.body, request.frames), 200, sent)
+        compressed, encoding = await asyncio.to_thread(encoded, answered.body, request.accept_encoding)
         return _Answer(compressed, 200, sent | ({"content-encoding": encoding} if encoding else {}))
 
     @contextmanager
@@ -262,7 +262,7 @@ class ClickHouseApi:
             ) from None
         return None if caller.scope.is_admin else caller.tenant
 
-    def _read(self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, body: bytes) -> _Asked:
+    def _read(self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, body: bytes) -> _QueryRequest:
         """Return the query and its parameters. Raises ClickHouseError."""
         if headers.get("content-type", "").startswith("multipart/"):
             raise ClickHouseError(48, "NOT_IMPLEMENTED", "external tables are not supported")
@@ -280,7 +280,7 @@ class ClickHouseApi:
             frames = query.get("network_compression_method", "LZ4").upper()
             if frames not in ("LZ4", "ZSTD"):
                 raise ClickHouseError(48, "NOT_IMPLEMENTED", f"network_compression_method must be LZ4 or ZSTD, not {frames}")
-        return _Asked(
+        return _QueryRequest(
             sql="\n".join(parts),
             format=query.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",
             settings={

@@ -36,7 +36,7 @@ from collector.api.web.kept import AnswerCache, TooSlow
 from collector.api.web.login import HOME, TREE
 from collector.api.web.overview import Overview, overview
 from collector.api.web.rendering import POLICY, render, static_files
-from collector.api.web.shown import Asked, View
+from collector.api.web.shown import PageRequest, View
 from collector.api.web.sources import Sources
 from collector.api.web.tenants import TenantsPage, tenants_page
 from collector.broker.contract import BrokerError
@@ -74,7 +74,7 @@ class WebUi:
         self._files: Final = static_files()
         self._kept: Final = AnswerCache(clock, keep_s=_KEEP_S, wait_s=_WAIT_S, answers_max=_KEPT_MAX)
         self._recent: Final = None if sources.letters is None else RecentTelemetry(sources.letters.reader)
-        self._views: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
+        self._views: Final[Mapping[str, Callable[[PageRequest], Awaitable[View]]]] = {
             HOME: self._overview,
             "/ui/login": login.form_shown,
             "/ui/dead-letters": self._letters,
@@ -83,7 +83,7 @@ class WebUi:
             "/ui/tenants": self._tenants,
             "/ui/settings": self._settings,
         }
-        self._actions: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
+        self._actions: Final[Mapping[str, Callable[[PageRequest], Awaitable[View]]]] = {
             "/ui/logout": login.logged_out,
             "/ui/dead-letters": self._change_letters,
         }
@@ -96,7 +96,7 @@ class WebUi:
                 await _static(page, scope, receive, send)
                 return
         headers = session.headers_of(scope["headers"])
-        asked = Asked(
+        request = PageRequest(
             path=path,
             base=scope.get("root_path", ""),
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")),
@@ -106,53 +106,57 @@ class WebUi:
             is_fragment="hx-request" in headers and scope["method"] == "GET",
         )
         try:
-            view = await self._answered(scope["method"], asked, headers, receive)
-        except session.Gone:
+            view = await self._answered(scope["method"], request, headers, receive)
+        except session.ClientDisconnected:
             return
         except Exception as error:  # noqa: BLE001  # every error becomes a page
-            view = self._refusal(asked, error)
-        await self._send(asked, view, send)
+            view = self._refusal(request, error)
+        await self._send(request, view, send)
 
-    async def _answered(self, method: str, asked: Asked, headers: session.Headers, receive: Receive) -> View:
-        """Return the page for a request. Raises RequestRefused, ValueError, StoreError, BrokerError, TooSlow, Gone."""
-        if method == "POST" and asked.path == "/ui/login":
+    async def _answered(self, method: str, request: PageRequest, headers: session.Headers, receive: Receive) -> View:
+        """Return the page. Raises RequestRefused, ValueError, StoreError, BrokerError, TooSlow, ClientDisconnected."""
+        if method == "POST" and request.path == "/ui/login":
             session.check_origin(headers)
             form = await self._form(headers, receive, _LOGIN_FORM_BYTES_MAX)
-            return login.logged_in(asked, form, self._access, self._explain)
-        if method == "POST" and asked.path == "/ui/logout" and (asked.key is None or self._access.find(asked.key) is None):
+            return login.logged_in(request, form, self._access, self._explain)
+        if (
+            method == "POST"
+            and request.path == "/ui/logout"
+            and (request.key is None or self._access.find(request.key) is None)
+        ):
             # A browser whose key was revoked can still log out.
             session.check_origin(headers)
-            return await login.logged_out(asked)
+            return await login.logged_out(request)
         if method == "POST":
-            action = self._actions.get(asked.path) or (self._change_letter if letters.id_in(asked.path) else None)
+            action = self._actions.get(request.path) or (self._change_letter if letters.id_in(request.path) else None)
             if action is None:
-                raise RequestRefused(METHOD_NOT_ALLOWED, f"POST is not allowed for {asked.path}: use GET")
-            return await self._changed(action, asked, headers, receive)
-        if asked.key is not None and not (method == "GET" and asked.path == "/ui/login"):
-            asked = asked._replace(caller=self._access.reader(asked.key))
+                raise RequestRefused(METHOD_NOT_ALLOWED, f"POST is not allowed for {request.path}: use GET")
+            return await self._changed(action, request, headers, receive)
+        if request.key is not None and not (method == "GET" and request.path == "/ui/login"):
+            request = request._replace(caller=self._access.reader(request.key))
         if method != "GET":
-            raise RequestRefused(METHOD_NOT_ALLOWED, f"{method} is not allowed for {asked.path}: use GET or POST")
-        view = self._views.get(asked.path)
-        if view is None and letters.id_in(asked.path):
+            raise RequestRefused(METHOD_NOT_ALLOWED, f"{method} is not allowed for {request.path}: use GET or POST")
+        view = self._views.get(request.path)
+        if view is None and letters.id_in(request.path):
             view = self._letter
-        if view is None and search.trace_in(asked.path):
+        if view is None and search.trace_in(request.path):
             view = self._trace
         if view is None:
-            raise RequestRefused(NOT_FOUND, f"there is no page {asked.path[:100]}")
-        if asked.caller is None and asked.path not in (HOME, "/ui/login"):
+            raise RequestRefused(NOT_FOUND, f"there is no page {request.path[:100]}")
+        if request.caller is None and request.path not in (HOME, "/ui/login"):
             raise _no_key()
-        return await view(asked)
+        return await view(request)
 
     async def _changed(
-        self, action: Callable[[Asked], Awaitable[View]], asked: Asked, headers: session.Headers, receive: Receive
+        self, action: Callable[[PageRequest], Awaitable[View]], request: PageRequest, headers: session.Headers, receive: Receive
     ) -> View:
         """Do the action of a form, and return the next page. If that fails, for any reason, the page has the text that was
         typed.
 
-        Raises Gone, and RequestRefused if the form itself can't be read."""
+        Raises ClientDisconnected, and RequestRefused if the form itself can't be read."""
         refused: RequestRefused | None = None
         try:
-            asked = asked._replace(caller=self._known_reader(asked.key))
+            request = request._replace(caller=self._known_reader(request.key))
         except RequestRefused as error:
             refused = error
         bytes_max = self._sources.form_bytes_max if refused is None else _REFUSED_FORM_BYTES_MAX
@@ -160,15 +164,15 @@ class WebUi:
             form = await self._form(headers, receive, bytes_max)
         except RequestRefused as error:
             raise (refused or error) from None
-        asked = asked._replace(form=form)
+        request = request._replace(form=form)
         try:
             if refused is not None:
                 raise refused
-            session.check_form(headers, form, asked.key or b"")
-            asked = asked._replace(is_from_us=True)
-            return await action(asked)
+            session.check_form(headers, form, request.key or b"")
+            request = request._replace(is_from_us=True)
+            return await action(request)
         except Exception as error:  # noqa: BLE001  # every error becomes a page
-            return self._refusal(asked, error)
+            return self._refusal(request, error)
 
     def _known_reader(self, key: bytes | None) -> Caller:
         """Return the caller of a key that may read. Raises RequestRefused."""
@@ -181,7 +185,7 @@ class WebUi:
 
     # Pages.
 
-    async def _overview(self, asked: Asked) -> View:
+    async def _overview(self, request: PageRequest) -> View:
         sources = self._sources
         recent, reports = self._recent, sources.letters
         snapshot = (await self._kept.get("metrics", sources.snapshot)).value
@@ -196,17 +200,17 @@ class WebUi:
             "whose": None,
             "findings": None,
         }
-        if asked.caller is None:
+        if request.caller is None:
             return View("overview.html", context)
         if recent is None or reports is None:
             return View("overview.html", {**context, "problem": NO_STORE})
-        whose = context["whose"] = asked.tenant
+        whose = context["whose"] = request.tenant
         try:
             inflow = await self._kept.get(("inflow", whose), lambda: recent.inflow(whose))
             context["inflow"], context["age_s"] = inflow.value, inflow.age_s
             context["chart"] = search.chart(inflow.value, time.time())
             context["stats"] = (await self._kept.get(("letters", whose), lambda: reports.stats_now(whose))).value
-            if found.lags is None and asked.caller.scope.is_admin:
+            if found.lags is None and request.caller.scope.is_admin:
                 # Another process runs the audits. It writes its findings to the store.
                 context["findings"] = (await self._kept.get("findings", recent.audit_findings)).value
             context["behind"] = (await self._kept.get("behind", reports.reader.messages_behind_now)).value
@@ -214,52 +218,52 @@ class WebUi:
             context["problem"] = f"the store can't be asked: {error}"
         return View("overview.html", context)
 
-    async def _letters(self, asked: Asked) -> View:
+    async def _letters(self, request: PageRequest) -> View:
         reports = self._reports()
         # Not kept, so that the page shows the change of a form at once.
-        key = ("letters", asked.tenant, asked.query_text)
-        return (await self._kept.get(key, lambda: letters.listed(asked, reports), is_kept=False)).value
+        key = ("letters", request.tenant, request.query_text)
+        return (await self._kept.get(key, lambda: letters.listed(request, reports), is_kept=False)).value
 
-    async def _letter(self, asked: Asked) -> View:
+    async def _letter(self, request: PageRequest) -> View:
         reports, bytes_max = self._reports(), self._sources.form_bytes_max
-        key = ("letter", asked.path, asked.tenant_allowed, asked.query_text)
-        return (await self._kept.get(key, lambda: letters.shown_entry(asked, reports, bytes_max), is_kept=False)).value
+        key = ("letter", request.path, request.tenant_allowed, request.query_text)
+        return (await self._kept.get(key, lambda: letters.shown_entry(request, reports, bytes_max), is_kept=False)).value
 
-    async def _change_letters(self, asked: Asked) -> View:
-        return await letter_actions.change_listed(asked, self._reports(), self._replayer(asked))
+    async def _change_letters(self, request: PageRequest) -> View:
+        return await letter_actions.change_listed(request, self._reports(), self._replayer(request))
 
-    async def _change_letter(self, asked: Asked) -> View:
-        return await letters.change_entry(asked, self._reports(), self._replayer(asked), self._sources.form_bytes_max)
+    async def _change_letter(self, request: PageRequest) -> View:
+        return await letters.change_entry(request, self._reports(), self._replayer(request), self._sources.form_bytes_max)
 
-    async def _logs(self, asked: Asked) -> View:
+    async def _logs(self, request: PageRequest) -> View:
         recent = self._known_recent()
-        selection = search.search_of(asked)
+        selection = search.search_of(request)
         found = await self._kept.get(("logs", selection), lambda: recent.logs(selection))
         return View("logs.html", search.listed(selection, found))
 
-    async def _traces(self, asked: Asked) -> View:
+    async def _traces(self, request: PageRequest) -> View:
         recent = self._known_recent()
-        selection = search.search_of(asked)
+        selection = search.search_of(request)
         found = await self._kept.get(("spans", selection), lambda: recent.spans(selection))
         return View("traces.html", search.listed(selection, found))
 
-    async def _trace(self, asked: Asked) -> View:
+    async def _trace(self, request: PageRequest) -> View:
         recent = self._known_recent()
-        trace_id, whose = search.trace_in(asked.path), asked.tenant
+        trace_id, whose = search.trace_in(request.path), request.tenant
         found = await self._kept.get(("trace", trace_id, whose), lambda: recent.trace(trace_id, whose))
         if not found.value:
             raise RequestRefused(NOT_FOUND, f"no span of trace {trace_id} is stored")
         return View("trace.html", search.waterfall(trace_id, found.value))
 
-    async def _tenants(self, asked: Asked) -> View:
+    async def _tenants(self, request: PageRequest) -> View:
         found = await self._kept.get("usage", self._usage)
-        page: TenantsPage = tenants_page(asked, *found.value)
+        page: TenantsPage = tenants_page(request, *found.value)
         return View("tenants.html", {"page": page, "age_s": found.age_s})
 
-    async def _settings(self, asked: Asked) -> View:
-        if asked.caller is None or not asked.caller.scope.is_admin:
+    async def _settings(self, request: PageRequest) -> View:
+        if request.caller is None or not request.caller.scope.is_admin:
             raise RequestRefused(INSUFFICIENT_SCOPE, "the settings in force are shown to a key of scope admin")
-        only_changed = asked.query.get("changed") == "1"
+        only_changed = request.query.get("changed") == "1"
         shown = [setting for setting in self._sources.settings() if not (only_changed and setting.is_default)]
         return View("settings.html", {"settings": shown, "only_changed": only_changed})
 
@@ -281,10 +285,10 @@ class WebUi:
             raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
         return self._recent
 
-    def _replayer(self, asked: Asked) -> DeadLetterReplayer:
+    def _replayer(self, request: PageRequest) -> DeadLetterReplayer:
         """Return the replayer. Raises RequestRefused if the key may not change dead letters, or there is no store."""
-        if asked.caller is None or not asked.may_change:
-            scope = "none" if asked.caller is None else asked.caller.scope
+        if request.caller is None or not request.may_change:
+            scope = "none" if request.caller is None else request.caller.scope
             raise RequestRefused(
                 INSUFFICIENT_SCOPE, f"the key has scope {scope}, and dead letters are changed with scope write or admin"
             )
@@ -294,48 +298,53 @@ class WebUi:
 
     # Answering.
 
-    def _refusal(self, asked: Asked, error: Exception) -> View:
+    def _refusal(self, request: PageRequest, error: Exception) -> View:
         """Return the page for an error: the login form if a key is missing, or else the error with its message."""
         if isinstance(error, ValueError):
             error = RequestRefused(INVALID_PARAMETER, str(error))
         elif isinstance(error, (StoreError, TooSlow)):
             error = RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}")
         elif not isinstance(error, (RequestRefused, BrokerError)):
-            log.error("a web page failed", path=asked.path, exc_info=error)
+            log.error("a web page failed", path=request.path, exc_info=error)
             error = RequestRefused(INTERNAL, "a defect of the collector; its log has the details")
         context: dict[str, Any]
         refusal: Refusal = self._explain(error)
         headers = {} if refusal.retry_after_s is None else {"retry-after": str(int(refusal.retry_after_s) or 1)}
         if refusal.codes.http == 401:
             # A page that refreshes itself is loaded anew, so that it shows at once that its key is no longer in force.
-            headers |= {"www-authenticate": 'ApiKey realm="infrasage"'} | ({"hx-refresh": "true"} if asked.is_fragment else {})
-            context = {"next": quote(asked.path) + asked.query_text, "error": refusal.message if asked.key is not None else ""}
-            return View("login.html", {**context, **letters.given_back(asked, may_retry=False)}, 401, headers)
+            headers |= {"www-authenticate": 'ApiKey realm="infrasage"'} | (
+                {"hx-refresh": "true"} if request.is_fragment else {}
+            )
+            context = {
+                "next": quote(request.path) + request.query_text,
+                "error": refusal.message if request.key is not None else "",
+            }
+            return View("login.html", {**context, **letters.given_back(request, may_retry=False)}, 401, headers)
         context = {
             "name": refusal.name,
             "message": refusal.message,
             "status": refusal.codes.http,
             # A form that failed may be sent once more, but not one that another site made.
-            **letters.given_back(asked, may_retry=asked.is_from_us and refusal.codes.http not in (403, 404)),
+            **letters.given_back(request, may_retry=request.is_from_us and refusal.codes.http not in (403, 404)),
         }
         return View("error.html", context, refusal.codes.http, headers)
 
-    async def _send(self, asked: Asked, view: View, send: Send) -> None:
+    async def _send(self, request: PageRequest, view: View, send: Send) -> None:
         """Render a page, and send it."""
         body = b""
         if view.template:
             # Look up the caller also for an error, which may have come before that.
-            caller = None if asked.key is None else self._access.find(asked.key)
+            caller = None if request.key is None else self._access.find(request.key)
             if caller is not None and caller.scope.reads:
-                asked = asked._replace(caller=caller)
+                request = request._replace(caller=caller)
             context = {
-                "base": asked.base,
-                "here": asked.base + asked.path,
-                "here_with_query": asked.base + quote(asked.path) + asked.query_text,
-                "path": asked.path,
-                "caller": asked.caller,
-                "may_change": asked.may_change,
-                "token": "" if asked.key is None or asked.caller is None else session.token_of(asked.key),
+                "base": request.base,
+                "here": request.base + request.path,
+                "here_with_query": request.base + quote(request.path) + request.query_text,
+                "path": request.path,
+                "caller": request.caller,
+                "may_change": request.may_change,
+                "token": "" if request.key is None or request.caller is None else session.token_of(request.key),
                 "version": self._sources.version,
                 **view.context,
             }

@@ -13,7 +13,7 @@ from uuid import UUID
 from adapters.errors import NOT_FOUND, REASON, RequestRefused
 from collector.api.web import letter_actions
 from collector.api.web.rendering import as_json
-from collector.api.web.shown import Asked, View
+from collector.api.web.shown import PageRequest, View
 from collector.dead_letters.filters import ITEM_REASONS, STATES, Filter
 from collector.dead_letters.payloads import REQUEST
 from collector.dead_letters.queries import DeadLetterReports, Entry
@@ -43,12 +43,14 @@ def id_in(path: str) -> UUID | None:
         return None
 
 
-async def listed(asked: Asked, reports: DeadLetterReports) -> View:
+async def listed(request: PageRequest, reports: DeadLetterReports) -> View:
     """Return the page with the list of entries, the newest first. Raises ValueError, StoreError."""
-    given = {name: asked.query.get(name) or None for name in letter_actions.FILTERS}
-    found = await reports.page(Filter.of(given, asked.tenant), letter_actions.LISTED_MAX, asked.query.get("cursor") or None, 0)
-    kept = {name: value for name, value in asked.query.items() if name not in ("cursor", "chosen", "more", *_OUTCOMES)}
-    here = {name: value for name, value in asked.query.items() if name in (*kept, "cursor")}
+    given = {name: request.query.get(name) or None for name in letter_actions.FILTERS}
+    found = await reports.page(
+        Filter.of(given, request.tenant), letter_actions.LISTED_MAX, request.query.get("cursor") or None, 0
+    )
+    kept = {name: value for name, value in request.query.items() if name not in ("cursor", "chosen", "more", *_OUTCOMES)}
+    here = {name: value for name, value in request.query.items() if name in (*kept, "cursor")}
     following = None if found.cursor is None else urlencode({**kept, "cursor": found.cursor})
     return View(
         "dead_letters.html",
@@ -59,19 +61,19 @@ async def listed(asked: Asked, reports: DeadLetterReports) -> View:
             "given": {**dict.fromkeys((*letter_actions.FILTERS, "tenant"), ""), **kept},
             "reasons": ITEM_REASONS,
             "states": STATES,
-            "done": _done(asked.query),
-            "has_more": asked.query.get("more") == "1",
+            "done": _done(request.query),
+            "has_more": request.query.get("more") == "1",
             "back": urlencode(kept),
-            "is_chosen": asked.query.get("chosen") == "all",
+            "is_chosen": request.query.get("chosen") == "all",
             "here_query": urlencode(here),
         },
     )
 
 
-async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: int, problem: str = "") -> View:
+async def shown_entry(request: PageRequest, reports: DeadLetterReports, form_bytes_max: int, problem: str = "") -> View:
     """Return the page of one entry. `problem` is why an edited payload was not stored, which is shown instead of the kept
     payload. Raises RequestRefused, StoreError."""
-    entry = await _entry(asked, reports)
+    entry = await _entry(request, reports)
     row = entry.row
     document = entry.document()
     payload = document["decoded"] if document["decoded"] is not None else document["payload"]
@@ -84,42 +86,44 @@ async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: 
         {
             "row": row,
             "entry": document,
-            "text": text[:_SHOWN_BYTES_MAX] if asked.edited is None else asked.edited,
+            "text": text[:_SHOWN_BYTES_MAX] if request.edited is None else request.edited,
             "is_whole": is_whole,
             "is_editable": is_whole and is_text and row["payload_form"] != REQUEST and _characters(text) <= characters_max,
             "characters_max": characters_max,
             "is_replayable": row["payload_form"] != REQUEST,
             "is_open": entry.is_open,
             "remedy": _REMEDIES.get(row["reason"], ""),
-            "done": _done(asked.query),
+            "done": _done(request.query),
             "problem": problem,
-            "note": asked.field("note"),
-            "as_of": asked.field("as_of"),
+            "note": request.field("note"),
+            "as_of": request.field("as_of"),
         },
     )
 
 
-async def change_entry(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer, form_bytes_max: int) -> View:
+async def change_entry(
+    request: PageRequest, reports: DeadLetterReports, replayer: DeadLetterReplayer, form_bytes_max: int
+) -> View:
     """Replay, edit and replay, or discard one entry, and return the next page. An edit that was not stored is shown with the
     reason, and can be edited further.
 
     Raises RequestRefused, ValueError, StoreError, BrokerError."""
-    entry = await _entry(asked, reports)
-    if asked.field("do") == "discard" and not letter_actions.is_confirmed(asked):
-        return letter_actions.confirmation(asked, {entry.row["reason"]: 1} if entry.is_open else {}, back=asked.path)
-    outcomes = await letter_actions.change(asked, replayer, [entry])
+    entry = await _entry(request, reports)
+    if request.field("do") == "discard" and not letter_actions.is_confirmed(request):
+        return letter_actions.confirmation(request, {entry.row["reason"]: 1} if entry.is_open else {}, back=request.path)
+    outcomes = await letter_actions.change(request, replayer, [entry])
     outcome = outcomes[0]
-    if asked.field("do") == "edit" and outcome.outcome in _NOT_TAKEN:
+    if request.field("do") == "edit" and outcome.outcome in _NOT_TAKEN:
         why = f"{outcome.reason}: {outcome.message}" if outcome.reason else outcome.message
-        shown = await shown_entry(asked, reports, form_bytes_max, f"What you edited was not stored: {why}")
+        shown = await shown_entry(request, reports, form_bytes_max, f"What you edited was not stored: {why}")
         return shown._replace(status=_NOT_TAKEN[outcome.outcome])
-    return View.redirect(f"{asked.base}{_TREE}{entry.id}?{letter_actions.summary(outcomes)}")
+    return View.redirect(f"{request.base}{_TREE}{entry.id}?{letter_actions.summary(outcomes)}")
 
 
-def given_back(asked: Asked, *, may_retry: bool) -> Mapping[str, Any]:
+def given_back(request: PageRequest, *, may_retry: bool) -> Mapping[str, Any]:
     """Return the text that was typed into an entry's form, for the page with the error. With `may_retry`, that page has the
     form."""
-    return {"edited": asked.edited, "may_retry": may_retry, "note": asked.field("note"), "as_of": asked.field("as_of")}
+    return {"edited": request.edited, "may_retry": may_retry, "note": request.field("note"), "as_of": request.field("as_of")}
 
 
 NOTHING_EDITED: Final[Mapping[str, Any]] = {"edited": None, "may_retry": False, "note": "", "as_of": ""}
@@ -135,11 +139,11 @@ def _characters(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
+async def _entry(request: PageRequest, reports: DeadLetterReports) -> Entry:
     """Return the entry that a page is about. Raises RequestRefused if the key may see no such entry, and StoreError."""
-    requested_id = id_in(asked.path)
+    requested_id = id_in(request.path)
     assert requested_id is not None
-    found = await reports.entries([requested_id], asked.tenant_allowed)
+    found = await reports.entries([requested_id], request.tenant_allowed)
     if not found:
         raise RequestRefused(NOT_FOUND, f"there is no dead letter {requested_id}")
     return found[0]

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from adapters.errors import RequestRefused
 from collector.api.web import session
 from collector.api.web.letters import NOTHING_EDITED
-from collector.api.web.shown import Asked, View
+from collector.api.web.shown import PageRequest, View
 from collector.receivers.refusals import Explain
 from collector.tenancy.access import Access
 
@@ -14,12 +14,12 @@ HOME: Final = "/"
 TREE: Final = "/ui/"
 
 
-async def form_shown(asked: Asked) -> View:
+async def form_shown(request: PageRequest) -> View:
     """Return the login form. It leads to the page that `next` in the query names, if that is a page of ours."""
-    return View("login.html", {"next": _own_path(asked.query.get("next", HOME)), **NOTHING_EDITED})
+    return View("login.html", {"next": _own_path(request.query.get("next", HOME)), **NOTHING_EDITED})
 
 
-def logged_in(asked: Asked, form: session.Form, access: Access, explain: Explain) -> View:
+def logged_in(request: PageRequest, form: session.Form, access: Access, explain: Explain) -> View:
     """Return the answer to the login form: a redirect with the cookie, or the form with the reason why the key is refused."""
     key = "".join(form.get("key", ())).strip()
     target = _own_path("".join(form.get("next", ())))
@@ -28,14 +28,14 @@ def logged_in(asked: Asked, form: session.Form, access: Access, explain: Explain
     except RequestRefused as refused:
         refusal = explain(refused)
         return View("login.html", {"next": target, "error": refusal.message, **NOTHING_EDITED}, status=refusal.codes.http)
-    cookie = session.cookie_with(key, path=asked.base or "/", is_secure=asked.is_secure)
-    return View.redirect(asked.base + target, {"set-cookie": cookie})
+    cookie = session.cookie_with(key, path=request.base or "/", is_secure=request.is_secure)
+    return View.redirect(request.base + target, {"set-cookie": cookie})
 
 
-async def logged_out(asked: Asked) -> View:
+async def logged_out(request: PageRequest) -> View:
     """Return the answer that removes the cookie."""
-    cookie = session.cookie_with("", path=asked.base or "/", is_secure=asked.is_secure)
-    return View.redirect(asked.base + HOME, {"set-cookie": cookie})
+    cookie = session.cookie_with("", path=request.base or "/", is_secure=request.is_secure)
+    return View.redirect(request.base + HOME, {"set-cookie": cookie})
 
 
 def _own_path(target: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from collector.api.web.kept import KeptAnswer
-from collector.api.web.shown import Asked
+from collector.api.web.shown import PageRequest
 from collector.query.recent import ROWS_MAX, SPANS_MAX, WINDOW_MINUTES, Inflow, Row, Search
 
 _TREE: Final = "/ui/traces/"
@@ -22,15 +22,15 @@ def trace_in(path: str) -> str:
     return text if text != path and _TRACE_ID.fullmatch(text) else ""
 
 
-def search_of(asked: Asked) -> Search:
+def search_of(request: PageRequest) -> Search:
     """Return the search in the query of a page. Raises ValueError."""
-    minutes = asked.query.get("minutes") or _MINUTES_DEFAULT
+    minutes = request.query.get("minutes") or _MINUTES_DEFAULT
     if minutes not in _MINUTES:
         raise ValueError(f"minutes must be one of {', '.join(_MINUTES)}, not {minutes[:20]!r}")
-    text, service = asked.query.get("text", "").strip(), asked.query.get("service", "").strip()
+    text, service = request.query.get("text", "").strip(), request.query.get("service", "").strip()
     if max(len(text), len(service)) > _TEXT_MAX:
         raise ValueError(f"text and service must have at most {_TEXT_MAX} characters")
-    return Search(asked.tenant, int(minutes), text, service)
+    return Search(request.tenant, int(minutes), text, service)
 
 
 def listed(search: Search, found: KeptAnswer[Sequence[Row]]) -> dict[str, Any]:

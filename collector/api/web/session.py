@@ -35,7 +35,7 @@ Headers = Mapping[str, str]
 Form = Mapping[str, list[str]]
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The client has closed its connection: nobody waits for an answer."""
 
 
@@ -123,7 +123,7 @@ def cookie_with(key: str, *, path: str, is_secure: bool) -> str:
 
 
 async def read_form(headers: Headers, receive: Receive, *, bytes_max: int, timeout_s: float) -> Form:
-    """Return the fields of a form by name. Raises RequestRefused, and Gone."""
+    """Return the fields of a form by name. Raises RequestRefused, and ClientDisconnected."""
     if headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
         raise RequestRefused(INVALID_PARAMETER, f"the Content-Type of a form must be {FORM_TYPE}")
     body = bytearray()
@@ -133,7 +133,7 @@ async def read_form(headers: Headers, receive: Receive, *, bytes_max: int, timeo
             while more:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise Gone
+                    raise ClientDisconnected
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
                 if len(body) > bytes_max:

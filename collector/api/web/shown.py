@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from collector.tenancy.identity import Caller
 
 
-class Asked(NamedTuple):
+class PageRequest(NamedTuple):
     """A request for a page. `base` precedes the paths of this site in links. `caller` is that of the request's key."""
 
     path: str

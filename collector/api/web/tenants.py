@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from collector.api.web.shown import Asked
+from collector.api.web.shown import PageRequest
 from collector.telemetry.tenant_usage import Usage
 from collector.tenancy.plans import DIMENSIONS, Plan, amount
 
@@ -37,12 +37,12 @@ class TenantsPage(NamedTuple):
     own_name: str
 
 
-def tenants_page(asked: Asked, usage: Mapping[str, Usage], plans: Mapping[str, str]) -> TenantsPage:
+def tenants_page(request: PageRequest, usage: Mapping[str, Usage], plans: Mapping[str, str]) -> TenantsPage:
     """Return the page of tenants, those with the most items first. Raises ValueError."""
-    assert asked.caller is not None
-    caller = asked.caller
-    text = asked.query.get("text", "").strip()
-    start = asked.query.get("start", "0")
+    assert request.caller is not None
+    caller = request.caller
+    text = request.query.get("text", "").strip()
+    start = request.query.get("start", "0")
     if not (start.isdecimal() and len(start) < 10):
         raise ValueError(f"start must be a whole number, not {start[:20]!r}")
     first = int(start)

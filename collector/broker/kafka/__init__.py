@@ -13,7 +13,7 @@ transport.py are connections to them. docs/internals/exactly-once.md has the arg
 
 from collector.broker.kafka.consumer import KafkaConsumer
 from collector.broker.kafka.lag import KafkaProgress
-from collector.broker.kafka.options import KafkaAway, KafkaOptions, KafkaUnusable
+from collector.broker.kafka.options import KafkaOptions, KafkaUnavailable, KafkaUnusable
 from collector.broker.kafka.producer import KafkaProducer
 from collector.broker.kafka.producer_observer import ProduceObserver
 from collector.broker.kafka.time_range_reader import Beginnings, History
@@ -21,11 +21,11 @@ from collector.broker.kafka.time_range_reader import Beginnings, History
 __all__ = [
     "Beginnings",
     "History",
-    "KafkaAway",
     "KafkaConsumer",
     "KafkaOptions",
     "KafkaProducer",
     "KafkaProgress",
+    "KafkaUnavailable",
     "KafkaUnusable",
     "ProduceObserver",
 ]

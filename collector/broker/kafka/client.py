@@ -82,7 +82,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         """Return the first answer to a request that any broker can answer. Raises KafkaError."""
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         random.shuffle(nodes)
-        nodes.sort(key=self.is_away)
+        nodes.sort(key=self.is_unreachable)
         return await self._first([*(partial(self.send, node, request) for node in nodes), *self._servers(request)])
 
     async def metadata(self, topics: Collection[str]) -> Any:
@@ -97,7 +97,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         if node not in self._probes and not self._closing:
             self._probes[node] = asyncio.create_task(self._probe(node), name=f"kafka-probe-{node}")
 
-    def is_away(self, node: int) -> bool:
+    def is_unreachable(self, node: int) -> bool:
         """Return whether a broker was lost, and has not answered since."""
         return node in self._probes
 
@@ -129,7 +129,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         if error is not NoError:
             raise error()
         node: int = answer.coordinator_id
-        if self.is_away(node):
+        if self.is_unreachable(node):
             raise GroupCoordinatorNotAvailableError(f"broker {node} is away")
         return node
 
@@ -138,7 +138,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
     def get_random_node(self) -> int | None:
         """Return a broker that is not away, or else any broker; None if none is known."""
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
-        present = [node for node in nodes if not self.is_away(node)]
+        present = [node for node in nodes if not self.is_unreachable(node)]
         return random.choice(present or nodes) if nodes else None  # noqa: S311  # spreads questions; no secret
 
     @property

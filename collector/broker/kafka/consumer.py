@@ -35,8 +35,8 @@ from collector.broker.kafka.log_changes import LogChanges
 from collector.broker.kafka.options import KafkaOptions, until_started
 from collector.broker.kafka.partition_ends import PartitionEnds
 from collector.broker.kafka.range_reader import MessagesDeleted, read_range
+from collector.broker.kafka.read_failures import ReadFailures
 from collector.broker.kafka.topics import ready_topics
-from collector.broker.kafka.troubles import Troubles
 from collector.broker.range_digest import without_digest
 
 # How long the broker may hold a request that waits for messages. For so long, at most, `poll` notices nothing else.
@@ -69,10 +69,10 @@ class KafkaConsumer:
         self._group: Final = group
         self._leaders: Final = Leaders(brokers, lambda: group.member.client)
         self._logs: Final = LogChanges(self._leaders, options.group_id)
-        self._troubles: Final = Troubles(self._leaders.refresh)
+        self._read_failures: Final = ReadFailures(self._leaders.refresh)
         self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read is first
         self._questions: Final[dict[int, _Question]] = {}  # by broker
-        self._ends: Final = PartitionEnds(group, self._leaders, self._logs, self._troubles)
+        self._ends: Final = PartitionEnds(group, self._leaders, self._logs, self._read_failures)
         group.on_assigned = self._assigned
 
     @classmethod
@@ -94,7 +94,7 @@ class KafkaConsumer:
     @property
     def failure(self) -> str | None:
         """Return why Kafka, or a partition of ours, could not be read at the last attempt; None if all could be read."""
-        return self._group.failure if self._group.failure is not None else self._troubles.failure
+        return self._group.failure if self._group.failure is not None else self._read_failures.failure
 
     async def close(self) -> None:
         """Leave the group. A running poll ends (BrokerDown)."""
@@ -127,14 +127,14 @@ class KafkaConsumer:
                         messages = await self._next(ownership, heads, arriving, bytes_max)
                     if messages is not None:
                         return messages
-                    self._troubles.check(ownership)
+                    self._read_failures.check(ownership)
                 left_s = deadline - self._loop.time()
                 if left_s <= 0:
                     return None
                 await self._arrival(arriving, min(left_s, _ARRIVAL_WAIT_MS / 1000))
 
     async def intend(self, messages: Range) -> None:
-        ownership, heads = self._group.held(messages)
+        ownership, heads = self._group.owned_heads(messages)
         head = heads[messages.partition]
         if not ownership.active or messages.start != head.committed or head.intent not in (None, messages.end):
             raise BrokerDown(f"cannot intend {range_name(messages)}: the partition is at {head}, or is being revoked")
@@ -148,7 +148,7 @@ class KafkaConsumer:
 
     async def commit(self, messages: Range) -> None:
         """Commit, as the contract says. Kafka keeps the messages: its retention deletes them."""
-        ownership, heads = self._group.held(messages)
+        ownership, heads = self._group.owned_heads(messages)
         head = heads[messages.partition]
         if messages.end <= head.committed:
             return
@@ -179,7 +179,7 @@ class KafkaConsumer:
         """Begin with the partitions that are ours now, whose heads were read."""
         self._turns.clear()
         self._turns.extend(ownership.partitions)
-        self._troubles.clear()
+        self._read_failures.clear()
         self._ends.clear()
         self._logs.clear()
 
@@ -219,7 +219,7 @@ class KafkaConsumer:
         if question.task.cancelled() or not self._group.is_current(ownership):
             return None
         if isinstance(error, KafkaError | OSError | BrokerDown | ValueError):
-            self._troubles.note(question.partitions, error, is_of_reading=question.is_of_reading)
+            self._read_failures.note(question.partitions, error, is_of_reading=question.is_of_reading)
             return None
         answer = question.task.result()  # raises unexpected errors
         if isinstance(answer, Ends):
@@ -234,7 +234,7 @@ class KafkaConsumer:
         head = (ownership.heads or {}).get(answer.partition)
         if head is None or head.committed != answer.start or (head.intent is not None) != answer.in_doubt:
             return None
-        self._troubles.note_read(answer.partition)
+        self._read_failures.note_read(answer.partition)
         return answer if answer.payloads else None
 
     @staticmethod
@@ -255,7 +255,7 @@ class KafkaConsumer:
             if self._logs.has_passed_over(partition):
                 await self._commit(ownership, partition, head)
             if end == head.committed:  # as far as is known: LogChanges.look
-                self._troubles.note_read(partition)
+                self._read_failures.note_read(partition)
                 continue
             messages = await self._asked(ownership, heads, partition, end, bytes_max)
             if not ownership.active:
@@ -284,9 +284,9 @@ class KafkaConsumer:
         try:
             messages = task.result()
         except (KafkaError, OSError, ValueError, BrokerDown) as error:
-            self._troubles.note([partition], error, is_of_reading=True)
+            self._read_failures.note([partition], error, is_of_reading=True)
             return None
-        self._troubles.note_read(partition)
+        self._read_failures.note_read(partition)
         return messages
 
     def _log_change_text(self, partition: Partition, head: GroupHead, end: int) -> str:

@@ -113,7 +113,7 @@ class GroupPartitions:
                 if self._loop.time() >= deadline or self.closed.is_set():
                     return None
 
-    def held(self, messages: Range) -> tuple[Ownership, dict[Partition, GroupHead]]:
+    def owned_heads(self, messages: Range) -> tuple[Ownership, dict[Partition, GroupHead]]:
         """Return the ownership of a range's partition, and its heads. Raises BrokerDown if the partition is no longer ours."""
         ownership = self._member.ownership
         if self.closed.is_set() or ownership is None or ownership.heads is None or messages.partition not in ownership.heads:

@@ -81,7 +81,7 @@ class LogChanges:
         if self._compared.get(partition) != self._read_under.get(partition):
             self._compared.pop(partition, None)
 
-    async def look(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
+    async def check(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
         """Look at partitions that seem to have nothing to read. If a log was replaced, it is read from its first message on."""
         now_s = self._loop.time()
         heads = ownership.heads

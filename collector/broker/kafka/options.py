@@ -28,7 +28,7 @@ class KafkaUnusable(Exception):
     """Kafka can't be used as it is. The message contains the reason and the remedy."""
 
 
-class KafkaAway(KafkaUnusable):
+class KafkaUnavailable(KafkaUnusable):
     """Kafka can't be reached, or does not let us in, which may pass by itself."""
 
 
@@ -118,7 +118,7 @@ def text(error: BaseException) -> str:
 
 
 async def until_started(options: KafkaOptions, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Try for as long as a start may take, at least once. Raises KafkaUnusable, KafkaAway."""
+    """Try for as long as a start may take, at least once. Raises KafkaUnusable, KafkaUnavailable."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + options.start_timeout_s
     while True:
@@ -129,5 +129,5 @@ async def until_started(options: KafkaOptions, attempt: Callable[[], Coroutine[A
         except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
             if loop.time() >= deadline:
                 reason = text(error) if isinstance(error, BrokerDown) else await _reason(options)
-                raise KafkaAway(f"cannot use Kafka at {', '.join(options.bootstrap)}: {reason}") from error
+                raise KafkaUnavailable(f"cannot use Kafka at {', '.join(options.bootstrap)}: {reason}") from error
             await asyncio.sleep(0.2)

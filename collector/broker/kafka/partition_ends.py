@@ -12,17 +12,17 @@ from collector.broker.kafka.group import GroupHead, Ownership
 from collector.broker.kafka.group_partitions import GroupPartitions
 from collector.broker.kafka.leaders import Ends, Leaders
 from collector.broker.kafka.log_changes import LogChanges
-from collector.broker.kafka.troubles import Troubles
+from collector.broker.kafka.read_failures import ReadFailures
 
 
 class PartitionEnds:
     """Asks for the ends of one consumer's partitions, and remembers them. Used by one event loop."""
 
-    def __init__(self, group: GroupPartitions, leaders: Leaders, logs: LogChanges, troubles: Troubles) -> None:
+    def __init__(self, group: GroupPartitions, leaders: Leaders, logs: LogChanges, failures: ReadFailures) -> None:
         self._group: Final = group
         self._leaders: Final = leaders
         self._logs: Final = logs
-        self._troubles: Final = troubles
+        self._read_failures: Final = failures
         self._ends: Final[dict[Partition, int]] = {}  # the last known ends
 
     def clear(self) -> None:
@@ -30,12 +30,12 @@ class PartitionEnds:
         self._ends.clear()
 
     def by_leader(self, ownership: Ownership) -> dict[int, list[Partition]]:
-        """Return the partitions that have a leader, by the leader's node. Note the others as troubles."""
+        """Return the partitions that have a leader, by the leader's node. Note the others as failures."""
         by_leader: defaultdict[int, list[Partition]] = defaultdict(list)
         for partition in ownership.partitions:
             leader = self._leaders.known(partition)
             if leader is None:
-                self._troubles.note([partition], BrokerDown("it has no leader now"))
+                self._read_failures.note([partition], BrokerDown("it has no leader now"))
             else:
                 by_leader[leader].append(partition)
         return dict(by_leader)
@@ -45,7 +45,7 @@ class PartitionEnds:
         logs of partitions with nothing to read were replaced. Raises KafkaError, OSError, ValueError."""
         heads = ownership.heads or {}
         answer = await self._leaders.ends(node, partitions, [each for each in partitions if each not in heads])
-        await self._logs.look(ownership, node, answer.ends)
+        await self._logs.check(ownership, node, answer.ends)
         return answer
 
     def learn(self, ownership: Ownership, answer: Ends) -> None:
@@ -57,9 +57,9 @@ class PartitionEnds:
                 self._logs.note_never_committed(partition)
         for partition, end in answer.ends.items():
             self._ends[partition] = end
-            self._troubles.note_end(partition)
+            self._read_failures.note_end(partition)
         for partition, error in answer.errors.items():
-            self._troubles.note([partition], error)
+            self._read_failures.note([partition], error)
 
     async def positions(self, ownership: Ownership, heads: Mapping[Partition, GroupHead]) -> dict[Partition, Position]:
         """Ask every leader, and wait for all. Raises KafkaError, OSError, ValueError, BrokerDown if an end is not known."""

@@ -69,10 +69,10 @@ class KafkaProducer:
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
         self._session: ProducerSession | None = None
-        self._away: Final = Reminder(self._loop.time)
-        self._away_since_s = -1.0  # by the loop's clock; below 0: Kafka acknowledges what is sent
-        self._silent_at_s = -1.0  # when an append was last not acknowledged in time; below 0: Kafka was back since
-        self._silence = ""
+        self._outage: Final = Reminder(self._loop.time)
+        self._outage_since_s = -1.0  # by the loop's clock; below 0: Kafka acknowledges what is sent
+        self._timed_out_at_s = -1.0  # when an append was last not acknowledged in time; below 0: Kafka was back since
+        self._timeout_reason = ""
         self._retired_bytes = 0
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._in_turn: Final[set[asyncio.Task[None]]] = set()  # appends that have a message to send after the others
@@ -116,9 +116,9 @@ class KafkaProducer:
     def unproven(self) -> str | None:
         """Return why appends failed, while Kafka has acknowledged none since. Return None if it has, or if no append was tried
         for some time. Brokers that answer may still take no messages, and only an append shows it."""
-        if self._silent_at_s < 0 or self._loop.time() - self._silent_at_s > self._options.append_timeout_s + _UNPROVEN_S:
+        if self._timed_out_at_s < 0 or self._loop.time() - self._timed_out_at_s > self._options.append_timeout_s + _UNPROVEN_S:
             return None
-        return self._silence
+        return self._timeout_reason
 
     @property
     def waiting_bytes(self) -> int:
@@ -210,8 +210,8 @@ class KafkaProducer:
                 return
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
-            self._silent_at_s = self._loop.time()
-            self._silence = reason
+            self._timed_out_at_s = self._loop.time()
+            self._timeout_reason = reason
             self._retire(session, reason)
 
     async def ping(self) -> None:
@@ -237,25 +237,25 @@ class KafkaProducer:
             self._session = None
             self.failure = reason
             session.queue.refuse(reason)
-            if self._away_since_s < 0:
-                self._away_since_s = self._loop.time()
+            if self._outage_since_s < 0:
+                self._outage_since_s = self._loop.time()
             self._remind(reason)
-            self._spawn(self._bury(session))
+            self._spawn(self._drain_session(session))
             self._spawn(self._recover())
 
     def _remind(self, reason: str) -> None:
-        if self._away.due():
+        if self._outage.due():
             self._logger.warning("cannot write to Kafka, trying again", reason=reason)
 
-    def _is_back(self) -> None:
+    def _note_acknowledged(self) -> None:
         """Note that Kafka has acknowledged a batch. Another answer proves nothing: below min.insync.replicas it takes none."""
         if self._session is None:  # the session of the batch was retired
             return
         self._session.succeeded = None
-        seconds = round(self._loop.time() - self._away_since_s, 1)
-        self._away_since_s = -1.0
-        self._silent_at_s = -1.0
-        self._away.over()
+        seconds = round(self._loop.time() - self._outage_since_s, 1)
+        self._outage_since_s = -1.0
+        self._timed_out_at_s = -1.0
+        self._outage.over()
         self._logger.info("Kafka can be written again", seconds=seconds)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -263,7 +263,7 @@ class KafkaProducer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bury(self, session: ProducerSession) -> None:
+    async def _drain_session(self, session: ProducerSession) -> None:
         held = session.queue.waiting_bytes
         self._retired_bytes += held
         failure: BaseException | None = None
@@ -300,7 +300,7 @@ class KafkaProducer:
         if self._closing:
             await session.abandon()
             return
-        session.succeeded = self._is_back
+        session.succeeded = self._note_acknowledged
         self._begin(session)
 
     async def _create_topics(self) -> None:

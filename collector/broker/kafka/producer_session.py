@@ -92,7 +92,7 @@ class ProducerSession:
         self._helping: Final = self.queue.filled  # set while the lanes beyond the first send too
         self._late: Final[set[int]] = set()  # the first lanes whose request is in flight for longer than _LATE_S
         self._appends = 0
-        self._tasks: Final[list[asyncio.Task[None]]] = []  # the tasks of the lanes, and of `_keep_up`
+        self._tasks: Final[list[asyncio.Task[None]]] = []  # the tasks of the lanes, and of `_refresh_regularly`
         self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # the connections of each lane, by host and port
         self._leaders_max = 0  # how many brokers may lead partitions of a topic
         self._client: Final = Client(options)
@@ -104,13 +104,13 @@ class ProducerSession:
         await self.refresh()
         leaders = {partition.leader for state in self._states.values() for partition in state.partitions}
         leaders.discard(-1)
-        await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(leaders))))
+        await asyncio.gather(*(self._connect(lane, leader) for lane, leader in enumerate(sorted(leaders))))
         first = self.queue.first_lanes = self._leaders_max
         lanes = range(first * self._options.requests_in_flight_max)
         self._tasks.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
-        self._tasks.append(asyncio.create_task(self._keep_up(), name="kafka-metadata"))
+        self._tasks.append(asyncio.create_task(self._refresh_regularly(), name="kafka-metadata"))
 
-    async def _keep_up(self) -> None:
+    async def _refresh_regularly(self) -> None:
         """Read the metadata from time to time, to find new partitions, new leaders, and brokers that are back."""
         while True:
             wait_s = _LEADERLESS_S if self.queue.is_leaderless() else self._options.metadata_refresh_s
@@ -123,7 +123,7 @@ class ProducerSession:
             with suppress(KafkaError, OSError, BrokerDown):
                 await self.refresh()
 
-    async def _reach(self, lane: int, leader: int) -> None:
+    async def _connect(self, lane: int, leader: int) -> None:
         """Connect a lane to a leader. If that fails, avoid the leader, since a batch that is not acknowledged in time ends
         the session."""
         try:
@@ -157,7 +157,7 @@ class ProducerSession:
                         by_leader[partition["leader"]].append(partition["partition"])
             if not by_leader:
                 raise BrokerDown(f"no partition of {name} has a leader and min.insync.replicas")
-            present = {leader: led for leader, led in by_leader.items() if not self._client.is_away(leader)}
+            present = {leader: led for leader, led in by_leader.items() if not self._client.is_unreachable(leader)}
             # A broker may not know all partitions of a topic that is being created, and they have no gaps once it does.
             numbers[name] = 1 + max(partition["partition"] for partition in described["partitions"])
             groups[name] = present or by_leader
@@ -228,7 +228,7 @@ class ProducerSession:
             if not sendings:
                 await self._more(linger_s)
                 continue
-            timer = self._loop.call_later(_LATE_S, self._call_for_help, lane) if has_helpers else None
+            timer = self._loop.call_later(_LATE_S, self._start_helpers, lane) if has_helpers else None
             try:
                 await self._deliver(lane, sendings)
             except Exception as error:  # noqa: BLE001 - the waiting callers must get every error
@@ -250,7 +250,7 @@ class ProducerSession:
                     if not self._late:
                         self._helping.clear()
 
-    def _call_for_help(self, lane: int) -> None:
+    def _start_helpers(self, lane: int) -> None:
         self._late.add(lane)
         self._helping.set()
 

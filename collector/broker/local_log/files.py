@@ -30,7 +30,7 @@ import structlog
 from collector.broker.contract import BrokerDown, BrokerError, Range
 from collector.broker.local_log import schema
 from collector.broker.local_log.database import FileDamaged, make_directory, transact_in_place
-from collector.broker.local_log.disk_looks import DiskLooks
+from collector.broker.local_log.disk_checks import DiskChecks
 from collector.broker.local_log.incidents import Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
 from collector.broker.local_log.lineage import Branch, Epoch
@@ -40,7 +40,7 @@ from collector.broker.local_log.opening import LogOpening, is_damage
 from collector.broker.local_log.plan import PartitionHead, Probe, Skip, Work
 from collector.broker.local_log.reader import Found, LogReader
 from collector.broker.local_log.recovery import copy_log
-from collector.broker.local_log.witness import Witnessed, believed, read_witness
+from collector.broker.local_log.witness import Witnessed, read_witness, trusted_witness
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
@@ -78,7 +78,7 @@ class LogFiles:
         """Why the file must be rebuilt before it can be used; None if it can be used."""
         self._known = Witnessed((), {})
         self._sound_until = 0.0
-        self._disk_looks: Final = DiskLooks(self.disk)
+        self._disk_checks: Final = DiskChecks(self.disk)
         self._copying: Final = threading.Lock()
         self.gone: str | None = None
         """Why nothing is appended: the files were removed, replaced or cut. None if they were not."""
@@ -118,7 +118,7 @@ class LogFiles:
     def _open(self) -> None:
         self._opening.take_write_ahead_log()
         own = read_witness(self._witness_file)
-        witnessed = believed(own, self._read_in_store())
+        witnessed = trusted_witness(own, self._read_in_store())
         if witnessed is None:
             self._database = self._opening.without_witness(self._witness_file)
         else:
@@ -128,7 +128,7 @@ class LogFiles:
         self._begin_reading()
         self._branch = None
         self._opening.is_done()
-        self._witness = WitnessKeeper(self._witness_file, lambda: self.look() is None)
+        self._witness = WitnessKeeper(self._witness_file, lambda: self.check() is None)
         self._write_witness()
         self._witness.sync()
         self.witness_in_store()
@@ -187,8 +187,8 @@ class LogFiles:
             if self._damage is not None:
                 self._reopen(self._damage)
             if self.gone is not None or any(isinstance(work, Probe) for work in works):
-                self.gone = self.look()
-            self._disk_looks.look(works)
+                self.gone = self.check()
+            self._disk_checks.check(works)
             try:
                 refusals = self._transact(works)
             except sqlite3.DatabaseError as error:
@@ -214,7 +214,7 @@ class LogFiles:
         database = self._database
         return Witnessed(database.identities, database.heads, self.gone is not None, database.lineage)
 
-    def look(self) -> str | None:
+    def check(self) -> str | None:
         """Return how the files were removed, replaced or cut; None if they were not. Called by any thread."""
         return self._open_files.fault()
 
@@ -257,7 +257,7 @@ class LogFiles:
     def copy_to(self, directory: Path) -> None:
         """Write a snapshot of the log into `directory`, and its witness next to that; appends go on meanwhile. Raises OSError,
         sqlite3.Error."""
-        if (gone := self.look()) is not None:
+        if (gone := self.check()) is not None:
             raise OSError(gone)
         with self._copying:
             copy_log(self.file, self._witness_file.name, self._limits, directory)

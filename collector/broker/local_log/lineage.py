@@ -23,7 +23,7 @@ IDENTITY_BYTES = 16
 EPOCHS_MAX = 48
 
 
-class At(NamedTuple):
+class PartitionStart(NamedTuple):
     """The position of a partition at a start."""
 
     committed: int
@@ -35,7 +35,7 @@ class Epoch(NamedTuple):
     to which the embedded store had the messages of both branches."""
 
     id: str
-    heads: Mapping[str, At]
+    heads: Mapping[str, PartitionStart]
     is_branch: bool = False
 
 
@@ -49,9 +49,9 @@ class Branch(NamedTuple):
 
 def new_epoch(heads: Mapping[str, PartitionHead], branch: Branch | None) -> Epoch:
     """Return the epoch of a start. `branch` is the branch that was found then."""
-    at = {topic: At(head.committed, head.end) for topic, head in heads.items()}
+    at = {topic: PartitionStart(head.committed, head.end) for topic, head in heads.items()}
     if branch is not None:
-        at = {topic: At(min(it.committed, branch.stored.get(topic, 0)), it.end) for topic, it in at.items()}
+        at = {topic: PartitionStart(min(it.committed, branch.stored.get(topic, 0)), it.end) for topic, it in at.items()}
     return Epoch(os.urandom(EPOCH_BYTES).hex(), at, branch is not None)
 
 
@@ -72,20 +72,21 @@ def branch_of(
     if not of_witness and _is_within(seen, of_log[0].heads):
         return None
     starts = [epochs[0].heads for epochs in (of_log, of_witness) if epochs]
-    shared = {topic: min(_at(start, topic).end for start in starts) for topic in seen}
+    shared = {topic: min(_start_of(start, topic).end for start in starts) for topic in seen}
     before = next((epoch.heads for epoch in of_witness if epoch.is_branch), None)
     stored = {
-        topic: min(shared[topic], head.committed if before is None else _at(before, topic).committed)
+        topic: min(shared[topic], head.committed if before is None else _start_of(before, topic).committed)
         for topic, head in seen.items()
     }
     return Branch(shared, stored)
 
 
-def _is_within(heads: Mapping[str, PartitionHead], limit: Mapping[str, At]) -> bool:
+def _is_within(heads: Mapping[str, PartitionHead], limit: Mapping[str, PartitionStart]) -> bool:
     return all(
-        head.committed <= _at(limit, topic).committed and head.end <= _at(limit, topic).end for topic, head in heads.items()
+        head.committed <= _start_of(limit, topic).committed and head.end <= _start_of(limit, topic).end
+        for topic, head in heads.items()
     )
 
 
-def _at(heads: Mapping[str, At], topic: str) -> At:
-    return heads.get(topic, At(0, 0))
+def _start_of(heads: Mapping[str, PartitionStart], topic: str) -> PartitionStart:
+    return heads.get(topic, PartitionStart(0, 0))

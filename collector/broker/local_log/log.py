@@ -159,10 +159,10 @@ class LocalLog:
 
     def _has_changed(self) -> bool:
         """Return whether somebody else has changed a file. The next write then fails, or makes the file again."""
-        return self._files.look() is not None or not self._files.is_witness_whole
+        return self._files.check() is not None or not self._files.is_witness_whole
 
     @property
-    def is_gone(self) -> bool:
+    def has_lost_files(self) -> bool:
         """Return whether the log's files were removed, replaced or cut since they were opened."""
         return self._files.gone is not None
 

@@ -8,7 +8,7 @@ from typing import Final
 import google_crc32c
 
 from collector.broker.local_log import schema
-from collector.broker.local_log.lineage import EPOCH_BYTES, IDENTITY_BYTES, At, Epoch
+from collector.broker.local_log.lineage import EPOCH_BYTES, IDENTITY_BYTES, Epoch, PartitionStart
 
 _IDENTITY: Final = re.compile(f"[0-9a-f]{{{2 * IDENTITY_BYTES}}}")
 _EPOCH: Final = re.compile(f"[0-9a-f]{{{2 * EPOCH_BYTES}}}")
@@ -40,7 +40,7 @@ def _epoch(id_: str, heads: str, is_branch: int, checksum: int | None) -> Epoch:
     if not _EPOCH.fullmatch(id_):
         raise ValueError("a start that it notes has no number")
     try:
-        return Epoch(id_, {topic: At(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
+        return Epoch(id_, {topic: PartitionStart(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"a start that it notes can't be read: {error}") from error
 

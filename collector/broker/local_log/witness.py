@@ -27,7 +27,7 @@ from typing import Final, NamedTuple, Self
 
 import google_crc32c
 
-from collector.broker.local_log.lineage import EPOCH_BYTES, IDENTITY_BYTES, At, Epoch
+from collector.broker.local_log.lineage import EPOCH_BYTES, IDENTITY_BYTES, Epoch, PartitionStart
 from collector.broker.local_log.plan import PartitionHead
 
 _MAGIC: Final = b"ISLGACK2"
@@ -117,7 +117,7 @@ def read_witness(file: Path) -> Witnessed | None:
     return newest[1] if newest is not None else None
 
 
-def believed(own: Witnessed | None, in_store: Witnessed | None) -> Witnessed | None:
+def trusted_witness(own: Witnessed | None, in_store: Witnessed | None) -> Witnessed | None:
     """Return the witness to use: the one next to the log, unless the one in the store shows that both the log and its witness
     were replaced. The witness in the store may trail: then the other knows all of its starts."""
     if in_store is None:
@@ -214,9 +214,9 @@ def _added(place: bytes, at: int, topics: list[str]) -> tuple[bool, tuple[Epoch,
         for _ in range(starts):
             id_, is_branch, count = _EPOCH.unpack_from(place, at)
             at += _EPOCH.size
-            heads: dict[str, At] = {}
+            heads: dict[str, PartitionStart] = {}
             for topic in topics[:count]:
-                heads[topic] = At(*_AT.unpack_from(place, at))
+                heads[topic] = PartitionStart(*_AT.unpack_from(place, at))
                 at += _AT.size
             lineage.append(Epoch(id_.hex(), heads, bool(is_branch)))
     except struct.error:

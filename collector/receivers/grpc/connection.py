@@ -161,7 +161,7 @@ class GrpcConnection(ServerConnection):
             if not stream.call.admit():
                 self.due.append(stream)
         elif isinstance(stream, StreamCall):
-            self._begin_talk(stream)
+            self._begin_stream_call(stream)
         else:
             assert isinstance(stream, _Refusing)
             answer = stream.answer
@@ -175,7 +175,7 @@ class GrpcConnection(ServerConnection):
         if isinstance(stream, UnaryStream):
             if not stream.call.has_answer and not stream.call.feed(data):
                 self.due.append(stream)
-            stream.took(window_bytes, stream.call)
+            stream.return_window(window_bytes, stream.call)
             return
         self.acknowledge(stream, window_bytes)
         if isinstance(stream, StreamCall):
@@ -190,17 +190,17 @@ class GrpcConnection(ServerConnection):
                 self.run(stream, self._finish(stream, call))
             else:
                 self.due.append(stream)
-            stream.leave_room()  # after the task is made, so that it begins before another body comes
+            stream.close_body()  # after the task is made, so that it begins before another body comes
         elif isinstance(stream, StreamCall):
-            stream.happened()
+            stream.wake()
         else:
             assert isinstance(stream, _Refusing)
             self.note_whole(stream)
 
-    def on_gone(self, stream: Stream) -> None:
-        super().on_gone(stream)
+    def on_aborted(self, stream: Stream) -> None:
+        super().on_aborted(stream)
         if isinstance(stream, UnaryStream):
-            stream.leave_room()
+            stream.close_body()
             if not stream.is_running and not stream.call.has_answer:
                 stream.call.disconnected()
         elif isinstance(stream, StreamCall):
@@ -216,7 +216,7 @@ class GrpcConnection(ServerConnection):
             self._ping_strikes += 1
             if self._ping_strikes > _PING_STRIKES_MAX:
                 # gRPC's own error text, after which its clients ping less often.
-                self.goodbye(ENHANCE_YOUR_CALM, b"too_many_pings")
+                self.close_with_goaway(ENHANCE_YOUR_CALM, b"too_many_pings")
         self._moved = False
         self._last_ping = now
 
@@ -224,22 +224,22 @@ class GrpcConnection(ServerConnection):
 
     async def _finish(self, stream: UnaryStream, call: Call) -> None:
         await call.finish()
-        call.ran()
-        self.ran(stream)
+        call.call_done()
+        self.task_done(stream)
         if self.state == CLOSED:
             call.completed()  # no client gets the answer, but the outcome is counted
             return
-        self.say(stream)
+        self.send_answer(stream)
         self.flush()
         if self.state >= REFUSING:
             self.close_if_over()
 
-    def say(self, stream: ServerStream) -> None:
+    def send_answer(self, stream: ServerStream) -> None:
         assert isinstance(stream, UnaryStream)
         call = stream.call
-        stream.leave_room()
+        stream.close_body()
         call.completed()
-        if stream.is_gone:
+        if stream.is_aborted:
             return
         if call.is_accepted:
             self.send_head(stream, OK_HEAD, end=False)
@@ -270,63 +270,63 @@ class GrpcConnection(ServerConnection):
             STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, f"of calls beside telemetry's, at most {limit} are open")
         )
 
-    def _begin_talk(self, talk: StreamCall) -> None:
+    def _begin_stream_call(self, stream_call: StreamCall) -> None:
         self._stream_calls += 1
-        if talk.is_counted:
+        if stream_call.is_counted:
             self._shared.stream_calls += 1
-        talk.wire = self
-        talk.task = self.run(talk, self._talk(talk))
+        stream_call.wire = self
+        stream_call.task = self.run(stream_call, self._run_stream_call(stream_call))
 
-    def write_message(self, talk: StreamCall, message: bytes) -> None:
+    def write_message(self, stream_call: StreamCall, message: bytes) -> None:
         """Write the next message of the answer, with its prefix. The head is sent only with the first message, since errors are
         trailers-only."""
-        if talk.is_gone or self.state == CLOSED:
+        if stream_call.is_aborted or self.state == CLOSED:
             return
-        if not talk.has_answered:
-            talk.has_answered = True
-            self.send_head(talk, OK_HEAD, end=False)
-        self.send_body(talk, message, b"", end=False)
+        if not stream_call.has_answered:
+            stream_call.has_answered = True
+            self.send_head(stream_call, OK_HEAD, end=False)
+        self.send_body(stream_call, message, b"", end=False)
         self.flush()
 
-    async def _talk(self, talk: StreamCall) -> None:
+    async def _run_stream_call(self, stream_call: StreamCall) -> None:
         code, message = RPC_OK, ""
         try:
-            answering: Awaitable[None] = talk.handler(talk)
+            answering: Awaitable[None] = stream_call.handler(stream_call)
             await answering
         except CallFailed as failed:
             code, message = failed.code, failed.message
         except asyncio.CancelledError:
-            ended = talk.cancelled()
+            ended = stream_call.cancelled()
             code, message = ended.code, ended.message
         except Exception as error:  # it is answered, and logged
             log.error("call failed by a defect", exc_info=error)
             code, message = RPC_INTERNAL, "a defect of the collector"
         self._stream_calls -= 1
-        if talk.is_counted:
+        if stream_call.is_counted:
             self._shared.stream_calls -= 1
-        self.ran(talk)
-        if talk.is_gone or self.state == CLOSED:
+        self.task_done(stream_call)
+        if stream_call.is_aborted or self.state == CLOSED:
             return
         self.answered()
         ends = OK_TRAILERS if code == RPC_OK else trailers(code, message)
-        if talk.has_answered:
-            self.send_body(talk, b"", ends, end=True)
+        if stream_call.has_answered:
+            self.send_body(stream_call, b"", ends, end=True)
         else:
-            self.send_head(talk, STATUS_200 + ends, end=True)
-        self._end_early(talk)
+            self.send_head(stream_call, STATUS_200 + ends, end=True)
+        self._end_early(stream_call)
         self.flush()
         if self.state >= REFUSING:
             self.close_if_over()
 
     # The server's side.
 
-    def on_late(self, stream: ServerStream, now: float) -> None:
+    def check_deadline(self, stream: ServerStream, now: float) -> None:
         if isinstance(stream, UnaryStream) and not stream.is_received and not stream.call.has_answer:
             late_s = self._shared.body_timeout_s
             timeout_s = stream.call.timeout_s
             if now - stream.began > timeout_s or stream.late_s(now, late_s) > late_s:
                 stream.call.timed_out(min(timeout_s, late_s))
-                self.say(stream)
+                self.send_answer(stream)
         elif isinstance(stream, StreamCall) and not stream.is_sent:
             stream.end_if_late(now - stream.began, self._shared.body_timeout_s)
         elif stream.is_sent and now - stream.began > self._shared.body_timeout_s:

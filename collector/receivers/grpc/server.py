@@ -83,7 +83,7 @@ class GrpcServer(Server):
             raise OSError(f"cannot listen on {host}:{port} for gRPC: {error.strerror or error}") from error
         self._shared.metrics.watch_grpc_connections(self.connection_count, self._shared.connections_max)
 
-    def tell_http_places(self, places: str) -> None:
+    def set_http_places(self, places: str) -> None:
         """Set the ports for HTTP, for the answer to HTTP clients."""
         self._shared.http_places = places
 

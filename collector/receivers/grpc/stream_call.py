@@ -85,8 +85,8 @@ class StreamCall(ServerStream):
                 return message
             if self._problem is not None:
                 raise self._problem
-            if self.is_received or self.is_gone:
-                if self._coming and not self.is_gone:
+            if self.is_received or self.is_aborted:
+                if self._coming and not self.is_aborted:
                     raise CallFailed(
                         RPC_INVALID_ARGUMENT, f"the call ends within a message: {len(self._coming)} bytes of it came"
                     )
@@ -108,7 +108,7 @@ class StreamCall(ServerStream):
         """Send a message, and wait until the client has room for more."""
         assert self.wire is not None
         self.wire.write_message(self, b"\0" + len(message).to_bytes(4, "big") + message)
-        while self.rest and not self.is_gone:
+        while self.rest and not self.is_aborted:
             self._happened.clear()
             await self._happened.wait()
 
@@ -142,7 +142,7 @@ class StreamCall(ServerStream):
                 self._messages.append(coming[first:at])
                 self._waiting_bytes += size
         self._coming = b"" if self._problem is not None else coming[at:]
-        self.happened()
+        self.wake()
 
     def end_if_late(self, waited_s: float, message_timeout_s: float) -> None:
         """End the call at its own deadline, or if no request that its handler can answer came within `message_timeout_s`."""
@@ -153,21 +153,21 @@ class StreamCall(ServerStream):
                 self.task.cancel()
         elif is_waited_for and waited_s > message_timeout_s:
             self._problem = CallFailed(RPC_DEADLINE_EXCEEDED, f"no whole request came within {message_timeout_s:g} s")
-            self.happened()
+            self.wake()
 
     def cancelled(self) -> CallFailed:
         """Return why the call's task was cancelled."""
         if self._exceeded is not None:
             return self._exceeded
-        return CallFailed(RPC_CANCELLED, "cancelled") if self.is_gone else CallFailed(RPC_UNAVAILABLE, "the collector stops")
+        return CallFailed(RPC_CANCELLED, "cancelled") if self.is_aborted else CallFailed(RPC_UNAVAILABLE, "the collector stops")
 
     def drained(self) -> None:
-        self.happened()
+        self.wake()
 
     def quiet_since(self) -> float:
         """Return since when the call is quiet. A client that only watches may be evicted, since it can call again."""
         return self.waits_since if self.rest else self.began
 
-    def happened(self) -> None:
+    def wake(self) -> None:
         """Wake the handler: a message, the end, or room for more has come."""
         self._happened.set()

@@ -201,7 +201,7 @@ class Call(TelemetryRequest):
             self.refuse(Overloaded(message))
         return False
 
-    def ran(self) -> None:
+    def call_done(self) -> None:
         """Note that `finish` has returned: another call may run."""
         self._calls.running -= 1
 

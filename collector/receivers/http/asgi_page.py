@@ -19,7 +19,7 @@ BODY_BYTES_MAX: Final = 64 * 1024
 class AsgiPage:
     """A request for a page. The application calls `_receive`, and each message that it sends goes through `_body_of`.
 
-    The connection calls `feed` with each piece of the body, and then `end_body`, or `hang_up`.
+    The connection calls `feed` with each piece of the body, and then `end_body`, or `disconnected`.
     """
 
     def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
@@ -58,7 +58,7 @@ class AsgiPage:
         self._is_body_whole = True
         self._happened.set()
 
-    def hang_up(self) -> None:
+    def disconnected(self) -> None:
         """Report to the application that no client waits for the page any more."""
         self._is_gone = True
         self._happened.set()

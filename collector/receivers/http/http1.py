@@ -40,7 +40,7 @@ _SPACES: Final = b" \t"
 _HEADER_BYTES_OVERHEAD: Final = 4
 
 
-def last_words(status: str, text: str = "") -> bytes:
+def closing_response(status: str, text: str = "") -> bytes:
     """Return a whole response to input that does not become a request. The connection is closed after it. `text` is the
     reason, for people."""
     content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
@@ -54,17 +54,19 @@ def with_headers(response: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> b
     return b"\r\n".join([first, *[name + b": " + value for name, value in headers], rest])
 
 
-_BAD_REQUEST: Final = last_words("400 Bad Request")
-_HEAD_TOO_LARGE: Final = last_words("431 Request Header Fields Too Large")
-_NO_HOST: Final = last_words("400 Bad Request", "the Host header is missing; HTTP/1.1 requires one")
-_HOSTS: Final = last_words("400 Bad Request", "there is more than one Host header")
-_ODD_HOST: Final = last_words("400 Bad Request", "the Host header is not a host with or without a port")
-_ODD_CODING: Final = last_words("501 Not Implemented", "Transfer-Encoding is not chunked, the only one that is supported")
-_CODING_IN_1_0: Final = last_words("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
-_FRAGMENT: Final = last_words("400 Bad Request", "the target has a fragment, which is not part of a request")
-_CONNECTION_TRAILER: Final = last_words("400 Bad Request", "Connection is not allowed as a trailer")
-_NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not supported; use HTTP/1.1 or HTTP/2")
-_ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not supported in this form; use HTTP/1.1")
+_BAD_REQUEST: Final = closing_response("400 Bad Request")
+_HEAD_TOO_LARGE: Final = closing_response("431 Request Header Fields Too Large")
+_NO_HOST: Final = closing_response("400 Bad Request", "the Host header is missing; HTTP/1.1 requires one")
+_HOSTS: Final = closing_response("400 Bad Request", "there is more than one Host header")
+_ODD_HOST: Final = closing_response("400 Bad Request", "the Host header is not a host with or without a port")
+_ODD_CODING: Final = closing_response("501 Not Implemented", "Transfer-Encoding is not chunked, the only one that is supported")
+_CODING_IN_1_0: Final = closing_response("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
+_FRAGMENT: Final = closing_response("400 Bad Request", "the target has a fragment, which is not part of a request")
+_CONNECTION_TRAILER: Final = closing_response("400 Bad Request", "Connection is not allowed as a trailer")
+_NO_VERSION: Final = closing_response("400 Bad Request", "HTTP/0.9 is not supported; use HTTP/1.1 or HTTP/2")
+_ODD_VERSION: Final = closing_response(
+    "505 HTTP Version Not Supported", "this version is not supported in this form; use HTTP/1.1"
+)
 # The text of httptools' error.
 _INVALID_VERSION: Final = "Invalid HTTP version"
 _HEAD_END: Final = b"\r\n\r\n"
@@ -135,7 +137,7 @@ class Http1Connection:
         self._heads_bytes: i64 = 0  # that were read since other connections certainly had their turn
         self._asks_upgrade: bool = False
         self._refusal: bytes = b""  # the response to a head that can't be taken
-        self._last_words: bytes = b""  # the refusal that follows the answers to the requests before it
+        self._closing_response: bytes = b""  # the refusal that follows the answers to the requests before it
         self._host: bytes = b""  # the last well-formed host
         self._began: float = 0.0  # the loop's time; 0 if nothing is coming in
         self._body_began: float = 0.0
@@ -167,11 +169,11 @@ class Http1Connection:
     def connection_lost(self, _exc: Exception | None) -> None:
         self._state = CLOSED
         self._shared.open.discard(self)
-        self._body.leave_room()
+        self._body.close_body()
         turns = [*self._waiting] if self._turn is None else [self._turn, *self._waiting]
         for turn in turns:
             if turn.page is not None:
-                turn.page.hang_up()
+                turn.page.disconnected()
             elif turn.request is not None and not turn.is_running and not turn.is_answered:
                 turn.request.disconnected()
         self._waiting.clear()
@@ -188,7 +190,7 @@ class Http1Connection:
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
         # A client that does not read its answers can't send further requests.
-        self._mind_reading()
+        self._update_reading()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
@@ -196,7 +198,7 @@ class Http1Connection:
             self._writable = None
         if self._unfed:
             self._feed_soon()
-        self._mind_reading()
+        self._update_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._state >= REFUSING:
@@ -212,9 +214,9 @@ class Http1Connection:
             self._feed(data)
         turn = self._incoming
         if turn is not None and turn.request is not None:
-            self._body.received(turn.request, self._body_left, self._mind_reading)
+            self._body.received(turn.request, self._body_left, self._update_reading)
         if self._waiting or self._unfed or self._body.is_held_back:
-            self._mind_reading()
+            self._update_reading()
 
     def _feed_by_message(self, data: bytes) -> None:
         """Feed some requests of a large piece, which may have thousands. The others follow when these are answered."""
@@ -255,7 +257,7 @@ class Http1Connection:
             self._unfed = b""
             if data:
                 self.data_received(data)
-                self._mind_reading()
+                self._update_reading()
 
     def _feed(self, data: Any) -> None:
         # This is 0 after each head, piece of a body and end. All other bytes are kept in the parser's memory.
@@ -296,7 +298,7 @@ class Http1Connection:
         lines += [name + b": " + value for name, value in self._headers if name not in (b"upgrade", b"http2-settings")]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
-    def _mind_reading(self) -> None:
+    def _update_reading(self) -> None:
         """Read only while no request waits for an earlier one, the answers are read, and the body is taken."""
         turn = self._incoming
         is_full = self._body.is_held_back or (turn is not None and turn.page is not None and turn.page.is_full)
@@ -378,10 +380,10 @@ class Http1Connection:
                 head.expects_continue = False  # RFC 9110, 10.1.1
         self._body_left = head.content_length
         turn = _Turn(head, keep_alive)
-        self._lead(turn)
+        self._dispatch(turn)
         self._incoming = turn
         self._waiting.append(turn)
-        self._go_on()
+        self._process_requests()
 
     def _check_version(self, version: str, hosts: int, codings: int) -> None:
         """Refuse a head that its version of HTTP does not allow. Raises ValueError."""
@@ -404,10 +406,10 @@ class Http1Connection:
         if request is None:
             if turn.page is not None:
                 turn.page.feed(piece)
-                self._mind_reading()
+                self._update_reading()
         elif request.answer is None and not request.feed(piece):
-            self._body.leave_room()
-            self._go_on()
+            self._body.close_body()
+            self._process_requests()
 
     def on_message_complete(self) -> None:
         if self._asks_upgrade:
@@ -421,8 +423,8 @@ class Http1Connection:
             self._incoming = None
             if turn.page is not None:
                 turn.page.end_body()
-            self._go_on()
-            self._body.leave_room()  # after the task is made, so that it begins before another body comes
+            self._process_requests()
+            self._body.close_body()  # after the task is made, so that it begins before another body comes
 
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes + _HEADER_BYTES_OVERHEAD
@@ -434,7 +436,7 @@ class Http1Connection:
         self._refusal = response
         raise ValueError("refused")
 
-    def _lead(self, turn: _Turn) -> None:
+    def _dispatch(self, turn: _Turn) -> None:
         """Give the request its `HttpRequest` or its page."""
         receiver = self._shared.receiver
         url = self._url.decode("ascii")
@@ -475,8 +477,8 @@ class Http1Connection:
     def _fail(self, response: bytes) -> None:
         """Stop reading, since the following bytes can't be parsed. Send `response` after answers that are due, and close."""
         self._state = max(self._state, REFUSING)
-        self._body.leave_room()
-        response = self._readable(response)
+        self._body.close_body()
+        response = self._with_cors_headers(response)
         broken, self._incoming = self._incoming, None
         if broken is not None and broken is not self._turn:
             # A broken request after another one is dropped: its sender needs no answer.
@@ -494,9 +496,9 @@ class Http1Connection:
                 broken.is_answered = True
             self._close()
         else:
-            self._last_words = response
+            self._closing_response = response
 
-    def _readable(self, response: bytes) -> bytes:
+    def _with_cors_headers(self, response: bytes) -> bytes:
         """Return the refusal of input that became no request, with the headers by which an allowed page can read it."""
         cors = self._shared.cors
         if cors is None:
@@ -506,7 +508,7 @@ class Http1Connection:
 
     # Answering.
 
-    def _go_on(self) -> None:
+    def _process_requests(self) -> None:
         """Do everything that can be done now for the requests that have come."""
         while self._state != CLOSED:
             turn = self._turn
@@ -516,15 +518,15 @@ class Http1Connection:
                     if self._unfed:
                         self._feed_soon()
                     elif self._state >= ENDING:
-                        if self._last_words:
-                            self._write(self._last_words)
+                        if self._closing_response:
+                            self._write(self._closing_response)
                         self._close()
                     elif not self._reads:
-                        self._mind_reading()
+                        self._update_reading()
                     return
                 turn = self._turn = self._waiting.popleft()
                 if not self._reads:
-                    self._mind_reading()  # the rest of this request may be still to come
+                    self._update_reading()  # the rest of this request may be still to come
             if not turn.is_answered:
                 if turn.is_running:
                     return
@@ -540,7 +542,7 @@ class Http1Connection:
                     else:
                         self._continue(turn)
                     return
-                self._say(turn, request)
+                self._send_answer(turn, request)
             if not turn.is_received and self._state != CLOSED:
                 # After the answer the rest of the body may still pass: closing while the sender writes resets the connection,
                 # and the answer is lost.
@@ -569,12 +571,12 @@ class Http1Connection:
         if self._state == CLOSED:
             request.completed()  # no client gets the answer, but it is counted
         else:
-            self._go_on()
+            self._process_requests()
 
-    def _say(self, turn: _Turn, request: HttpRequest) -> None:
+    def _send_answer(self, turn: _Turn, request: HttpRequest) -> None:
         answer = request.answer
         assert answer is not None
-        if (self._is_last() and not (self._waiting or self._unfed or self._last_words)) or (
+        if (self._is_last() and not (self._waiting or self._unfed or self._closing_response)) or (
             # A sender without a 100 Continue may send its next request, or this one's body. Closing rules out a mix-up.
             not turn.is_received and (request.is_abandoned or turn.head.expects_continue)
         ):
@@ -610,7 +612,7 @@ class Http1Connection:
         await page.show(
             self._shared.app,
             self,
-            keep_alive=turn.keep_alive and (bool(self._last_words) or not self._is_last()),
+            keep_alive=turn.keep_alive and (bool(self._closing_response) or not self._is_last()),
         )
         turn.is_running = False
         turn.is_answered = True
@@ -619,8 +621,8 @@ class Http1Connection:
         if page.closes and not turn.is_received:
             self._close()
         else:
-            self._mind_reading()
-            self._go_on()
+            self._update_reading()
+            self._process_requests()
 
     # A page's side.
 
@@ -639,8 +641,8 @@ class Http1Connection:
         """Return the header with the date of the last tick."""
         return self._shared.date_line
 
-    def read_on(self) -> None:
-        self._mind_reading()
+    def resume_reading(self) -> None:
+        self._update_reading()
 
     # The server's side.
 
@@ -649,7 +651,7 @@ class Http1Connection:
         if self._stall.is_over(self._transport, now):
             self.abort()
             return
-        self._body.look(now, self._late_s)
+        self._body.check(now, self._late_s)
         turn = self._incoming
         if not self._began:
             if self._turn is None and now - self._idle_since > self._keep_alive_s:
@@ -667,8 +669,8 @@ class Http1Connection:
                 self._close()
         elif now - self._body_began > self._late_s:
             turn.request.timed_out(self._late_s)
-            self._body.leave_room()
-            self._go_on()
+            self._body.close_body()
+            self._process_requests()
 
     def idle_since(self) -> float:
         turn = self._turn

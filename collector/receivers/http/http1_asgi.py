@@ -36,7 +36,7 @@ class Http1Wire(Protocol):
 
     def date_line(self) -> bytes: ...
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         """Note that the application has read all received bytes of the body."""
 
 
@@ -72,7 +72,7 @@ class Http1Page(AsgiPage):
         self._end()
 
     def _on_read(self, size_bytes: int) -> None:  # noqa: ARG002  # HTTP/2's needs it
-        self._wire.read_on()
+        self._wire.resume_reading()
 
     async def _send(self, message: Message) -> None:
         part = self._body_of(message)

@@ -44,16 +44,16 @@ class IncomingBody:
         if room.admits(body):
             room.grant(body, min(_READ_BYTES, left_bytes) if left_bytes > 0 else _READ_BYTES)
 
-    def leave_room(self) -> None:
+    def close_body(self) -> None:
         """Note that no more of the body is needed."""
         body, room = self._body, self._room
         if body is not None and room is not None:
             self._body = None  # it refers to the connection
             self._room = None
-            room.left(body)
+            room.remove(body)
 
-    def look(self, now: float, body_timeout_s: float) -> None:
+    def check(self, now: float, body_timeout_s: float) -> None:
         """Let others pass a body without progress, and end a wait that is too long. Called twice a second. `now` is the loop's
         time."""
         if self._body is not None and self._room is not None:
-            self._room.look_at(self._body, now, body_timeout_s)
+            self._room.check(self._body, now, body_timeout_s)

@@ -22,7 +22,7 @@ from collector.http2.headers import RequestHead, encode, encode_all
 from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import METHOD, TARGET, decoded_path, is_host
-from collector.receivers.http.telemetry_request import Head, HttpRequest, asks_to_go_on
+from collector.receivers.http.telemetry_request import Head, HttpRequest, asks_for_continue
 from collector.receivers.http2_bodies import BodyStream
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING
 from collector.receivers.transport.http2_connection import HEARD_MAX_S, ServerConnection, ServerStream
@@ -120,7 +120,7 @@ class Http2Connection(ServerConnection):
             return None
         meaning = head.meaning
         if meaning is None:
-            meaning = head.meaning = self._understand(head)
+            meaning = head.meaning = self._interpret(head)
         assert isinstance(meaning, _Meaning)
         return _HttpStream(self, stream_id, self.last_received, meaning)
 
@@ -139,7 +139,9 @@ class Http2Connection(ServerConnection):
             takes_body = self._shared.takes_page_bodies and not self._head_ends
             page = Http2Page(self._scope(meaning), is_head=meaning.request_head.method == b"HEAD", takes_body=takes_body)
             stream.page = page
-            if takes_body and any(asks_to_go_on(value) for name, value in meaning.request_head.headers if name == b"expect"):
+            if takes_body and any(
+                asks_for_continue(value) for name, value in meaning.request_head.headers if name == b"expect"
+            ):
                 self.send_head(stream, _CONTINUE, end=False)
             self.run(stream, self._show(stream, page))
         else:
@@ -168,7 +170,7 @@ class Http2Connection(ServerConnection):
             return
         if request.answer is None and not request.feed(data):
             self.due.append(stream)
-        stream.took(window_bytes, request)
+        stream.return_window(window_bytes, request)
 
     def on_end(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)
@@ -178,21 +180,21 @@ class Http2Connection(ServerConnection):
             self.run(stream, self._finish(stream, request))
         elif stream.page is not None:
             stream.page.end_body()
-        stream.leave_room()  # after `run`, so that this request's task begins before another body is read
+        stream.close_body()  # after `run`, so that this request's task begins before another body is read
 
-    def on_gone(self, stream: Stream) -> None:
-        super().on_gone(stream)
+    def on_aborted(self, stream: Stream) -> None:
+        super().on_aborted(stream)
         assert isinstance(stream, _HttpStream)
-        stream.leave_room()
+        stream.close_body()
         if stream.page is not None:
-            stream.page.hang_up()
+            stream.page.disconnected()
         elif stream.request is not None and stream.request.answer is None and not stream.is_running:
             stream.request.disconnected()
         stream.drained()
 
     # Requests.
 
-    def _understand(self, head: RequestHead) -> _Meaning:
+    def _interpret(self, head: RequestHead) -> _Meaning:
         if head.size_bytes > self._shared.header_bytes_max:
             return _Meaning(head, "", None, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         method, target = head.method, head.path
@@ -212,24 +214,24 @@ class Http2Connection(ServerConnection):
 
     async def _finish(self, stream: "_HttpStream", request: HttpRequest) -> None:
         await request.finish()
-        self.ran(stream)
+        self.task_done(stream)
         if self.state == CLOSED:
             request.completed()  # no client gets the answer, but it is counted
             return
-        self.say(stream)
+        self.send_answer(stream)
         self.flush()
         if self.state >= REFUSING:
             self.close_if_over()
 
-    def say(self, stream: ServerStream) -> None:
+    def send_answer(self, stream: ServerStream) -> None:
         assert isinstance(stream, _HttpStream)
         request = stream.request
         assert request is not None
         answer = request.answer
         assert answer is not None
-        stream.leave_room()
+        stream.close_body()
         request.completed()
-        if stream.is_gone:
+        if stream.is_aborted:
             return
         pieces = [self._status_and_date(answer.status)]
         for name, value in answer.headers:
@@ -248,7 +250,7 @@ class Http2Connection(ServerConnection):
         # A sender that waits for 100 Continue, or is too slow, need not send the rest.
         if (
             stream.is_sent
-            and not (stream.is_received or stream.is_gone)
+            and not (stream.is_received or stream.is_aborted)
             and (request.is_abandoned or request.head.expects_continue)
         ):
             self.reset(stream, NO_ERROR)
@@ -256,8 +258,8 @@ class Http2Connection(ServerConnection):
     async def _show(self, stream: "_HttpStream", page: Http2Page) -> None:
         showing: Awaitable[None] = page.show(self._shared.app, stream)
         await showing
-        self.ran(stream)
-        if stream.is_gone or self.state == CLOSED:
+        self.task_done(stream)
+        if stream.is_aborted or self.state == CLOSED:
             return
         if stream.is_sent:
             self._answered(stream)
@@ -276,7 +278,7 @@ class Http2Connection(ServerConnection):
         self.note_early(stream)
 
     def write_page_head(self, stream: "_HttpStream", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
-        if not stream.is_gone:
+        if not stream.is_aborted:
             self.send_head(stream, self._status_and_date(status) + encode_all(headers), end=end)
             self.flush()
 
@@ -312,7 +314,7 @@ class Http2Connection(ServerConnection):
 
     # Called by the server, to enforce deadlines.
 
-    def on_late(self, stream: ServerStream, now: float) -> None:
+    def check_deadline(self, stream: ServerStream, now: float) -> None:
         assert isinstance(stream, _HttpStream)
         if stream.is_received or stream.is_running:
             return
@@ -323,11 +325,11 @@ class Http2Connection(ServerConnection):
         late_s = self._shared.body_timeout_s
         if stream.request is not None and stream.late_s(now, late_s) > late_s:
             stream.request.timed_out(late_s)
-            self.say(stream)
+            self.send_answer(stream)
 
     def on_idle(self, now: float) -> None:
         if now - self._idle_since > self._keep_alive_s:
-            self.goodbye(NO_ERROR)
+            self.close_with_goaway(NO_ERROR)
 
 
 class _HttpStream(BodyStream):
@@ -357,14 +359,14 @@ class _HttpStream(BodyStream):
     def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
         self._http.write_page_head(self, status, headers, end=end)
 
-    def read_on(self, size_bytes: int) -> None:
+    def resume_reading(self, size_bytes: int) -> None:
         self._http.open_window(self, size_bytes)
         self._http.flush()
 
     async def write_body(self, data: bytes, *, end: bool) -> None:
         self._http.send_body(self, data, b"", end=end)
         self._http.flush()
-        while self.rest and not self.is_gone:
+        while self.rest and not self.is_aborted:
             self._drained = asyncio.Event()
             await self._drained.wait()
 

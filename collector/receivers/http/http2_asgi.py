@@ -26,12 +26,12 @@ class Http2Wire(Protocol):
     async def write_body(self, data: bytes, *, end: bool) -> None:
         """Send `data`, and wait until the client has taken it, or does not want it any more."""
 
-    def read_on(self, size_bytes: int) -> None:
+    def resume_reading(self, size_bytes: int) -> None:
         """Note that the application has read `size_bytes` of the body, so that as many more may come."""
 
 
 class Http2Page(AsgiPage):
-    """A page. Await `show`, and call `hang_up` when the client does not want it any more."""
+    """A page. Await `show`, and call `disconnected` when the client does not want it any more."""
 
     def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
         super().__init__(scope, is_head=is_head, takes_body=takes_body)
@@ -52,7 +52,7 @@ class Http2Page(AsgiPage):
         self._end()
 
     def _on_read(self, size_bytes: int) -> None:
-        self._wire.read_on(size_bytes)
+        self._wire.resume_reading(size_bytes)
 
     async def _send(self, message: Message) -> None:
         part = self._body_of(message)

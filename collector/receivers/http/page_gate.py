@@ -67,7 +67,7 @@ class PageGate:
         if scope["type"] != "http" or scope["path"] in _ALWAYS:
             await self._app(scope, receive, send)
             return
-        if (odd := _odd_query(scope["query_string"])) is not None:
+        if (odd := _query_fault(scope["query_string"])) is not None:
             await self.refuse(odd, send, INVALID_PARAMETER)
             return
         client = scope.get("client")
@@ -84,8 +84,8 @@ class PageGate:
             await self._app(scope, receive, answer.send)
         finally:
             self.pages -= 1
-            _less(self._by_connection, connection)
-            _less(self._by_address, address)
+            _decrease(self._by_connection, connection)
+            _decrease(self._by_address, address)
 
     async def refuse(self, message: str, send: Send, reason: int = OVERLOADED) -> None:
         """Answer in the page's place: with 503, or the status of `reason`."""
@@ -114,7 +114,7 @@ class PageGate:
         )
 
     @asynccontextmanager
-    async def held(self, size_bytes: int, caller: object) -> AsyncIterator[None]:
+    async def holding(self, size_bytes: int, caller: object) -> AsyncIterator[None]:
         """Count a body while it is being sent."""
         large_bytes = size_bytes if size_bytes > self._small_bytes_max else 0
         self.bytes_held += size_bytes
@@ -123,7 +123,7 @@ class PageGate:
             yield
         finally:
             self.bytes_held -= size_bytes
-            _less(self._large_bytes, caller, large_bytes)
+            _decrease(self._large_bytes, caller, large_bytes)
 
     def _full(self, connection: object, address: object) -> str | None:
         """Return why no page can be answered now; None if one can."""
@@ -163,11 +163,11 @@ class _GatedAnswer:
                 return
             start, self._start = self._start, None
             await self._send(start)
-        async with gate.held(size_bytes, caller):
+        async with gate.holding(size_bytes, caller):
             await self._send(message)
 
 
-def _odd_query(query: bytes) -> str | None:
+def _query_fault(query: bytes) -> str | None:
     """Return why a query is refused; None if it is not."""
     for part, limit, what in ((b"&", _PARAMETERS_MAX, "parameters"), (b"%", _ESCAPES_MAX, "escapes")):
         count = query.count(part)
@@ -176,7 +176,7 @@ def _odd_query(query: bytes) -> str | None:
     return None
 
 
-def _less(counter: Counter[object], key: object, by: int = 1) -> None:
+def _decrease(counter: Counter[object], key: object, by: int = 1) -> None:
     counter[key] -= by
     if not counter[key]:
         del counter[key]

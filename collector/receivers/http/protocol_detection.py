@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from collector.http2.engine import PREFACE
-from collector.receivers.http.http1 import last_words, with_headers
+from collector.receivers.http.http1 import closing_response, with_headers
 from collector.receivers.http.http2 import Http2Connection
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.transport.eviction import FRESH_S, Renumbered
 from collector.receivers.transport.tls_listener import Handshake
 
-_TOO_MANY: Final = last_words("503 Service Unavailable\r\nretry-after: 1")
+_TOO_MANY: Final = closing_response("503 Service Unavailable\r\nretry-after: 1")
 
 
 class FirstBytes(asyncio.Protocol):

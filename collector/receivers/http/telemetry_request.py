@@ -135,7 +135,7 @@ class Head:
         elif name == b"idempotency-key":
             self.idempotency_key = joined(self.idempotency_key or None, value)
         elif name == b"expect":
-            self.expects_continue = self.expects_continue or asks_to_go_on(value)
+            self.expects_continue = self.expects_continue or asks_for_continue(value)
         elif name == b"origin":
             self.origin = joined(self.origin or None, value)
         elif name == b"access-control-request-method":
@@ -292,12 +292,12 @@ class HttpRequest(TelemetryRequest):
         return self._first if self._rest is None else self._rest.value()
 
     def _accept(self, outcome: Outcome) -> None:
-        self.answer = self._readable(self._dialect.accepted(outcome))
+        self.answer = self._with_cors_headers(self._dialect.accepted(outcome))
 
     def _reject(self, refusal: Refusal) -> None:
-        self.answer = self._readable(self._dialect.refused(refusal))
+        self.answer = self._with_cors_headers(self._dialect.refused(refusal))
 
-    def _readable(self, answer: Answer) -> Answer:
+    def _with_cors_headers(self, answer: Answer) -> Answer:
         """Return the answer with the headers by which an allowed page can read it."""
         cors = self._http.cors
         if cors is None or not self.head.origin:
@@ -318,7 +318,7 @@ class HttpRequest(TelemetryRequest):
         self._rest = None
 
 
-def asks_to_go_on(expectation: bytes) -> bool:
+def asks_for_continue(expectation: bytes) -> bool:
     """Return whether an Expect header asks for 100 Continue, alone or with other values (RFC 9110, 10.1.1)."""
     return b"100-continue" in expectation.lower()
 

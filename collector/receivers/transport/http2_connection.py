@@ -105,7 +105,7 @@ class ServerConnection(Http2Engine):
         self.due: Final[
             list[ServerStream]
         ] = []  # answers to send once all received bytes are read: their requests may be whole by then
-        self._is_read_due: bool = False  # whether `_read_on` will be called
+        self._is_read_due: bool = False  # whether `_read_unread` will be called
         self._is_end_due: bool = False  # whether the client has closed its half after the bytes in `unread`
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
@@ -120,11 +120,11 @@ class ServerConnection(Http2Engine):
 
     # Methods that a server implements.
 
-    def say(self, stream: ServerStream) -> None:
+    def send_answer(self, stream: ServerStream) -> None:
         """Send the stream's answer."""
         raise NotImplementedError
 
-    def on_late(self, stream: ServerStream, now: float) -> None:
+    def check_deadline(self, stream: ServerStream, now: float) -> None:
         """End the stream if its request should have come by now."""
         raise NotImplementedError
 
@@ -182,7 +182,7 @@ class ServerConnection(Http2Engine):
     def resume_writing(self) -> None:
         self.is_writable = True
         if self.unread:
-            self._read_on_soon()
+            self._read_unread_soon()
         else:
             self.transport.resume_reading()
         if self.has_ended:
@@ -204,30 +204,30 @@ class ServerConnection(Http2Engine):
         try:
             self.receive(data)
         except Http2Error as error:
-            self.goodbye(error.code)
+            self.close_with_goaway(error.code)
             return
         except Exception as defect:  # noqa: BLE001  # a defect of ours: it ends the connection, and is logged
             self.connections.defect(defect)
-            self.goodbye(INTERNAL_ERROR)
+            self.close_with_goaway(INTERNAL_ERROR)
             return
         if self.due:
             for stream in self.due:
-                self.say(stream)
+                self.send_answer(stream)
             self.due.clear()
         self.flush()
         if self.unread:
             self.transport.pause_reading()
-            self._read_on_soon()
+            self._read_unread_soon()
         elif self.state >= REFUSING:
             self.close_if_over()
 
-    def _read_on_soon(self) -> None:
+    def _read_unread_soon(self) -> None:
         """Read the unread bytes once other connections have had their turn."""
         if not self._is_read_due:
             self._is_read_due = True
-            self.loop.call_soon(self._read_on)
+            self.loop.call_soon(self._read_unread)
 
-    def _read_on(self) -> None:
+    def _read_unread(self) -> None:
         self._is_read_due = False
         if self.unread and self.is_writable:
             data = self.unread
@@ -264,7 +264,7 @@ class ServerConnection(Http2Engine):
             self.is_over = True
             self.close()
 
-    def on_gone(self, stream: Stream) -> None:
+    def on_aborted(self, stream: Stream) -> None:
         assert isinstance(stream, ServerStream)
         self.note_whole(stream)
         self._blocked.pop(stream.stream_id, None)
@@ -295,7 +295,7 @@ class ServerConnection(Http2Engine):
             self._early -= 1
 
     def run(self, stream: ServerStream, work: Any) -> Any:
-        """Start a task of the server for that stream. Call `ran` at its end."""
+        """Start a task of the server for that stream. Call `task_done` at its end."""
         stream.is_running = True
         # With a name, since asyncio would make one of a number.
         task = asyncio.Task(work, loop=self.loop, name="stream")
@@ -304,15 +304,15 @@ class ServerConnection(Http2Engine):
         task.add_done_callback(tasks.discard)
         return task
 
-    def ran(self, stream: ServerStream) -> None:
+    def task_done(self, stream: ServerStream) -> None:
         """Note that the stream's task is done."""
         stream.is_running = False
-        if stream.is_gone:
+        if stream.is_aborted:
             self._gone_running -= 1
 
     def send_body(self, stream: ServerStream, data: bytes, trailers: bytes, *, end: bool) -> None:
         """Send `data` as the windows allow, after bytes that still wait; then the trailers, if any. `end` ends the answer."""
-        if stream.is_gone or self.state == CLOSED:
+        if stream.is_aborted or self.state == CLOSED:
             return
         size: i64 = len(data)
         if not stream.rest:
@@ -415,19 +415,19 @@ class ServerConnection(Http2Engine):
             if half is None or half[0] != self.frames:
                 self._half = (self.frames, now)
             elif now - half[1] > (self._late_s if self.frames else self.connections.handshake_timeout_s):
-                self.goodbye(ENHANCE_YOUR_CALM)
+                self.close_with_goaway(ENHANCE_YOUR_CALM)
                 return
         for stream in list(self.streams.values()):
             if isinstance(stream, ServerStream):
                 if stream.rest:
-                    self._look_at_progress(stream, now)
+                    self._check_progress(stream, now)
                 else:
-                    self.on_late(stream, now)
-        self._look_whether_idle(now)
+                    self.check_deadline(stream, now)
+        self._note_activity(now)
         self.on_idle(now)
         self.flush()
 
-    def _look_whether_idle(self, now: float) -> None:
+    def _note_activity(self, now: float) -> None:
         """Note until when the connection had requests. Pings are not requests."""
         highest: i64 = self.highest_stream_id
         if self.streams or self._gone_running or highest != self._idle_at:
@@ -454,9 +454,9 @@ class ServerConnection(Http2Engine):
         return since
 
     def evict(self) -> None:
-        self.goodbye(NO_ERROR)
+        self.close_with_goaway(NO_ERROR)
 
-    def _look_at_progress(self, stream: ServerStream, now: float) -> None:
+    def _check_progress(self, stream: ServerStream, now: float) -> None:
         if stream.taken_since >= PROGRESS_BYTES:
             stream.taken_since = 0
             stream.waits_since = now
@@ -519,7 +519,7 @@ class ServerConnection(Http2Engine):
         self.flush()
         self.close_if_over()
 
-    def goodbye(self, code: int, reason: bytes = b"") -> None:
+    def close_with_goaway(self, code: int, reason: bytes = b"") -> None:
         """Close now, with the reason in GOAWAY."""
         self.is_over = True
         self.goaway(int(self.highest_stream_id), code, reason)
@@ -536,8 +536,8 @@ class ServerConnection(Http2Engine):
 
     def _drop_all(self) -> None:
         for stream in list(self.streams.values()):
-            stream.is_gone = True
-            self.on_gone(stream)
+            stream.is_aborted = True
+            self.on_aborted(stream)
         self.streams.clear()
         self._blocked.clear()
         self.unread = b""

@@ -173,7 +173,7 @@ class Handshake:
             self._shared.metrics.handshake_failed()
             if self._alerted is not None:
                 with contextlib.suppress(OSError):
-                    await _tell(self._alerted, self._alert)
+                    await _send_closing_bytes(self._alerted, self._alert)
         finally:
             if self._alerted is not None:
                 self._alerted.close()
@@ -190,18 +190,18 @@ class Handshake:
         owned = False
         try:
             async with asyncio.timeout(self._shared.handshake_timeout_s):
-                await _readable(connection)
+                await _wait_readable(connection)
             # A method or HTTP/2's preface begins with a capital letter; TLS with the byte 22.
             owned = not connection.recv(1, socket.MSG_PEEK).isupper()
             if not owned:
-                await _tell(connection, _PLAIN)
+                await _send_closing_bytes(connection, _PLAIN)
             return owned
         finally:
             if not owned:
                 connection.close()
 
 
-async def _readable(connection: socket.socket) -> None:
+async def _wait_readable(connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
     loop.add_reader(connection, _set, readable)
@@ -216,7 +216,7 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _tell(connection: socket.socket, answer: bytes) -> None:
+async def _send_closing_bytes(connection: socket.socket, answer: bytes) -> None:
     """Send the last bytes of a connection, and wait until the client has read them: closing a socket with unread bytes would
     reset it, and the client would lose the answer. Raises OSError."""
     connection.send(answer)
@@ -224,7 +224,7 @@ async def _tell(connection: socket.socket, answer: bytes) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_TLS_END_S):
             while _has_more(connection):
-                await _readable(connection)
+                await _wait_readable(connection)
 
 
 def _has_more(connection: socket.socket) -> bool:

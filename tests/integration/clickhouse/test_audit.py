@@ -135,7 +135,7 @@ def test_a_number_without_a_receipt_is_a_lost_request(stored: Stored) -> None:
     assert stored.audit(WINDOW._replace(tenant="tenant-a")).lost_requests is None
 
 
-class Held:
+class AuditedBroker:
     """A broker of these messages."""
 
     def __init__(self, *messages: bytes, begins: int = 0, first: int | None = NOW - MINUTE_NS) -> None:
@@ -144,11 +144,11 @@ class Held:
         self.begins = begins
         self.first = {} if first is None else {METRICS_TOPIC: first}
 
-    def held(self, window: Window, batches: Collection[UUID]) -> audit_report.Held:
+    def tally(self, window: Window, batches: Collection[UUID]) -> audit_report.BrokerSums:
         tally = Tally(window, batches)
         for message in self.messages:
             tally.add(METRICS_TOPIC, message)
-        return tally.held(self.begins, self.first)
+        return tally.sums(self.begins, self.first)
 
     def batches(self, window: Window) -> Mapping[UUID, Mapping[str, int]]:
         tally = BatchTally(window)
@@ -164,17 +164,17 @@ def test_a_broker_that_keeps_messages_tells_what_was_never_acknowledged(stored: 
     half = stored.rows(2, 2)
     robbed = stored.rows(3, 1)
     lost = encoded(gauge(4, 5)) + letters.receipt(4, Receipt(received=5))
-    found = stored.audit(broker=Held(whole, half))
+    found = stored.audit(broker=AuditedBroker(whole, half))
     assert (found.unacknowledged, found.receipts_at_fault, [fault.batch_id for fault in found.faults]) == (2, 0, [])
     assert found.topics[METRICS_TOPIC].broker_difference == 1
     stored_receipt = letters.receipt(3, Receipt(received=1))
-    found = stored.audit(broker=Held(whole, half, robbed, stored_receipt, lost, b"\xff"))
+    found = stored.audit(broker=AuditedBroker(whole, half, robbed, stored_receipt, lost, b"\xff"))
     assert (found.unacknowledged, found.receipts_at_fault) == (1, 1)
     assert {fault.batch_id: fault.what for fault in found.faults} == {
         name(3): "no receipt; metrics: accepted 0, stored 1, dead letters 0",
         name(4): "the broker has it (5 metrics), the store has nothing",
     }
-    later = stored.audit(broker=Held(begins=NOW + MINUTE_NS))
+    later = stored.audit(broker=AuditedBroker(begins=NOW + MINUTE_NS))
     assert (later.topics[METRICS_TOPIC].broker_difference, later.receipts_at_fault) == (0, 2)
 
 
@@ -186,11 +186,11 @@ def test_what_a_log_that_is_gone_had_is_not_compared(stored: Stored, first: int 
     that lost its receipt forgiven, because Kafka does not have it any more."""
     stored.rows(1, 3)
     stored.receipt(1, 3)
-    found = stored.audit(broker=Held(first=first))
+    found = stored.audit(broker=AuditedBroker(first=first))
     assert (0, 0, True) == (found.difference, found.topics[METRICS_TOPIC].broker_difference, found.adds_up)
     assert "its log was replaced" in " ".join(found.notes)
     stored.rows(2, 2)
-    found = stored.audit(broker=Held(first=first))
+    found = stored.audit(broker=AuditedBroker(first=first))
     assert (0, 1) == (found.unacknowledged, found.receipts_at_fault)
 
 

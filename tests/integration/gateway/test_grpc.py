@@ -387,7 +387,7 @@ async def test_reflection_takes_any_number_of_whole_messages() -> None:
 async def test_what_is_no_grpc_is_answered_so() -> None:
     """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port. All hear which is right."""
     async with receiving() as (_, server, _), http2(server.port) as client:
-        server.tell_http_places("port 4444 or 8888")
+        server.set_http_places("port 4444 or 8888")
         answer = await client.response(client.request(LOGS.method, "application/json", b"{}"))
         assert (415, True) == (answer.status, b"OTLP over HTTP is taken on port 4444 or 8888." in answer.body)
         assert (await client.response(client.request(LOGS.method, "application/grpcs", b"{}"))).status == 415

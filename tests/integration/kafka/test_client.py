@@ -47,8 +47,8 @@ async def test_a_question_goes_to_the_next_broker_after_a_while(monkeypatch: pyt
             answer = await client.ask_any(MetadataRequest([]))
             assert HEDGE_S <= time.monotonic() - began < 1.0
             assert [1] == [node for node, *_ in answer.brokers]
-            assert not client.is_away(AWAY)
-            await eventually(lambda: client.is_away(AWAY))
+            assert not client.is_unreachable(AWAY)
+            await eventually(lambda: client.is_unreachable(AWAY))
             # From then on it is asked last.
             began = time.monotonic()
             await client.ask_any(MetadataRequest([]))
@@ -96,12 +96,12 @@ async def test_a_lost_broker_is_away_until_it_answers() -> None:
             client.cluster.update_metadata = lambda answer: None  # it would say that there is no such broker
             with pytest.raises(KafkaError):
                 await client.send(AWAY, MetadataRequest([]))
-            assert client.is_away(AWAY)
+            assert client.is_unreachable(AWAY)
             network.fault("drop")
             await asyncio.sleep(0.5)
-            assert client.is_away(AWAY)
+            assert client.is_unreachable(AWAY)
             network.heal()
-            await eventually(lambda: not client.is_away(AWAY))
+            await eventually(lambda: not client.is_unreachable(AWAY))
 
 
 async def test_a_coordinator_that_is_away_is_none() -> None:

@@ -32,7 +32,7 @@ from support.processes.kafka import Kafka, libraries, shared_bootstrap, unique
 from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
-from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress, KafkaUnusable
+from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress, KafkaUnavailable, KafkaUnusable
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection_pool import Brokers
 from collector.broker.kafka.protocol.offsets import COMMITTED_API
@@ -103,9 +103,9 @@ async def test_a_broker_that_is_not_there_is_named(shared: str) -> None:
     address = f"127.0.0.1:{free_port()}"
     options, topics = fresh(address, start_timeout_s=0.5)
     began = time.monotonic()
-    with pytest.raises(KafkaAway, match=rf"{address}.*Connect call failed"):
+    with pytest.raises(KafkaUnavailable, match=rf"{address}.*Connect call failed"):
         await KafkaProducer.open(options, topics)
-    with pytest.raises(KafkaAway, match=rf"{address}.*Connect call failed"):
+    with pytest.raises(KafkaUnavailable, match=rf"{address}.*Connect call failed"):
         await KafkaConsumer.open(replace(options, start_timeout_s=0), topics)
     assert time.monotonic() - began < 5
 
@@ -115,7 +115,7 @@ async def test_what_is_no_kafka_is_away() -> None:
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     options, topics = fresh(f"{host}:{port}", start_timeout_s=0, request_timeout_s=0.3, session_timeout_s=0.3)
-    with pytest.raises(KafkaAway, match="no answer in time"):
+    with pytest.raises(KafkaUnavailable, match="no answer in time"):
         await KafkaProducer.open(options, topics)
     server.close()
 
@@ -125,7 +125,7 @@ async def test_missing_topics_are_named_with_the_command_that_creates_them(share
     for open_ in (KafkaProducer.open, KafkaConsumer.open):
         with pytest.raises(KafkaUnusable) as caught:
             await open_(options, topics)
-        assert not isinstance(caught.value, KafkaAway)
+        assert not isinstance(caught.value, KafkaUnavailable)
         command = f"kafka-topics.sh --bootstrap-server {shared.partition(',')[0]} --create --topic {topics[0]} --partitions 7"
         assert command in str(caught.value)
 
@@ -343,7 +343,7 @@ async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkey
         return answer
 
     monkeypatch.setattr(AIOKafkaConnection, "send", send)
-    with pytest.raises(KafkaAway):
+    with pytest.raises(KafkaUnavailable):
         await KafkaProducer.open(replace(options, start_timeout_s=0), topics)
     named = True
     async with await KafkaProducer.open(options, topics) as producer:
@@ -1067,7 +1067,7 @@ async def test_a_way_in_that_is_shut_is_named(
     options, topics = secure(secured, certificates, listener, start_timeout_s=0, **changes)
     with pytest.raises(KafkaUnusable, match=reason) as caught:
         await KafkaProducer.open(options, topics)
-    assert isinstance(caught.value, KafkaAway) == ("pem" not in reason and "key" not in reason)
+    assert isinstance(caught.value, KafkaUnavailable) == ("pem" not in reason and "key" not in reason)
     cause: BaseException | None = caught.value
     while cause is not None:
         assert not any(secret in repr(cause) for secret in (PASSWORD, "not it"))

@@ -14,11 +14,11 @@ from adapters.fingerprint import (
     Fingerprint,
     layout_fingerprints,
     partition_of,
+    placeholder,
     put_fingerprint,
     read_fingerprint,
     request_fingerprint,
     request_seed,
-    stand_in,
 )
 from adapters.record import LOGS, Adapted, Part, Rejection
 
@@ -97,7 +97,7 @@ def test_a_message_says_its_fingerprint(records: list[TelemetryRecord], value: b
     message = plain + TelemetryBatch(records=[last]).SerializeToString()
     assert (b"t", value, 7) == _read(message)
     # And what is in its place has the receipt and no items.
-    (record,) = TelemetryBatch.FromString(stand_in(message)).records
+    (record,) = TelemetryBatch.FromString(placeholder(message)).records
     assert sum(record.item_count for record in records) == record.repeated_items
     record.repeated_items = 0
     assert last == record

@@ -23,7 +23,7 @@ from adapters import errors, repairs
 from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v2
 from adapters.prometheus.series import Series, SeriesCache
-from adapters.prometheus.symbol_interner import SymbolNumbers
+from adapters.prometheus.symbol_ids import SymbolIds
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header
 from collector.ingest.validate import LimitRules, Limits
 
@@ -531,7 +531,7 @@ def test_symbols_are_bounded() -> None:
 
 def test_numbers_of_symbols_belong_to_one_text_for_ever() -> None:
     """A text that is used keeps its number, a forgotten one gets a new one, and the memory is bounded."""
-    numbers = SymbolNumbers(10, 1 << 20)
+    numbers = SymbolIds(10, 1 << 20)
     used = numbers.add(b"used")
     forgotten = numbers.add(b"forgotten")
     given = {used, forgotten}
@@ -543,7 +543,7 @@ def test_numbers_of_symbols_belong_to_one_text_for_ever() -> None:
         assert len(numbers.young) + len(numbers.old) <= 10
     assert 0 == numbers.get(b"forgotten")
     assert numbers.add(b"forgotten") not in given
-    small = SymbolNumbers(1000, 20_000)
+    small = SymbolIds(1000, 20_000)
     for n in range(100):
         small.add(b"%d" % n * 300)
     assert len(small.young) + len(small.old) < 60

@@ -31,13 +31,13 @@ def test_tables_are_adopted_and_copied(there: Bridge) -> None:
     with_old.administer("CREATE MATERIALIZED VIEW old.errors ENGINE = Null AS SELECT Body FROM old.otel_logs")
     with_old.close()
     said: list[str] = []
-    adopt(settings_of(there), "old", "acme", copies=True, say=said.append)
+    adopt(settings_of(there), "old", "acme", copies=True, print_line=said.append)
     assert "old.otel_logs shows the rows of otel_logs_exporter and of telemetry.otel_logs" in said
     assert len(exporter_tables.TABLES) == len([line for line in said if " shows the rows of " in line])
     assert "warning: the materialized view old.errors reads an exporter's table, and sees no new rows" in said
     assert "otel_logs 2026-03-01: 3 rows copied" == said[-1]
     said.clear()
-    adopt(settings_of(there), "old", "acme", copies=True, say=said.append)
+    adopt(settings_of(there), "old", "acme", copies=True, print_line=said.append)
     assert [] == [line for line in said if "rows copied" in line]
 
 
@@ -52,4 +52,4 @@ def test_what_can_not_be_adopted(there: Bridge, tmp_path: Path) -> None:
     ]
     for settings, source, message in cases:
         with pytest.raises(CannotRun, match=message):
-            adopt(settings, source, "acme", copies=True, say=pytest.fail)
+            adopt(settings, source, "acme", copies=True, print_line=pytest.fail)

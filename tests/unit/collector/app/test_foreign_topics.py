@@ -45,7 +45,7 @@ def test_each_has_its_signal_and_tenant() -> None:
 def test_the_option_of_the_writer_may_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
-    def run(settings: Settings, _say: object) -> int:
+    def run(settings: Settings, _print_line: object) -> int:
         given.append(settings.kafka.topics)
         return 0
 

@@ -307,7 +307,7 @@ class LocalLog:
     """As it is set."""
 
     is_full = False
-    is_gone = False
+    has_lost_files = False
     is_cut = False
     bytes_used = 77
     bytes_max = 100
@@ -430,17 +430,17 @@ async def test_each_scrape_has_the_age_of_what_is_the_newest_then() -> None:
     the last age."""
     metrics, store, now = Metrics(), Newest(), [100.0]
     monitor = HealthMonitor(metrics, Broker(), newest_items=store, clock=lambda: now[0])
-    await monitor.look_for_scrape()
+    await monitor.update_for_scrape()
     assert newest_at(metrics, "logs") == pytest.approx(100, abs=5)
     assert newest_at(metrics, "traces") == pytest.approx(50, abs=5)
     assert newest_at(metrics, "metrics") is None, "of a signal without items there is nothing to show"
     now[0] += 1
     store.answer = {"logs": 1000.0}
-    await monitor.look_for_scrape()
+    await monitor.update_for_scrape()
     assert newest_at(metrics, "logs") == pytest.approx(1000, abs=5)
     now[0] += 1
     store.answer = StoreUnavailable("away")
-    await monitor.look_for_scrape()
+    await monitor.update_for_scrape()
     assert newest_at(metrics, "logs") == pytest.approx(1000, abs=5)
     assert store.asked == 3
 
@@ -451,15 +451,15 @@ async def test_many_scrapes_ask_for_the_newest_items_once(monkeypatch: pytest.Mo
     metrics, store, now = Metrics(), Newest(), [100.0]
     monitor = HealthMonitor(metrics, Broker(), newest_items=store, clock=lambda: now[0])
     store.gate.clear()
-    await asyncio.gather(monitor.look_for_scrape(), monitor.look_for_scrape())
+    await asyncio.gather(monitor.update_for_scrape(), monitor.update_for_scrape())
     now[0] += 5
-    await monitor.look_for_scrape()
+    await monitor.update_for_scrape()
     assert (store.asked, newest_at(metrics, "logs")) == (1, None)
     store.gate.set()
     await eventually(lambda: newest_at(metrics, "logs") is not None)
     now[0] += 0.5
     for _ in range(2):
-        await asyncio.gather(*(monitor.look_for_scrape() for _ in range(20)))
+        await asyncio.gather(*(monitor.update_for_scrape() for _ in range(20)))
         await eventually(lambda: store.asked == 2)
 
 

@@ -12,7 +12,7 @@ from support.top import Collector
 
 from collector.app import page_fetcher
 from collector.app.page_client import PageClient
-from collector.app.page_fetcher import CannotAsk, KeyRefused
+from collector.app.page_fetcher import KeyRefused, PageUnavailable
 from collector.app.top import DeadLetterStats
 
 HEALTH = {
@@ -88,7 +88,7 @@ def test_a_collector_is_read() -> None:
     """503 is an answer too; the key goes with every request."""
     stopping = answer(json.dumps(HEALTH | {"status": "stopping"}), 503)
     with peer(pages(healthz=stopping)) as made:
-        found = PageClient(made.endpoint, "isage_x").look()
+        found = PageClient(made.endpoint, "isage_x").poll()
         assert (found.status, found.version, found.uptime_s, found.health.is_stopping) == ("stopping", "1.2.3", 60.0, True)
         assert [request.split(" ")[1] for request in made.requests] == ["/healthz", "/metrics"]
         assert all("x-api-key: isage_x\r\n" in request for request in made.requests)
@@ -97,12 +97,12 @@ def test_a_collector_is_read() -> None:
 def test_a_path_prefix_is_kept() -> None:
     """A proxy may have one."""
     with peer({f"/collector{path}": page for path, page in pages().items()}) as made:
-        assert PageClient(f"{made.endpoint}/collector", None).look().status == "ok"
+        assert PageClient(f"{made.endpoint}/collector", None).poll().status == "ok"
 
 
 def test_without_a_key_none_is_sent() -> None:
     with peer(pages()) as made:
-        PageClient(made.endpoint, None).look()
+        PageClient(made.endpoint, None).poll()
         assert not any("x-api-key" in request for request in made.requests)
 
 
@@ -130,8 +130,8 @@ def test_without_a_key_none_is_sent() -> None:
 )  # fmt: skip
 def test_what_is_no_collector_is_named(changed: dict[str, bytes], said: str) -> None:
     """The error is one line, which says where and why."""
-    with peer(pages(**changed)) as made, pytest.raises(CannotAsk) as caught:
-        PageClient(made.endpoint, None).look()
+    with peer(pages(**changed)) as made, pytest.raises(PageUnavailable) as caught:
+        PageClient(made.endpoint, None).poll()
     assert said in caught.value.reason
     assert made.endpoint in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -140,28 +140,28 @@ def test_what_is_no_collector_is_named(changed: dict[str, bytes], said: str) -> 
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with pytest.raises(CannotAsk, match=f"cannot read {endpoint}/healthz: Connection refused; --endpoint names another"):
-        PageClient(endpoint, None).look()
+    with pytest.raises(PageUnavailable, match=f"cannot read {endpoint}/healthz: Connection refused; --endpoint names another"):
+        PageClient(endpoint, None).poll()
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70, "xn--" + "é" * 3])
 def test_a_name_that_is_none_is_named(host: str) -> None:
-    with pytest.raises(CannotAsk, match="cannot read http://"):
-        PageClient(f"http://{host}:1", None).look()
+    with pytest.raises(PageUnavailable, match="cannot read http://"):
+        PageClient(f"http://{host}:1", None).poll()
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
 def test_an_answer_that_never_ends_is_bounded(monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
     """Each byte is in time; the whole is not."""
     monkeypatch.setattr(page_fetcher, "TIMEOUT_S", 0.3)
-    with peer({"/healthz": first}, drip_s=0.01) as made, pytest.raises(CannotAsk, match=r"no whole answer within 0\.3 s"):
-        PageClient(made.endpoint, None).look()
+    with peer({"/healthz": first}, drip_s=0.01) as made, pytest.raises(PageUnavailable, match=r"no whole answer within 0\.3 s"):
+        PageClient(made.endpoint, None).poll()
 
 
 def test_a_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_fetcher, "PAGE_BYTES_MAX", 1000)
-    with peer(pages(healthz=answer("x" * 1001))) as made, pytest.raises(CannotAsk, match="more than 1000 bytes"):
-        PageClient(made.endpoint, None).look()
+    with peer(pages(healthz=answer("x" * 1001))) as made, pytest.raises(PageUnavailable, match="more than 1000 bytes"):
+        PageClient(made.endpoint, None).poll()
 
 
 def test_dead_letter_stats_are_read() -> None:
@@ -186,5 +186,5 @@ def test_a_key_that_is_refused_is_named(status: int) -> None:
 
 
 def test_stats_that_are_none_are_named() -> None:
-    with peer(pages(stats=answer('{"open": "many"}'))) as made, pytest.raises(CannotAsk, match="no InfraSage collector"):
+    with peer(pages(stats=answer('{"open": "many"}'))) as made, pytest.raises(PageUnavailable, match="no InfraSage collector"):
         PageClient(made.endpoint, "k").dead_letter_stats()

@@ -45,7 +45,7 @@ async def test_tables_follow_the_keys() -> None:
     applied = []
     for days in ({"acme": 7}, {"acme": 7}, {"acme": 7, "beta": 30}, {"acme": 7, "beta": 30}, {}):
         file.days = days
-        await made.look()
+        await made.update()
         applied.append(file.applied)
     assert applied == [1, 1, 2, 2, 3]
 
@@ -56,13 +56,13 @@ async def test_what_failed_is_tried_again() -> None:
     made = PlanRetention(file.by_tenant, file.apply_schema)
     file.is_away = True
     with structlog.testing.capture_logs() as logs:
-        await made.look()
-        await made.look()
+        await made.update()
+        await made.update()
         file.days = None
-        await made.look()
+        await made.update()
     assert [entry["error"] for entry in logs] == ["away", "broken"]
     file.days, file.is_away = {"acme": 8}, False
-    await made.look()
+    await made.update()
     assert file.applied == 1
 
 

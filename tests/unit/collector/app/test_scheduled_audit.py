@@ -149,7 +149,7 @@ async def test_the_first_audit_begins_before_a_stop() -> None:
     """The process before may have stopped just before its next audit, a week ago: the end of its time is judged too."""
     world = World()
     world.newest = world.now - 168 * HOUR
-    await world.audit.look_back()
+    await world.audit.set_start()
     world.now += DELAY
     assert await world.audit.audit_once()
     assert world.newest - DELAY - HOUR == world.windows[0].start
@@ -163,7 +163,7 @@ async def test_the_first_audit_begins_at_the_latest_one_interval_ago(newest: int
     world = World()
     world.newest, world.is_unknown = newest, is_unknown
     started = world.now
-    await world.audit.look_back()
+    await world.audit.set_start()
     world.now += DELAY
     assert await world.audit.audit_once()
     assert 0 <= started - intervals * HOUR - world.windows[0].start <= DELAY + HOUR
@@ -282,7 +282,7 @@ async def test_what_was_found_is_not_found_twice() -> None:
     world, window = await found_once(6)
     world.start()
     world.newest = window.end
-    await world.audit.look_back()
+    await world.audit.set_start()
     world.windows.clear()
     assert await world.audit.audit_once()
     assert [
@@ -299,7 +299,7 @@ async def test_what_was_confirmed_is_not_found_again() -> None:
     for difference, shown in ((6, 0), (2, 0), (7, 7)):
         world.start()
         world.newest = window.end
-        await world.audit.look_back()
+        await world.audit.set_start()
         world.windows.clear()
         world.differences[window.start] = difference
         assert await world.audit.audit_once()
@@ -313,7 +313,7 @@ async def test_what_was_confirmed_is_not_found_again() -> None:
     world.start()
     world.differences[window.start] = 8
     world.behind = 1
-    await world.audit.look_back()
+    await world.audit.set_start()
     assert not await world.audit.audit_once()
     assert 1 == world.results()["not_judged"]
 

@@ -17,7 +17,7 @@ from collector.api import query_client
 from collector.app import data_dir, storage
 from collector.broker.contract import LOGS_TOPIC
 from collector.broker.local_log import LocalLog, LogStart
-from collector.broker.local_log.lineage import At
+from collector.broker.local_log.lineage import PartitionStart
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import DataDirLock, Locked
@@ -65,7 +65,7 @@ def test_a_log_that_began_anew_beside_a_store_is_said(tmp_path: Path) -> None:
 
 def test_what_an_older_copy_lacks_is_reported_before_it_is_known(tmp_path: Path) -> None:
     """A start whose report can't be written, on a full disk, notes nothing: the next one reports it."""
-    starts = [LogStart(f"{number:016x}", {LOGS_TOPIC: At(number, number)}) for number in range(3)]
+    starts = [LogStart(f"{number:016x}", {LOGS_TOPIC: PartitionStart(number, number)}) for number in range(3)]
 
     class Log:
         identity = "log"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from collector.app.store_history import StoreHistory
 from collector.broker.local_log import LogStart
-from collector.broker.local_log.lineage import At
+from collector.broker.local_log.lineage import PartitionStart
 
 LOGS, TRACES = "infrasage.logs", "infrasage.traces"
 
@@ -15,7 +15,7 @@ def id_of(name: str) -> str:
 
 def start(name: str, logs: int, traces: int = 0, *, is_branch: bool = False) -> LogStart:
     """At which so many messages were committed."""
-    return LogStart(id_of(name), {LOGS: At(logs, logs + 5), TRACES: At(traces, traces)}, is_branch)
+    return LogStart(id_of(name), {LOGS: PartitionStart(logs, logs + 5), TRACES: PartitionStart(traces, traces)}, is_branch)
 
 
 def noted(directory: Path, *starts: LogStart) -> int:
@@ -62,7 +62,9 @@ def test_a_newer_store_that_is_put_back_has_it(tmp_path: Path) -> None:
 
 def test_a_topic_that_is_new_since_is_found(tmp_path: Path) -> None:
     noted(tmp_path, LogStart(id_of("a"), {}))
-    assert 7 == noted(tmp_path, LogStart(id_of("a"), {}), LogStart(id_of("b"), {}), LogStart(id_of("c"), {LOGS: At(7, 9)}))
+    assert 7 == noted(
+        tmp_path, LogStart(id_of("a"), {}), LogStart(id_of("b"), {}), LogStart(id_of("c"), {LOGS: PartitionStart(7, 9)})
+    )
 
 
 def test_a_store_of_another_branch_lacks_what_ours_had(tmp_path: Path) -> None:

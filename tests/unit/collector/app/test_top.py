@@ -3,14 +3,23 @@
 import pytest
 from support.top import GATEWAY, WRITER, Collector
 
-from collector.app.top import RATES_OVER_S, DeadLetterStats, Look, RateHistory, ReasonRates, SignalRates, TopView, view_of
+from collector.app.top import (
+    RATES_OVER_S,
+    DeadLetterStats,
+    PolledPages,
+    RateHistory,
+    ReasonRates,
+    SignalRates,
+    TopView,
+    view_of,
+)
 
 
 def signal(view: TopView, name: str) -> SignalRates:
     return {row.name: row for row in view.signals}[name]
 
 
-def looks(collector: Collector, first: Look, at_s: float = 12.0) -> TopView:
+def looks(collector: Collector, first: PolledPages, at_s: float = 12.0) -> TopView:
     """What is shown after a first answer at 10 s."""
     return view_of(first, collector.answer(at_s))
 

@@ -35,7 +35,7 @@ def test_messages_are_summed_up(form: Callable[[TelemetryBatchV1], bytes]) -> No
         for one in (message(1, 5), message(2, 7, "other"), message(3, 100, received=NOW + MINUTE_NS)):
             tally.add(METRICS_TOPIC, form(one))
             batches.add(METRICS_TOPIC, form(one))
-        held = tally.held(0, {})
+        held = tally.sums(0, {})
         assert ({(MINUTE, METRICS_TOPIC): items}, {MINUTE: receipts}) == (held.items, held.receipts)
         assert {UUID(bytes=batch_id(9))} == held.without_receipt
         assert items == sum(counts[METRICS_TOPIC] for counts in batches.batches.values())
@@ -47,4 +47,4 @@ def test_what_can_not_be_read_adds_nothing(form: Callable[[TelemetryBatchV1], by
     tally = Tally(WINDOW, ())
     for payload in (b"", b"\xff", form(message(1, 5))[:-1], form(message(1, 5)) + b"\x0a\x05"):
         tally.add(METRICS_TOPIC, payload)
-    assert ({}, {}) == (tally.held(0, {}).items, tally.held(0, {}).receipts)
+    assert ({}, {}) == (tally.sums(0, {}).items, tally.sums(0, {}).receipts)

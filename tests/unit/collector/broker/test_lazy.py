@@ -68,7 +68,7 @@ async def test_until_it_is_there_every_call_fails_and_then_none_does(monkeypatch
     messages = Range(PARTITION, 0, 1, [b"x"])
     assert broker.failure is not None
     opening = asyncio.create_task(broker.run())
-    await broker.tried(5)
+    await broker.wait_until_tried(5)
     assert broker.failure == "connection refused"
     for call in (
         broker.append([MESSAGE]),
@@ -114,7 +114,7 @@ async def test_a_gateway_needs_no_consumer() -> None:
     there = Both()
     broker = LazyBroker(there.open, None)
     opening = asyncio.create_task(broker.run())
-    await broker.tried(5)
+    await broker.wait_until_tried(5)
     assert broker.failure is None
     opening.cancel()
     await broker.close()

@@ -9,7 +9,7 @@ from support.processes.program import environment
 from support.processes.terminal import in_terminal
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b1m\rb\u202ec\u2066d\te\n"
-PRINT = "import sys; from collector.cli.common import announce, print_text, say; {}; say('and goes on')"
+PRINT = "import sys; from collector.cli.common import announce, print_notice, print_text; {}; print_notice('and goes on')"
 
 
 def printing(statement: str) -> list[str | Path]:
@@ -75,7 +75,7 @@ def test_an_announcement_that_can_not_be_written_stops_nothing() -> None:
 def test_a_full_standard_error_stops_no_command() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            printing("say('what nobody reads'); print_text('the answer')"),
+            printing("print_notice('what nobody reads'); print_text('the answer')"),
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=full,

@@ -156,7 +156,7 @@ def test_a_head_over_the_limit_leaves_the_table_in_step(
         expected = RequestHead([(bytes(name), bytes(value)) for name, value in plain.decode(block, raw=True)])
         for piece in pieces(block, cuts):
             decoder.feed(piece)
-            assert len(decoder.held()) <= 4096 * 4
+            assert len(decoder.pending()) <= 4096 * 4
         actual = decoder.finish()
         assert actual.is_cut == (expected.size_bytes > 500)
         if not actual.is_cut:

@@ -639,7 +639,7 @@ async def test_what_can_not_be_decompressed_counts_for_the_plan() -> None:
     made = receivers(limiter=stopped())
     for cost in (20_000, 20_001, 1):
         with pytest.raises(RequestRefused):
-            await made.pipeline.charges.of_refusals(small(), refused(refusal), partial(int, cost))
+            await made.pipeline.charges.charge_if_refused(small(), refused(refusal), partial(int, cost))
     with pytest.raises(Limited) as info:
         made.pipeline.charges.check(small(), 0)
     assert "requests" == info.value.dimension
@@ -647,7 +647,7 @@ async def test_what_can_not_be_decompressed_counts_for_the_plan() -> None:
 
     made = receivers(limiter=stopped())
     with pytest.raises(ShareExceeded):
-        await made.pipeline.charges.of_refusals(small(), refused(ShareExceeded("own")), partial(int, 19_000))
+        await made.pipeline.charges.charge_if_refused(small(), refused(ShareExceeded("own")), partial(int, 19_000))
     with pytest.raises(Limited) as info:
         made.pipeline.charges.check(small(), 1_001)
     assert "bytes" == info.value.dimension

@@ -33,7 +33,7 @@ def share_of(held_bytes: int, all_bytes_max: int = 2 * SHARE_BYTES) -> InFlightS
 
 def look(room: Room, body: ComingBody, seconds: float = 0.0) -> float:
     """By when it is that many seconds later."""
-    return room.look_at(body, asyncio.get_running_loop().time() + seconds, TIMEOUT_S)
+    return room.check(body, asyncio.get_running_loop().time() + seconds, TIMEOUT_S)
 
 
 async def turns() -> None:
@@ -54,17 +54,17 @@ async def test_beyond_a_quarter_one_body_goes_on() -> None:
     body = bodies.all
     assert bodies.admitted_by(room) == [True] + 6 * [False]
     assert room.admits(body[0])
-    room.left(body[0])
+    room.remove(body[0])
     await turns()
     assert bodies.resumed == [0, 1, 0, 0, 0, 0, 0]
-    room.left(body[2])  # gone, and none that was first
-    room.left(body[1])
+    room.remove(body[2])  # gone, and none that was first
+    room.remove(body[1])
     await turns()
     assert bodies.resumed == [0, 1, 1, 1, 0, 0, 0]
     share.release(SHARE_BYTES // 4 + 1)
     await turns()
     assert bodies.resumed == [0, 1, 1, 1, 1, 1, 0]  # 64 KiB are expected of each
-    room.left(body[3])
+    room.remove(body[3])
     await turns()
     assert bodies.resumed == [0, 1, 1, 1, 1, 1, 1]
     assert not room.is_waited_for
@@ -103,7 +103,7 @@ async def test_tenants_wait_for_each_other_where_the_budget_is_nearly_used() -> 
     assert not in_flight.rooms.is_waited_for
     for room, some in zip(rooms, bodies, strict=True):
         for body in some.all:
-            room.left(body)
+            room.remove(body)
     hogs[2].reserve(SHARE_BYTES // 8)
     hogs[1].reserve(SHARE_BYTES)  # however little is left, one goes on
     assert [Bodies(2).admitted_by(room) for room in rooms] == [[True, False], *3 * [[False, False]]]
@@ -121,7 +121,7 @@ async def test_where_the_budget_is_nearly_used_whole_bodies_of_others_come_first
     two.grant(bodies.all[0], 1)
     assert bodies.admitted_by(two) == [True, False]  # little is worth no waiting
     await one.begin(large, 60)
-    two.left(bodies.all[0])
+    two.remove(bodies.all[0])
     two.grant(bodies.all[1], 1)
     await turns()
     assert bodies.resumed == [0, 0]
@@ -162,7 +162,7 @@ async def test_a_body_of_unknown_size_may_bring_as_much_again() -> None:
     assert one.admits(going)
     going.received_bytes = SHARE_BYTES // 4 + 1
     assert not two.admits(other)
-    two.left(other)
+    two.remove(other)
     going.received_bytes -= 1
     assert two.admits(other)
 
@@ -180,7 +180,7 @@ async def test_tenants_go_on_in_turns() -> None:
     going = (0, 0)
     for _ in range(8):
         tenant, number = going
-        rooms[tenant].left(bodies[tenant].all[number])
+        rooms[tenant].remove(bodies[tenant].all[number])
         await turns()
         (going,) = [(t, n) for t in range(3) for n in range(3) if bodies[t].resumed[n] and (t, n) not in [*order, (0, 0)]]
         order.append(going)
@@ -213,7 +213,7 @@ async def test_beyond_a_half_whole_bodies_come_first() -> None:
     assert bodies.admitted_by(room) == [True, False, False]
     share.reserve(1)
     assert room.admits(bodies.all[0])
-    room.left(bodies.all[0])
+    room.remove(bodies.all[0])
     await turns()
     assert bodies.resumed == [0, 0, 0]
     room.end(at_work)
@@ -231,7 +231,7 @@ async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
         look(room, slow)
     assert room.admits(slow)
     assert not room.admits(other)
-    slow.begin_to_look()
+    slow.begin_checks()
     for _ in range(5):
         slow.received_bytes += 65_536
         look(room, slow)
@@ -245,7 +245,7 @@ async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
     await turns()
     assert bodies.resumed[1] == 1
     assert not room.admits(slow)
-    room.left(other)
+    room.remove(other)
     await turns()
     assert bodies.resumed[0] == 1
 
@@ -267,7 +267,7 @@ async def test_what_clients_may_send_counts() -> None:
     look(room, slow)
     assert room.admits(other)
     room.grant(slow, 100)
-    room.left(slow)
+    room.remove(slow)
     assert room.may_widen(other, SHARE_BYTES // 4)
 
 
@@ -302,14 +302,14 @@ async def test_who_waits_for_other_tenants_is_held_back_while_they_get_on() -> N
     now = asyncio.get_running_loop().time()
     for body in own.all:
         body.held_since = now - 100
-    two.left(others.all[0])
-    one.look_at(own.all[0], now + 4, TIMEOUT_S)
+    two.remove(others.all[0])
+    one.check(own.all[0], now + 4, TIMEOUT_S)
     assert own.resumed == [0, 0]
     await turns()
     assert own.resumed == [1, 0]
-    one.look_at(own.all[1], now + 4, TIMEOUT_S)
+    one.check(own.all[1], now + 4, TIMEOUT_S)
     assert own.resumed == [1, 0]
-    one.look_at(own.all[1], now + 6, TIMEOUT_S)
+    one.check(own.all[1], now + 6, TIMEOUT_S)
     assert own.resumed == [1, 1]
 
 
@@ -324,15 +324,15 @@ async def test_others_that_get_on_keep_no_room_shut_whose_own_bodies_do_not() ->
     now = asyncio.get_running_loop().time()
     for going in bodies.all[:2]:
         for _ in range(2):
-            one.look_at(going, now, TIMEOUT_S)
+            one.check(going, now, TIMEOUT_S)
         await turns()
         (other,) = Bodies(1).all
         two.grant(other, SHARE_BYTES // 4 + 1)
         assert two.admits(other)
-        two.left(other)
+        two.remove(other)
     assert bodies.resumed == [0, 1, 1, 0]
     bodies.all[3].held_since = now - 100
-    one.look_at(bodies.all[3], now + 4, TIMEOUT_S)
+    one.check(bodies.all[3], now + 4, TIMEOUT_S)
     assert bodies.resumed == [0, 1, 1, 1]
 
 
@@ -341,13 +341,13 @@ async def test_a_room_is_open_for_a_minute() -> None:
     bodies = Bodies(3)
     bodies.admitted_by(room)
     now = asyncio.get_running_loop().time()
-    room.look_at(bodies.all[1], now + 10, TIMEOUT_S)
+    room.check(bodies.all[1], now + 10, TIMEOUT_S)
     assert bodies.admitted_by(room) == [True, True, True]
     bodies = Bodies(2)
     room = share_of(SHARE_BYTES // 2).room
     bodies.admitted_by(room)
     bodies.all[1].held_since -= 100
-    room.look_at(bodies.all[1], now - 60, TIMEOUT_S)
+    room.check(bodies.all[1], now - 60, TIMEOUT_S)
     assert bodies.resumed == [0, 1]
     assert bodies.admitted_by(room) == [True, False]
 
@@ -367,8 +367,8 @@ async def test_a_body_that_has_waited_long_enough_waits_no_more() -> None:
     assert room.admits(other)
     look(room, first, 4 * TIMEOUT_S + 1)
     assert bodies.resumed[0] == 0  # it did not wait
-    room.left(first)
-    room.left(other)
+    room.remove(first)
+    room.remove(other)
     await turns()
     assert bodies.resumed[1] == 1
 
@@ -380,10 +380,10 @@ async def test_a_body_that_leaves_may_go_on() -> None:
     assert bodies.admitted_by(room) == [True, False]
     other = bodies.all[1]
     assert other.is_held_back
-    room.left(other)
+    room.remove(other)
     assert bodies.resumed == [0, 1]
     assert not other.is_held_back
-    room.left(other)
+    room.remove(other)
     assert bodies.resumed == [0, 1]
 
 

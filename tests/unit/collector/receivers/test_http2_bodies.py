@@ -113,7 +113,7 @@ async def test_a_call_that_is_answered_is_not_held_back() -> None:
     stream = it.stream(5)
     assert isinstance(stream, UnaryStream)
     stream.call.timed_out(1)
-    it.connection.say(stream)
+    it.connection.send_answer(stream)
     it.connection.flush()
     assert [type(event) for event in it.events()] == [WindowUpdated, ResponseReceived, StreamEnded, StreamReset]
     it.connection.abort()

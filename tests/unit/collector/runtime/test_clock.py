@@ -12,6 +12,6 @@ def test_a_clock_that_was_set_is_reported_once() -> None:
         for step_s, jump_s in ((3, 0), (3, 0.5), (3, 7200), (3, 0), (3, -1e9), (600, 59), (3, -60)):
             monotonic[0] += step_s
             now[0] += step_s + jump_s
-            watch.look()
+            watch.check()
     assert [7200, -1_000_000_000, -60] == [line["seconds"] for line in logs]
     assert {"warning"} == {line["log_level"] for line in logs}

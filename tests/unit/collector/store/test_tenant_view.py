@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from support.reopened_store import store_with_tables
 
-from collector.store.asked import _KEPT_MAX
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Question, StoreError, StoreUnavailable
 from collector.store.options import QueryLimits, RequestedTables, StoreOptions
 from collector.store.retention import Retention
+from collector.store.session_pool import _KEPT_MAX
 from collector.store.tenant_view import OPEN_SYSTEM_TABLES
 
 OWN, OTHER = "acme", "it's the \\rival"
@@ -209,10 +209,10 @@ def test_parameters_are_values(store: ClickHouseStore) -> None:
 
 def test_sessions_are_kept_and_bounded(store: ClickHouseStore) -> None:
     """One is used again by who asks alike; however many ways of asking there are, few are kept."""
-    assert store._asked is not None
+    assert store._pool is not None
     for number in range(_KEPT_MAX + 3):
         asked(store, "SELECT 1", settings={"max_block_size": str(1000 + number)})
-        assert store._asked.kept <= _KEPT_MAX
-    before = store._asked.kept
+        assert store._pool.kept <= _KEPT_MAX
+    before = store._pool.kept
     asked(store, "SELECT 1", settings={"max_block_size": str(1000 + _KEPT_MAX + 2)})
-    assert before == store._asked.kept
+    assert before == store._pool.kept

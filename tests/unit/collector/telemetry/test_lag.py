@@ -31,7 +31,7 @@ def test_the_lag_is_the_age_of_the_oldest_message(steps: list[tuple[int, int, in
         seen += [clock.now] * appended
         committed = min(len(seen), committed + stored)
         expected = clock.now - seen[committed] if committed < len(seen) else 0.0
-        assert {FIRST: expected} == lag.look({FIRST: Position(committed, len(seen))})
+        assert {FIRST: expected} == lag.update({FIRST: Position(committed, len(seen))})
 
 
 def test_notes_are_thinned_without_shortening_the_lag() -> None:
@@ -42,11 +42,11 @@ def test_notes_are_thinned_without_shortening_the_lag() -> None:
     looks = 10 * _NOTES_MAX
     for look in range(looks):
         clock.now = 3.0 * look
-        assert {FIRST: 3.0 * look} == lag.look({FIRST: Position(0, 10 * (look + 1))})
+        assert {FIRST: 3.0 * look} == lag.update({FIRST: Position(0, 10 * (look + 1))})
         assert len(lag._notes[FIRST]) <= _NOTES_MAX
     for done in range(0, looks, looks // 7):
         exact = clock.now - 3.0 * done
-        (waited,) = lag.look({FIRST: Position(10 * done, 10 * looks)}).values()
+        (waited,) = lag.update({FIRST: Position(10 * done, 10 * looks)}).values()
         assert exact - 3.0 * looks / 100 <= waited <= exact
 
 
@@ -54,18 +54,18 @@ def test_a_partition_that_moves_away_is_forgotten() -> None:
     """When it comes back its messages have waited since then, as far as this process knows."""
     clock = Clock()
     lag = LagClock(clock)
-    lag.look({FIRST: Position(0, 5), SECOND: Position(0, 5)})
+    lag.update({FIRST: Position(0, 5), SECOND: Position(0, 5)})
     clock.now += 60
-    assert {SECOND: 60.0} == lag.look({SECOND: Position(0, 5)})
-    assert {FIRST: 0.0, SECOND: 60.0} == lag.look({FIRST: Position(0, 5), SECOND: Position(0, 5)})
+    assert {SECOND: 60.0} == lag.update({SECOND: Position(0, 5)})
+    assert {FIRST: 0.0, SECOND: 60.0} == lag.update({FIRST: Position(0, 5), SECOND: Position(0, 5)})
 
 
 def test_a_log_that_begins_anew_begins_anew() -> None:
     """An end that is lower than before is another log's: what the former one held says nothing of it."""
     clock = Clock()
     lag = LagClock(clock)
-    lag.look({FIRST: Position(100, 500)})
+    lag.update({FIRST: Position(100, 500)})
     clock.now += 60
-    assert {FIRST: 0.0} == lag.look({FIRST: Position(0, 3)})
+    assert {FIRST: 0.0} == lag.update({FIRST: Position(0, 3)})
     clock.now += 5
-    assert {FIRST: 5.0} == lag.look({FIRST: Position(0, 4)})
+    assert {FIRST: 5.0} == lag.update({FIRST: Position(0, 4)})

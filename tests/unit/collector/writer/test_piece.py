@@ -154,9 +154,9 @@ def test_a_record_can_be_had_without_its_items() -> None:
     batch = gauge(1, 4)
     (one,) = batch.records
     whole = Piece.whole(range_of(encoded(batch)))
-    bare = whole.bare()
-    assert bare is not None
-    (left,) = flat(bare.payload).records
+    without_items = whole.without_items()
+    assert without_items is not None
+    (left,) = flat(without_items.payload).records
     assert (one.resource, one.scope, one.batch_id, 0, 0) == (
         left.resource,
         left.scope,
@@ -164,10 +164,10 @@ def test_a_record_can_be_had_without_its_items() -> None:
         left.item_count,
         len(left.metrics),
     )
-    assert whole.token != bare.token
+    assert whole.token != without_items.token
     letters = Piece.whole(range_of(encoded(batch), topic=DEAD_LETTERS_TOPIC))
-    none = [*whole.halves(), Piece.whole(range_of(encoded(batch) * 2)), Piece.whole(range_of(b"\xff")), bare, letters]
-    assert [None] * 6 == [piece.bare() for piece in none]
+    none = [*whole.halves(), Piece.whole(range_of(encoded(batch) * 2)), Piece.whole(range_of(b"\xff")), without_items, letters]
+    assert [None] * 6 == [piece.without_items() for piece in none]
 
 
 def scopes(counts: Sequence[int], topic: str = LOGS_TOPIC) -> bytes:
@@ -208,10 +208,10 @@ def test_a_group_can_be_had_without_its_items() -> None:
     whole = Piece.whole(range_of(scopes([2, 1, 3]), topic=LOGS_TOPIC))
 
     def names(piece: Piece) -> list[str] | None:
-        bare = piece.bare()
-        if bare is None:
+        without_items = piece.without_items()
+        if without_items is None:
             return None
-        (one,) = TelemetryBatch.FromString(bare.payload).records
+        (one,) = TelemetryBatch.FromString(without_items.payload).records
         assert ("a", 0, []) == (
             one.resource.attributes[0].value.string_value,
             one.item_count,

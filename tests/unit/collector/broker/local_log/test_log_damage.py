@@ -636,7 +636,7 @@ async def test_a_log_that_is_removed_takes_nothing(tmp_path: Path, away: Callabl
         for _ in range(3):
             with pytest.raises(BrokerDown, match="put it back, or restart the collector"):
                 await log.append([Message(TOPIC, b"lost")])
-        assert log.is_gone
+        assert log.has_lost_files
         assert log.failure is not None
         assert "while it was in use" in log.failure
         await log.intend(polled)
@@ -673,7 +673,7 @@ async def test_a_log_that_is_cut_takes_nothing(tmp_path: Path, keep: float, grow
     for _ in range(3):
         with pytest.raises(BrokerDown, match="restart the collector"):
             await log.append([Message(TOPIC, b"refused")])
-    assert (True, True) == (log.is_gone, log.is_cut)
+    assert (True, True) == (log.has_lost_files, log.is_cut)
     await log.close()
     left = Left(data, messages)
     found = await read(left)
@@ -755,7 +755,7 @@ async def test_a_write_ahead_log_that_begins_anew_is_not_cut(tmp_path: Path) -> 
             if number % 50 == 49:
                 await drain(log, tmp_path)
             await log.ping()
-        assert (False, False, None) == (log.is_gone, log.is_cut, log.failure)
+        assert (False, False, None) == (log.has_lost_files, log.is_cut, log.failure)
         assert (tmp_path / "log" / FILE_NAME).stat().st_size < MIB
     assert not read_incidents(tmp_path)
 
@@ -781,7 +781,7 @@ async def test_an_idle_log_notices_that_it_is_gone(tmp_path: Path) -> None:
         await log.ping()
         remove(tmp_path)
         await log.ping()
-        assert log.is_gone
+        assert log.has_lost_files
 
 
 async def test_a_log_that_is_put_back_goes_on(tmp_path: Path) -> None:
@@ -793,7 +793,7 @@ async def test_a_log_that_is_put_back_goes_on(tmp_path: Path) -> None:
             await log.append([Message(TOPIC, b"refused")])
         (tmp_path / "moved").rename(tmp_path / "log")
         await log.ping()
-        assert (False, None) == (log.is_gone, log.failure)
+        assert (False, None) == (log.has_lost_files, log.failure)
         await log.append([Message(TOPIC, b"b")])
     async with await open_log(tmp_path) as log:
         found = await drain(log, tmp_path)

@@ -27,7 +27,7 @@ class Client(NamedTuple):
     def send(self, size: int) -> None:
         self.connection.data_received(bytes(size))
 
-    def look(self) -> None:
+    def check(self) -> None:
         """As its server does, twice a second."""
         self.connection.close_if_late(asyncio.get_running_loop().time())
 
@@ -120,16 +120,16 @@ async def test_no_body_waits_for_ever(clock: Clock) -> None:
     await it.made.in_flight.share("anonymous").room.begin(WholeBody(1), 60)  # somebody is at work all the time
     held = it.clients[2]
     clock.advance(4 * TIMEOUT_S - 1)
-    held.look()
+    held.check()
     assert it.read() == [True, False, False]
     clock.advance(2)
-    held.look()
+    held.check()
     assert it.read() == [True, False, True]
     clock.advance(TIMEOUT_S - 1)
-    held.look()
+    held.check()
     assert held.status() == b""
     clock.advance(2)
-    held.look()
+    held.check()
     assert held.status() == b"408"
     it.close()
 
@@ -145,10 +145,10 @@ async def test_a_client_has_no_more_time_for_each_wait(clock: Clock) -> None:
         clock.advance(TIMEOUT_S)
         first.connection.resume_writing()
         assert first.wire.is_read
-        first.look()
+        first.check()
         assert first.status() == b""
     clock.advance(3)
-    first.look()
+    first.check()
     assert first.status() == b"408"
     it.close()
 
@@ -156,10 +156,10 @@ async def test_a_client_has_no_more_time_for_each_wait(clock: Clock) -> None:
 async def test_no_body_waits_for_those_that_nobody_ends(clock: Clock) -> None:
     it = sent()
     clock.advance(4)
-    it.clients[2].look()
+    it.clients[2].check()
     assert it.read() == [True, False, False]
     clock.advance(2)
-    it.clients[2].look()
+    it.clients[2].check()
     assert it.read() == [True, True, True]
     it.close()
 
@@ -167,7 +167,7 @@ async def test_no_body_waits_for_those_that_nobody_ends(clock: Clock) -> None:
 async def test_a_body_that_does_not_get_on_lets_others_go_on() -> None:
     it = sent()
     for _ in range(3):
-        it.clients[0].look()
+        it.clients[0].check()
     await eventually(lambda: it.read() == [True, True, False])
     it.close()
 
@@ -176,7 +176,7 @@ async def test_a_body_that_is_late_lets_others_go_on(clock: Clock) -> None:
     """It is answered, and its client may still send the rest."""
     it = sent()
     clock.advance(TIMEOUT_S + 1)
-    it.clients[0].look()
+    it.clients[0].check()
     assert it.clients[0].status() == b"408"
     await eventually(lambda: it.read()[1])
     it.close()

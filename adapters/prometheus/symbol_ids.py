@@ -1,4 +1,4 @@
-"""Number the symbols of remote write 2.0 across requests: each text has a number in this process.
+"""Give the symbols of remote write 2.0 ids that last across requests: each text has a number in this process.
 
 A series' labels are identified by eight bytes for each of its references. So a series that was read before is found without
 assembling its labels.
@@ -15,15 +15,15 @@ from typing import Final
 from mypy_extensions import i64
 
 # Half of this is for each of two generations. A text that was used since the last change of generations is not forgotten.
-NUMBERS_ENTRIES_MAX: Final = 262_144
-NUMBERS_BYTES_MAX: Final = 32 << 20
+SYMBOL_IDS_MAX: Final = 262_144
+SYMBOL_IDS_BYTES_MAX: Final = 32 << 20
 
 # The bytes that an entry takes without its text: the objects, and its share of the dictionary.
 _ENTRY_BYTES: Final = 160
 
 
-class SymbolNumbers:
-    """A `SymbolNumbers` assigns numbers to texts, from 1."""
+class SymbolIds:
+    """Assigns numbers to texts, from 1."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max: Final[int] = entries_max // 2

@@ -12,7 +12,7 @@ _SEEN_S: Final = 0.2
 _UNSEEN_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
-class DiskLooks:
+class DiskChecks:
     """Decides when to look at one disk. One thread at a time."""
 
     def __init__(self, disk: Disk) -> None:
@@ -20,11 +20,11 @@ class DiskLooks:
         self._seen_until = 0.0
         self._unseen_bytes = 0
 
-    def look(self, works: Sequence[Work]) -> None:
+    def check(self, works: Sequence[Work]) -> None:
         """Look at the disk before `works` are written, if that is due."""
         appends = (work for work in works if isinstance(work, LogAppend))
         self._unseen_bytes += sum(len(message.payload) for append in appends for message in append.messages)
         now = time.monotonic()
         if now >= self._seen_until or self._unseen_bytes >= _UNSEEN_BYTES_MAX:
-            self._disk.look()
+            self._disk.check()
             self._seen_until, self._unseen_bytes = now + _SEEN_S, 0

@@ -71,7 +71,7 @@ _SETTING_ERRORS: Final = frozenset(
 )
 
 
-class AskedSessions:
+class SessionPool:
     """Lends sessions to statements of ClickHouse's protocol. Thread-safe."""
 
     def __init__(self, connect: Callable[[Settings], Client], reading: Settings) -> None:
