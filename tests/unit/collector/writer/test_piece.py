@@ -14,6 +14,7 @@ from support.records import encoded, flat
 from support.references.otlp import single_items
 from support.strategies.batches import batches
 
+from adapters.codec.wire import divides
 from adapters.record_headers import header_first
 from adapters.record_upgrade import current
 from adapters.rows import row_bytes
@@ -25,7 +26,7 @@ MADE = {METRICS_TOPIC: metrics, LOGS_TOPIC: logs, TRACES_TOPIC: traces}
 SIGNALS = {METRICS_TOPIC: ("metrics", TYPE_METRIC), LOGS_TOPIC: ("log_records", TYPE_LOG), TRACES_TOPIC: ("spans", TYPE_TRACE)}
 
 
-def range_of(*payloads: bytes, topic: str = METRICS_TOPIC, start: int = 7, log: str = "log") -> Range:
+def range_of(*payloads: Payload, topic: str = METRICS_TOPIC, start: int = 7, log: str = "log") -> Range:
     return Range(Partition(topic, 3), start, start + len(payloads), payloads, log=log)
 
 
@@ -127,6 +128,19 @@ def test_items_have_places_of_their_own() -> None:
 )
 def test_what_is_no_record_is_left_whole(payload: bytes) -> None:
     assert () == Piece.whole(range_of(payload)).halves()
+
+
+@given(st.data(), st.sampled_from(list(SIGNALS)))
+def test_a_piece_is_framed_if_its_messages_are_whole(data: st.DataObject, topic: str) -> None:
+    """A message that ends in the middle of a field would spoil the one behind it."""
+    whole = b"".join(encoded(data.draw(batches(SIGNALS[topic][0], "acme", 2))) for _ in range(data.draw(st.integers(0, 2))))
+    other = data.draw(
+        st.sampled_from([b"", b"\x0a", b"\x0a\x80", b"\x0a\x80\x80\x80\x80\x80\0", b"\x12\1x", b"\x18\1", b"\x0b", b"\0"])
+    )
+    message = whole[: data.draw(st.integers(0, len(whole)))] + other
+    for part in (message, memoryview(message)):
+        piece = Piece.whole(range_of(encoded(metrics(1, "acme")), part))
+        assert piece.is_framed() is divides(message)
 
 
 def test_a_receipt_is_left_whole() -> None:
