@@ -22,6 +22,9 @@ from adapters.record_tags import BATCH_PART, GROUP, ITEM, ITEM_COUNT, RECORD, SE
 from adapters.rows import ROW_BYTES, check_row_bytes
 from adapters.rules import Rules
 
+# Adapters keep a metric's points together up to this size, so that messages are filled well.
+METRIC_BYTES_MAX: Final = 64 << 10
+
 _ITEM_TAG_BYTES: Final = 1
 # The place of an open record or group that is not written yet, since it has no items.
 _UNWRITTEN: Final = -1

@@ -36,7 +36,7 @@ ELEMENT_BYTES_MIN: Final = 2
 # A message of at most this size is not read: it counts as the most elements that it could hold.
 _TINY_BYTES_MAX: Final = 8
 # A list nested deeper is refused by the adapter, which reads no further than that.
-_DEPTH_MAX: Final = 200
+_COUNTED_DEPTH_MAX: Final = 200
 _WORD_BYTES: Final = 8
 # The bits of an empty field: its tag, below 128, and its length.
 _PAIR_BITS: Final = 16
@@ -239,7 +239,7 @@ class _Count:
     def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> bool:
         """Count the elements of the message at start:end. Return whether its end was reached; else it is open. Raises
         NonCanonical, _TooMany."""
-        if depth > _DEPTH_MAX:
+        if depth > _COUNTED_DEPTH_MAX:
             return True
         buffer = self.buffer
         cursor = self.cursor

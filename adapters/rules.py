@@ -18,6 +18,8 @@ REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 PLAN_ROW_BYTES_MAX: Final = 1 << 60
 # An attribute's value may have any size, unless the rules set a limit.
 VALUE_BYTES_MAX: Final = 1 << 60
+# How deep an attribute's value may be nested; deeper nesting is more likely a mistake.
+NESTING_MAX: Final = 64
 
 # The bytes of a body from one rest to the next, which take up to 3 ms. A step takes at least as long as 16 bytes. A rejected
 # item, an exemplar, and metadata that no item has take as long as 128 bytes.

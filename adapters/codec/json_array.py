@@ -8,17 +8,18 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import (
+    BACKSLASH,
+    CLOSING_BRACE,
+    CLOSING_BRACKET,
+    COMMA,
+    OPENING_BRACE,
+    OPENING_BRACKET,
+    QUOTE,
+    SPACE,
+)
 from adapters.codec.text import REST_BYTES
 from adapters.rules import NO_RULES, Rules
-
-_SPACE: Final = 0x20
-_QUOTE: Final = 0x22
-_COMMA: Final = 0x2C
-_OPENING_BRACKET: Final = 0x5B
-_BACKSLASH: Final = 0x5C
-_CLOSING_BRACKET: Final = 0x5D
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACE: Final = 0x7D
 
 
 class Elements:
@@ -48,7 +49,7 @@ class Elements:
         """Read the next element."""
         text = self.text
         start: i64 = self.position + 1
-        while text[start] <= _SPACE:
+        while text[start] <= SPACE:
             start += 1
             if start > self.rest_at:
                 self._rest(start)
@@ -56,27 +57,27 @@ class Elements:
         p: i64 = start
         while True:
             byte: i64 = text[p]
-            if byte == _QUOTE:
+            if byte == QUOTE:
                 p += 1
                 byte = text[p]
-                while byte != _QUOTE:
-                    p += 2 if byte == _BACKSLASH else 1
+                while byte != QUOTE:
+                    p += 2 if byte == BACKSLASH else 1
                     byte = text[p]
                     if p > self.rest_at:
                         self._rest(p)
-            elif byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+            elif byte == OPENING_BRACE or byte == OPENING_BRACKET:
                 depth += 1
-            elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+            elif byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
                 if depth == 0:
                     break
                 depth -= 1
-            elif byte == _COMMA and depth == 0:
+            elif byte == COMMA and depth == 0:
                 break
             p += 1
             if p > self.rest_at:
                 self._rest(p)
         self.position = p
-        while text[p - 1] <= _SPACE:
+        while text[p - 1] <= SPACE:
             p -= 1
         self.bounds.append(start)
         self.bounds.append(p)

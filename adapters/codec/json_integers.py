@@ -11,10 +11,10 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.json_scanner import COMMA, QUOTE, JsonScanner
+from adapters.codec.json_characters import COMMA, QUOTE, ZERO
+from adapters.codec.json_scanner import JsonScanner
 from adapters.codec.wire import put_varint
 
-_ZERO: Final = ord("0")
 _DIGITS_MAX: Final = 15
 
 
@@ -28,17 +28,17 @@ def put_short_integers(packed: BytesWriter, scanner: JsonScanner, position: i64,
         is_quoted = text[start] == QUOTE
         if is_quoted:
             start += 1
-        number: i64 = text[start] - _ZERO
+        number: i64 = text[start] - ZERO
         if number < 0 or number > 9:
             return position
         at: i64 = start + 1
-        digit: i64 = text[at] - _ZERO
+        digit: i64 = text[at] - ZERO
         if number == 0 and digit >= 0 and digit <= 9:  # in JSON no zero is before other digits
             return position
         while digit >= 0 and digit <= 9 and at - start < _DIGITS_MAX:
             number = number * 10 + digit
             at += 1
-            digit = text[at] - _ZERO
+            digit = text[at] - ZERO
         if is_quoted:
             if text[at] != QUOTE:
                 return position

@@ -9,17 +9,10 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import CASE, MINUS, NINE, PLUS, POINT, QUOTE, SMALL_E, ZERO
 from adapters.codec.text import REST_BYTES, byte_table, contains, find_outside_strings, write_slices
 from adapters.rules import Rules
 
-_QUOTE: Final = 0x22
-_PLUS: Final = 0x2B
-_MINUS: Final = 0x2D
-_POINT: Final = 0x2E
-_ZERO: Final = 0x30
-_NINE: Final = 0x39
-_CASE: Final = 0x20
-_SMALL_E: Final = 0x65
 # An integer of fewer digits always fits 64 bits.
 _DIGITS_MIN: Final = 19
 # A double ends at 1.8e308: a number beyond it has at least this many bytes, or an exponent of three digits.
@@ -43,20 +36,20 @@ def is_whole(token: str) -> bool:
 def is_number(text: bytes, start: i64, end: i64, rules: Rules) -> bool:
     """Return whether start:end is a JSON number (RFC 8259, 6), of any length. Rest as `rules` say."""
     position: i64 = start
-    if position < end and text[position] == _MINUS:
+    if position < end and text[position] == MINUS:
         position += 1
     first: i64 = position
     position = _digits_end(text, first, end, rules)
-    if position == first or (text[first] == _ZERO and position > first + 1):
+    if position == first or (text[first] == ZERO and position > first + 1):
         return False
-    if position < end and text[position] == _POINT:
+    if position < end and text[position] == POINT:
         first = position + 1
         position = _digits_end(text, first, end, rules)
         if position == first:
             return False
-    if position < end and text[position] | _CASE == _SMALL_E:
+    if position < end and text[position] | CASE == SMALL_E:
         first = position + 1
-        if first < end and (text[first] == _PLUS or text[first] == _MINUS):
+        if first < end and (text[first] == PLUS or text[first] == MINUS):
             first += 1
         position = _digits_end(text, first, end, rules)
         if position == first:
@@ -68,7 +61,7 @@ def _digits_end(text: bytes, start: i64, end: i64, rules: Rules) -> i64:
     """Return where the digits end that begin at `start`."""
     rest_at: i64 = start + REST_BYTES
     position: i64 = start
-    while position < end and text[position] >= _ZERO and text[position] <= _NINE:
+    while position < end and text[position] >= ZERO and text[position] <= NINE:
         position += 1
         if position > rest_at:
             rest_at = position + REST_BYTES
@@ -93,11 +86,11 @@ def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
                 rest_at = position + REST_BYTES
                 rules.rest()
             byte: i64 = body[position]
-            if byte < _ZERO or byte > _NINE:
-                if byte != _POINT and byte != _PLUS and byte != _MINUS and byte | _CASE != _SMALL_E:
+            if byte < ZERO or byte > NINE:
+                if byte != POINT and byte != PLUS and byte != MINUS and byte | CASE != SMALL_E:
                     break
                 is_integer = False
-                if byte | _CASE == _SMALL_E:
+                if byte | CASE == SMALL_E:
                     exponent_at = position
             position += 1
         if position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS:
@@ -139,7 +132,7 @@ def quote_constants(body: bytes, rules: Rules, mark: bytes) -> bytes:
             position = start + 3
         elif body[start : start + 8] == b"Infinity":
             position = start + 8
-            if start > keep and body[start - 1] == _MINUS:
+            if start > keep and body[start - 1] == MINUS:
                 start -= 1
         if position - start > 1:
             _put_quoted(writer, body, keep, start, position, mark, rules)
@@ -159,7 +152,7 @@ def _completed(writer: BytesWriter, body: bytes, keep: i64, rules: Rules) -> byt
 def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64, mark: bytes, rules: Rules) -> None:
     """Write keep:start of the body, and then start:end in quotes, behind `mark`."""
     write_slices(writer, body, keep, start, rules)
-    writer.append(_QUOTE)
+    writer.append(QUOTE)
     writer.write(mark)
     writer.write(body[start:end])
-    writer.append(_QUOTE)
+    writer.append(QUOTE)

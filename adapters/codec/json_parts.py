@@ -10,17 +10,12 @@ from typing import Final
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import BACKSLASH, COLON, COMMA, OPENING_BRACE, OPENING_BRACKET, QUOTE
 from adapters.codec.pieces import PiecesCount
 from adapters.codec.text import REST_BYTES, end_of_string
 from adapters.errors import RequestRefused, too_many_json_parts
 from adapters.rules import NO_RULES, Rules
 
-_QUOTE: Final = 0x22
-_COMMA: Final = 0x2C
-_COLON: Final = 0x3A
-_OPENING_BRACKET: Final = 0x5B
-_BACKSLASH: Final = 0x5C
-_OPENING_BRACE: Final = 0x7B
 _WORD_BYTES: Final = 8
 # Read from bytes: mypyc shifts a literal as a C int, of 32 bits.
 _LOW_BITS: Final = b"\x7f" * 8
@@ -45,10 +40,10 @@ def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -
     """Return whether JSON has more than `objects_max` objects, arrays and members. Rest as `rules` say."""
     if len(text) <= objects_max or text.count(b"{") + text.count(b"[") + text.count(b":") <= objects_max:
         return False
-    return count_json_parts(text, objects_max, rules, separator=_COLON) > objects_max
+    return count_json_parts(text, objects_max, rules, separator=COLON) > objects_max
 
 
-def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, separator: i64 = _COMMA) -> i64:
+def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, separator: i64 = COMMA) -> i64:
     """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than `parts_max`; then
     some more may be counted. Rest as `rules` say."""
     return _PartsScan(rules, separator).parts_of(text, parts_max)
@@ -62,7 +57,7 @@ class JsonPartsCount(PiecesCount):
         super().__init__(parts_max, 2 * parts_max)
         self._parts_max: Final[i64] = parts_max
         self._parts: i64 = 0
-        self._scan: Final = _PartsScan(NO_RULES, _COMMA)
+        self._scan: Final = _PartsScan(NO_RULES, COMMA)
 
     def _exceeds(self, piece: bytes) -> bool:
         self._parts += self._scan.parts_of(piece, self._parts_max - self._parts)
@@ -141,9 +136,9 @@ class _PartsScan:
         while position < stop:
             byte: i64 = piece[position]
             position += 1
-            if byte == _QUOTE:
+            if byte == QUOTE:
                 position = self._behind_string(piece, position)
-            elif byte == separator or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+            elif byte == separator or byte == OPENING_BRACE or byte == OPENING_BRACKET:
                 self._parts += 1
         return position
 
@@ -157,11 +152,11 @@ class _PartsScan:
             return behind
         # The last byte ends the string if it is a quote that an even number of backslashes precedes.
         last: i64 = end - 1
-        is_quote: bool = last >= start and piece[last] == _QUOTE
+        is_quote: bool = last >= start and piece[last] == QUOTE
         if is_quote:
             last -= 1
         backslashes: i64 = 0
-        while last >= start and piece[last] == _BACKSLASH:
+        while last >= start and piece[last] == BACKSLASH:
             backslashes += 1
             last -= 1
         if not is_quote:

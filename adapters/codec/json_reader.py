@@ -22,6 +22,20 @@ import orjson
 from librt.strings import BytesWriter
 from mypy_extensions import i64, u8
 
+from adapters.codec.json_characters import (
+    BACKSLASH,
+    CASE,
+    CLOSING_BRACE,
+    CLOSING_BRACKET,
+    COLON,
+    COMMA,
+    OPENING_BRACE,
+    OPENING_BRACKET,
+    QUOTE,
+    SMALL_D,
+    SMALL_U,
+    SPACE,
+)
 from adapters.codec.json_numbers import is_number
 from adapters.codec.text import REST_BYTES, byte_table, end_of_string, find_outside_strings
 from adapters.rules import Rules
@@ -31,7 +45,7 @@ SLICE_BYTES: Final = 1 << 20
 # The most objects and arrays that it gets: they cost more than other values, since the garbage collector tracks each.
 CONTAINERS_MAX: Final = 1 << 16
 # How deep they may be nested: orjson reads no deeper.
-_DEPTH_MAX: Final = 1024
+_PARSER_DEPTH_MAX: Final = 1024
 # `shallow_json` empties objects and arrays that are nested deeper. An attribute may nest 64 deep, and in OTLP/JSON each level
 # takes up to four objects and arrays.
 SHALLOW_DEPTH_MAX: Final = 300
@@ -42,19 +56,6 @@ BEYOND_A_DOUBLE: Final = "number is infinity"
 # Numbers that some senders write, and JSON does not have.
 CONSTANTS: Final = (b"NaN", b"Infinity", b"-Infinity")
 
-_SPACE: Final = 0x20
-_QUOTE: Final = 0x22
-_BACKSLASH: Final = 0x5C
-_SMALL_D: Final = 0x64
-_SMALL_U: Final = 0x75
-# For the hex digits of a surrogate's escape: this bit makes a capital letter a small one.
-_CASE: Final = 0x20
-_COMMA: Final = 0x2C
-_COLON: Final = 0x3A
-_OPENING_BRACKET: Final = 0x5B
-_CLOSING_BRACKET: Final = 0x5D
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACE: Final = 0x7D
 _END: Final = -1
 _WORD_BYTES: Final = 8
 
@@ -98,7 +99,7 @@ class JsonSlices:
         position: i64 = self.position
         while position < size:
             byte: i64 = text[position]
-            if byte > _SPACE or (byte != _SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09):
+            if byte > SPACE or (byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09):
                 self.position = position
                 return byte
             position += 1
@@ -120,21 +121,21 @@ class JsonSlices:
 
     def name(self) -> bytes:
         """Return the name of the next member, in quotes. Moves behind its colon. Raises NotJson."""
-        if self.peek() != _QUOTE:
+        if self.peek() != QUOTE:
             raise NotJson(self.position)
         start: i64 = self.position
         self._skip_string()
         name = self.text[start : self.position]
-        self.expect(_COLON)
+        self.expect(COLON)
         return name
 
     def has_next(self, closing: i64) -> bool:
         """Move behind a comma, and return True; or behind the closing bracket, and return False. Raises NotJson."""
         byte: i64 = self.peek()
-        if byte != _COMMA and byte != closing:
+        if byte != COMMA and byte != closing:
             raise NotJson(self.position)
         self.position += 1
-        return byte == _COMMA
+        return byte == COMMA
 
     def skip_value(self, bytes_max: i64, containers_max: i64 = CONTAINERS_MAX) -> bool:
         """Move behind the next value and return True, if it has at most `bytes_max` bytes, and `containers_max` objects and
@@ -146,9 +147,9 @@ class JsonSlices:
         """Do what `skip_value` does; `containers_max` includes the objects and arrays that were counted before."""
         first: i64 = self.peek()
         start: i64 = self.position
-        if first == _QUOTE:
+        if first == QUOTE:
             self._skip_string()
-        elif first == _OPENING_BRACE or first == _OPENING_BRACKET:
+        elif first == OPENING_BRACE or first == OPENING_BRACKET:
             if not self._skip_container(start, bytes_max, containers_max):
                 self.seek_back(start)
                 return False
@@ -164,16 +165,16 @@ class JsonSlices:
         closings = BytesWriter()  # the closing brackets of the open objects and arrays
         while True:
             opening: i64 = self.peek()
-            if opening == _OPENING_BRACE or opening == _OPENING_BRACKET:
+            if opening == OPENING_BRACE or opening == OPENING_BRACKET:
                 self.position += 1
-                closing: i64 = _CLOSING_BRACE if opening == _OPENING_BRACE else _CLOSING_BRACKET
+                closing: i64 = CLOSING_BRACE if opening == OPENING_BRACE else CLOSING_BRACKET
                 if self.peek() != closing:
                     closings.append(u8(closing))
-                    if closing == _CLOSING_BRACE:
+                    if closing == CLOSING_BRACE:
                         self.check_name()
                     continue
                 self.position += 1
-            elif opening == _QUOTE:
+            elif opening == QUOTE:
                 self._check_string()
             else:
                 self._check_scalar()
@@ -183,17 +184,17 @@ class JsonSlices:
                     return
                 closing = i64(closings[depth - 1])
                 if self.has_next(closing):
-                    if closing == _CLOSING_BRACE:
+                    if closing == CLOSING_BRACE:
                         self.check_name()
                     break
                 closings.truncate(depth - 1)
 
     def check_name(self) -> None:
         """Move behind the name of the next member, of any length, and its colon. Raises NotJson."""
-        if self.peek() != _QUOTE:
+        if self.peek() != QUOTE:
             raise NotJson(self.position)
         self._check_string()
-        self.expect(_COLON)
+        self.expect(COLON)
 
     def _check_string(self) -> None:
         self.open_string()
@@ -219,7 +220,7 @@ class JsonSlices:
     def next_elements(self) -> bytes:
         """Return the next elements of the array in which the cursor is, as an array: as many as fit a slice, or empty if the
         next element is larger. Moves behind the comma that follows them, or up to the closing bracket. Raises NotJson."""
-        if self.peek() == _CLOSING_BRACKET:
+        if self.peek() == CLOSING_BRACKET:
             raise NotJson(self.position)
         start: i64 = self.position
         end: i64 = start
@@ -233,12 +234,12 @@ class JsonSlices:
             end = self.position
             elements += 1
             byte: i64 = self.peek()
-            if byte == _CLOSING_BRACKET:
+            if byte == CLOSING_BRACKET:
                 break
-            if byte != _COMMA:
+            if byte != COMMA:
                 raise NotJson(self.position)
             self.position += 1
-            if self.peek() == _CLOSING_BRACKET:
+            if self.peek() == CLOSING_BRACKET:
                 raise NotJson(self.position)
         self.elements = elements
         if elements == 0:
@@ -247,7 +248,7 @@ class JsonSlices:
 
     def open_string(self) -> None:
         """Move into the string that must be next. Raises NotJson."""
-        self.expect(_QUOTE)
+        self.expect(QUOTE)
         self.is_in_string = True
 
     def next_text(self) -> bytes:
@@ -260,12 +261,12 @@ class JsonSlices:
         stop: i64 = min(size, start + REST_BYTES)
         while position < stop:
             byte: i64 = text[position]
-            if byte == _QUOTE:
+            if byte == QUOTE:
                 self.is_in_string = False
                 self.position = position + 1
                 self._rest(position)
                 return b'"' + text[start : self.position]
-            if byte == _BACKSLASH:
+            if byte == BACKSLASH:
                 position += self._escape_bytes(position)
             else:
                 position += 1
@@ -280,11 +281,11 @@ class JsonSlices:
     def _escape_bytes(self, at: i64) -> i64:
         """Return the size of the escape that begins at `at`, including the next escape if both are one character."""
         text = self.text
-        if at + 7 >= self.size or text[at + 1] != _SMALL_U:
+        if at + 7 >= self.size or text[at + 1] != SMALL_U:
             return 2
-        high: i64 = text[at + 3] | _CASE
-        is_high = text[at + 2] | _CASE == _SMALL_D and (high == 0x38 or high == 0x39 or high == 0x61 or high == 0x62)
-        return 12 if is_high and text[at + 6] == _BACKSLASH and text[at + 7] == _SMALL_U else 6
+        high: i64 = text[at + 3] | CASE
+        is_high = text[at + 2] | CASE == SMALL_D and (high == 0x38 or high == 0x39 or high == 0x61 or high == 0x62)
+        return 12 if is_high and text[at + 6] == BACKSLASH and text[at + 7] == SMALL_U else 6
 
     def seek_back(self, position: i64) -> None:
         """Move back to `position`. The bytes that follow are read once more, and rest once more."""
@@ -303,22 +304,22 @@ class JsonSlices:
         position: i64 = start
         while position < last:
             byte: i64 = text[position]
-            if byte == _QUOTE:
+            if byte == QUOTE:
                 # Not beyond `last`: a long string would be read again for each container around it.
                 position = end_of_string(text, position + 1, last, self.rules)
                 self._rest(position)
                 continue
             position += 1
-            if byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+            if byte == OPENING_BRACE or byte == OPENING_BRACKET:
                 depth += 1
                 self.containers += 1
                 if self.containers > containers_max:
                     return False
-                if depth > _DEPTH_MAX:
+                if depth > _PARSER_DEPTH_MAX:
                     # Else the reading of each inner object would get as far as this one.
                     raise NotJson(position, "nested too deep")
                 self._rest(position)
-            elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+            elif byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
                 depth -= 1
                 if depth == 0:
                     self.position = position
@@ -334,7 +335,7 @@ class JsonSlices:
         position: i64 = start
         while position < size:
             byte: i64 = text[position]
-            if byte <= _SPACE or byte == _COMMA or byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET or byte == _COLON:
+            if byte <= SPACE or byte == COMMA or byte == CLOSING_BRACE or byte == CLOSING_BRACKET or byte == COLON:
                 break
             position += 1
             if position > self.rest_at:
@@ -364,7 +365,7 @@ def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -
     while position < size:
         byte: i64 = body[position]
         end: i64 = position + 1
-        if byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+        if byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
             depth -= 1
         elif depth < SHALLOW_DEPTH_MAX:
             depth += 1

@@ -14,16 +14,13 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import ASCII_END, BACKSLASH, QUOTE, SMALL_U
 from adapters.codec.text import contains, end_of_string, write_slices
 from adapters.codec.text_repair import REPAIR_BYTES, SLICE_BYTES, grows_too_much, repaired_bytes_max_of, repaired_text
 from adapters.codec.wire import is_utf8
 from adapters.repairs import INVALID_TEXT
 from adapters.rules import Rules
 
-_QUOTE: Final = 0x22
-_BACKSLASH: Final = 0x5C
-_ASCII_END: Final = 0x80
-_SMALL_U: Final = 0x75
 _ESCAPE_BYTES: Final = 6
 _REPLACEMENT_ESCAPE: Final = b"\\ufffd"
 
@@ -40,7 +37,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
     count: i64 = 0
     while position < size:
         stop: i64 = min(size, position + SLICE_BYTES)
-        while position < stop and body[position] != _QUOTE:
+        while position < stop and body[position] != QUOTE:
             position += 1
         if position == stop:
             rules.rest()
@@ -48,7 +45,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
         start: i64 = position + 1
         end: i64 = _end_of_plain_string(body, start, rules)
         rules.read(end - position)
-        if end < size and body[end] == _QUOTE:
+        if end < size and body[end] == QUOTE:
             position = end + 1
             continue
         end = end_of_string(body, start, size, rules)
@@ -91,7 +88,7 @@ def _end_of_plain_string(text: bytes, start: i64, rules: Rules) -> i64:
         stop: i64 = min(size, position + SLICE_BYTES)
         while position < stop:
             byte: i64 = text[position]
-            if byte == _QUOTE or byte == _BACKSLASH or byte >= _ASCII_END:
+            if byte == QUOTE or byte == BACKSLASH or byte >= ASCII_END:
                 return position
             position += 1
         rules.rest()
@@ -112,12 +109,12 @@ def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
     size: i64 = len(text)
     position: i64 = 0
     while position + _ESCAPE_BYTES <= size:
-        if text[position] != _BACKSLASH:
+        if text[position] != BACKSLASH:
             position = text.find(b"\\", position)
             if position < 0:
                 break
             continue
-        if text[position + 1] != _SMALL_U:
+        if text[position + 1] != SMALL_U:
             position += 2
             continue
         rules.read(0)
@@ -125,9 +122,9 @@ def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
         if unit < 0xD800 or unit > 0xDFFF:
             position += _ESCAPE_BYTES
             continue
-        if unit < 0xDC00 and position + 2 * _ESCAPE_BYTES <= size and text[position + _ESCAPE_BYTES] == _BACKSLASH:
+        if unit < 0xDC00 and position + 2 * _ESCAPE_BYTES <= size and text[position + _ESCAPE_BYTES] == BACKSLASH:
             low: i64 = _unit(text, position + _ESCAPE_BYTES)
-            if text[position + _ESCAPE_BYTES + 1] == _SMALL_U and low >= 0xDC00 and low <= 0xDFFF:
+            if text[position + _ESCAPE_BYTES + 1] == SMALL_U and low >= 0xDC00 and low <= 0xDFFF:
                 position += 2 * _ESCAPE_BYTES
                 continue
         writer.write(text[keep:position])

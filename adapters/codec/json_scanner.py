@@ -17,30 +17,28 @@ from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_i64_le
 from mypy_extensions import i64, u8
 
 from adapters.codec.digits import decimal_of
+from adapters.codec.json_characters import (
+    ASCII_END,
+    BACKSLASH,
+    CASE,
+    CLOSING_BRACE,
+    CLOSING_BRACKET,
+    COMMA,
+    MINUS,
+    NINE,
+    OPENING_BRACE,
+    OPENING_BRACKET,
+    POINT,
+    QUOTE,
+    SMALL_E,
+    SPACE,
+    ZERO,
+)
 from adapters.codec.json_reader import CONTAINERS_MAX
 from adapters.codec.text import REST_BYTES, end_of_string
 from adapters.codec.wire import put_varint
 from adapters.rules import Rules
 
-QUOTE: Final = 0x22
-COMMA: Final = 0x2C
-COLON: Final = 0x3A
-OPENING_BRACKET: Final = 0x5B
-CLOSING_BRACKET: Final = 0x5D
-OPENING_BRACE: Final = 0x7B
-CLOSING_BRACE: Final = 0x7D
-SMALL_N: Final = 0x6E
-SPACE: Final = 0x20
-
-_BACKSLASH: Final = 0x5C
-_MINUS: Final = 0x2D
-_PLUS: Final = 0x2B
-_POINT: Final = 0x2E
-_ZERO: Final = 0x30
-_NINE: Final = 0x39
-_SMALL_E: Final = 0x65
-_CASE: Final = 0x20
-_ASCII_END: Final = 0x80
 _WORD_BYTES: Final = 8
 
 # The most bytes of a value, and of a string, that the parser gets: it makes objects of them, and does not rest meanwhile.
@@ -185,7 +183,7 @@ class JsonScanner:
                 return position
             if byte < SPACE:
                 raise NonPlain
-            if byte == _BACKSLASH or byte >= _ASCII_END:
+            if byte == BACKSLASH or byte >= ASCII_END:
                 is_plain = False
                 # The string may be long; `unescaped` decides whether it is valid.
                 position = end_of_string(text, position, size, self.rules) - 1
@@ -240,19 +238,19 @@ class JsonScanner:
 
     def integer_end(self, position: i64) -> i64:
         """Read the integer at `position` into `integer`. Return its end, or 0 if there is none or it has too many digits."""
-        is_negative = self.text[position] == _MINUS
+        is_negative = self.text[position] == MINUS
         end: i64 = self._first_digits_end(position + 1 if is_negative else position)
         if end == 0:
             return 0
         byte: i64 = self.text[end]
-        if byte >= _ZERO and byte <= _NINE:
+        if byte >= ZERO and byte <= NINE:
             number: i64 = self.integer
-            if number > _TOP_DIGITS or (number == _TOP_DIGITS and byte > _ZERO + _TOP_LAST_DIGIT):
+            if number > _TOP_DIGITS or (number == _TOP_DIGITS and byte > ZERO + _TOP_LAST_DIGIT):
                 return 0
-            self.integer = number * 10 + (byte - _ZERO)
+            self.integer = number * 10 + (byte - ZERO)
             end += 1
             byte = self.text[end]
-            if byte >= _ZERO and byte <= _NINE:
+            if byte >= ZERO and byte <= NINE:
                 return 0
         if is_negative:
             self.integer = -self.integer
@@ -261,14 +259,14 @@ class JsonScanner:
     def double_end(self, position: i64) -> i64:
         """Read the number at `position` into `double`. Return its end, or 0 if there is none that is simple to convert."""
         text = self.text
-        is_negative = text[position] == _MINUS
+        is_negative = text[position] == MINUS
         start: i64 = position + 1 if is_negative else position
         position = self._first_digits_end(start)
         if position == 0:
             return 0
         exponent: i64 = 0
         byte: i64 = text[position]
-        if byte == _POINT:
+        if byte == POINT:
             point: i64 = position + 1
             position = self._digits_end(point, _PLAIN_DIGITS_MAX - (position - start))
             exponent = point - position
@@ -276,7 +274,7 @@ class JsonScanner:
                 return 0
             byte = text[position]
         number: i64 = self.integer
-        if byte | _CASE == _SMALL_E or (byte >= _ZERO and byte <= _NINE):
+        if byte | CASE == SMALL_E or (byte >= ZERO and byte <= NINE):
             return 0
         if number > _EXACT_MAX or exponent < -_POWER_MAX:
             return 0
@@ -291,7 +289,7 @@ class JsonScanner:
         or the first is a superfluous zero."""
         self.integer = 0
         end: i64 = self._digits_end(position, _PLAIN_DIGITS_MAX)
-        return 0 if end == position or (self.text[position] == _ZERO and end > position + 1) else end
+        return 0 if end == position or (self.text[position] == ZERO and end > position + 1) else end
 
     def _digits_end(self, position: i64, digits_max: i64) -> i64:
         """Append up to `digits_max` digits from `position` on to `integer`. Return their end."""
@@ -306,9 +304,9 @@ class JsonScanner:
             position += _WORD_BYTES
         while position < stop:
             byte: i64 = text[position]
-            if byte < _ZERO or byte > _NINE:
+            if byte < ZERO or byte > NINE:
                 break
-            number = number * 10 + (byte - _ZERO)
+            number = number * 10 + (byte - ZERO)
             position += 1
         self.integer = number
         return position

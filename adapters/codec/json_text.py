@@ -6,9 +6,8 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.json_scanner import QUOTE, SPACE
+from adapters.codec.json_characters import BACKSLASH, QUOTE, SPACE
 
-_BACKSLASH: Final = 0x5C
 ESCAPES: Final = [encode_basestring(chr(byte))[1:-1].encode() for byte in range(128)]
 _WORD_BYTES: Final = 8
 # Read from bytes: mypyc shifts a literal as a C int, of 32 bits.
@@ -66,7 +65,7 @@ def plain_end(buffer: bytes, position: i64, end: i64) -> i64:
         position += _WORD_BYTES
     while position < end:
         byte: i64 = buffer[position]
-        if byte < SPACE or byte == QUOTE or byte == _BACKSLASH:
+        if byte < SPACE or byte == QUOTE or byte == BACKSLASH:
             break
         position += 1
     return position

@@ -5,11 +5,9 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import MINUS, POINT, ZERO
 from adapters.codec.json_scanner import POWERS
 
-_MINUS: Final = 0x2D
-_POINT: Final = 0x2E
-_ZERO: Final = 0x30
 # Every number of this many digits fits a word.
 _WORD_DIGITS: Final = 8
 _WORD_DIGITS_END: Final = 100_000_000
@@ -30,7 +28,7 @@ def put_integer(writer: BytesWriter, number: i64) -> None:
         if number == _INT64_MIN:
             writer.write(str(int(number)).encode())
             return
-        writer.append(_MINUS)
+        writer.append(MINUS)
         number = -number
     if number >= _WORD_DIGITS_END:
         high: i64 = number // _WORD_DIGITS_END
@@ -41,7 +39,7 @@ def put_integer(writer: BytesWriter, number: i64) -> None:
     size: i64 = len(writer)
     while True:
         rest: i64 = number * _TENTH >> _TENTH_SHIFT
-        word = word << 8 | (_ZERO + number - 10 * rest)
+        word = word << 8 | (ZERO + number - 10 * rest)
         size += 1
         if rest == 0:
             break
@@ -64,7 +62,7 @@ def put_double(writer: BytesWriter, value: float) -> None:
             number: i64 = int(scaled)
             if float(number) / power == magnitude:
                 if is_negative:
-                    writer.append(_MINUS)
+                    writer.append(MINUS)
                 _put_decimal(writer, number, int(power), places)
                 return
             places += 1
@@ -75,9 +73,9 @@ def _put_decimal(writer: BytesWriter, number: i64, power: i64, places: i64) -> N
     """Write number / power, where power is 10**places, with a point and at least one digit behind it."""
     whole: i64 = number // power
     put_integer(writer, whole)
-    writer.append(_POINT)
+    writer.append(POINT)
     if places == 0:
-        writer.append(_ZERO)
+        writer.append(ZERO)
     else:
         _put_digits(writer, number - whole * power, places)
 
@@ -88,7 +86,7 @@ def _put_digits(writer: BytesWriter, number: i64, digits: i64) -> None:
     size: i64 = len(writer) + digits
     while digits:
         rest: i64 = number * _TENTH >> _TENTH_SHIFT
-        word = word << 8 | (_ZERO + number - 10 * rest)
+        word = word << 8 | (ZERO + number - 10 * rest)
         number = rest
         digits -= 1
     write_i64_le(writer, word)

@@ -11,6 +11,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import BACKSLASH, QUOTE
 from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
@@ -26,8 +27,6 @@ REST_BYTES: Final = 256 << 10
 _SEARCHED_BYTES: Final = 1 << 20
 
 _BOM: Final = b"\xef\xbb\xbf"
-_QUOTE: Final = 0x22
-_BACKSLASH: Final = 0x5C
 _WORD_BYTES: Final = 8
 # Read from bytes: mypyc shifts a literal as a C int, of 32 bits.
 _LOW_BITS: Final = b"\x7f" * 8
@@ -70,18 +69,18 @@ def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) ->
                 byte: i64 = word & 0xFF
                 word >>= 8
                 position += 1
-                if byte == _QUOTE:
+                if byte == QUOTE:
                     return position
-                if byte == _BACKSLASH:
+                if byte == BACKSLASH:
                     word >>= 8
                     position += 1
         stop: i64 = min(position + _WORD_BYTES, end)
         while position < stop:
             byte = text[position]
             position += 1
-            if byte == _QUOTE:
+            if byte == QUOTE:
                 return position
-            if byte == _BACKSLASH:
+            if byte == BACKSLASH:
                 position += 1
         if position + _WORD_BYTES > rest_at:
             rules.rest()
@@ -100,7 +99,7 @@ def find_outside_strings(text: bytes, position: i64, byte_set: bytes, rules: Rul
     rest_at: i64 = start + REST_BYTES
     while position < size:
         byte: i64 = text[position]
-        if byte == _QUOTE:
+        if byte == QUOTE:
             position = end_of_string(text, position + 1, size, rules)
         elif byte_set[byte]:
             break

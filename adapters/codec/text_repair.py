@@ -35,7 +35,7 @@ _MESSAGE: Final = 2
 
 _NUMBERS: Final = 32  # every known field number is below
 # Values nest 64 deep, and each level is up to three messages; deeper ones are refused unread.
-_DEPTH_MAX: Final = 256
+_REPAIRED_DEPTH_MAX: Final = 256
 _START_GROUP: Final = 3
 _END_GROUP: Final = 4
 _VARINT_BYTES_MAX: Final = 10
@@ -179,7 +179,7 @@ class _Texts:
                 grown += varint_size(length) + length - (position - length_at)
                 write_i32_le(changes, i32(length_at))
                 write_i32_le(changes, i32(length))
-            elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
+            elif kind == _MESSAGE and position > first and depth < _REPAIRED_DEPTH_MAX:
                 before: i64 = len(changes)
                 write_i32_le(changes, i32(length_at))
                 write_i32_le(changes, 0)

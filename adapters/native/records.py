@@ -6,7 +6,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.batch_builder import BatchBuilder
+from adapters.batch_builder import METRIC_BYTES_MAX, BatchBuilder
 from adapters.checked_attributes import CheckedAttributes
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES
@@ -53,8 +53,6 @@ from adapters.rules import Rules
 # Fields of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
-# A metric's points are kept together up to this size, so that messages are filled well.
-METRIC_BYTES_MAX: Final = 64 << 10
 
 # The bytes that a record counts as read: about the size of its text.
 RECORD_BYTES: Final = 256

@@ -25,6 +25,7 @@ from typing import Final
 import orjson
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import CLOSING_BRACKET, OPENING_BRACE, OPENING_BRACKET, QUOTE
 from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, is_number, is_whole, quote_constants, quote_long_numbers
 from adapters.codec.json_parts import check_json_parts, holds_more_objects
 from adapters.codec.json_reader import (
@@ -47,10 +48,6 @@ from adapters.native.values import NotFinite, shown
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
-_QUOTE: Final = 0x22
-_OPENING_BRACKET: Final = 0x5B
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACKET: Final = 0x5D
 # Up to this size, a body with NaN, an infinity or a number beyond float64 is read once more, several times slower and without a
 # rest. In a larger body, such numbers are put in quotes, and are found again by a prefix: a digest of the body, which cannot be
 # in the body itself.
@@ -173,13 +170,13 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
     slices = JsonSlices(body, rules)
     try:
         opening = slices.peek()
-        if opening == _OPENING_BRACE:
+        if opening == OPENING_BRACE:
             hint = otlp_hint(_first_name(slices)) or "send the array by itself"
             raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got object: {hint}")
-        if opening != _OPENING_BRACKET:
+        if opening != OPENING_BRACKET:
             raise _malformed(body, f"no array of records at character {int(slices.position)}")
         slices.position += 1
-        is_more = slices.peek() != _CLOSING_BRACKET
+        is_more = slices.peek() != CLOSING_BRACKET
         if not is_more:
             slices.position += 1
         while is_more:
@@ -199,9 +196,9 @@ def _hint_of_large(body: bytes, rules: Rules) -> str:
     slices = JsonSlices(body, rules)
     opening: i64 = slices.peek()
     hint = ""
-    if opening == _OPENING_BRACKET:
+    if opening == OPENING_BRACKET:
         hint = "an array of records is for /api/v1/telemetry/batch"
-    elif opening == _OPENING_BRACE:
+    elif opening == OPENING_BRACE:
         hint = otlp_hint(_first_name(slices))
     return f"the body is too large for a record; {hint}" if hint else ""
 
@@ -209,7 +206,7 @@ def _hint_of_large(body: bytes, rules: Rules) -> str:
 def _first_name(slices: JsonSlices) -> str:
     """Return the first name of the object at the cursor, or empty if it is long."""
     slices.position += 1
-    if slices.peek() != _QUOTE:
+    if slices.peek() != QUOTE:
         return ""
     start: i64 = slices.position + 1
     name, quote, _ = slices.text[start : start + _FIRST_NAME_BYTES_MAX].partition(b'"')
@@ -230,13 +227,13 @@ def _add_slice(adapter: RecordAdapter, slices: JsonSlices) -> bool:
         else:
             slices.skip_value(slices.size, slices.size)
             adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")
-        return slices.has_next(_CLOSING_BRACKET)
+        return slices.has_next(CLOSING_BRACKET)
     records = _parsed(piece, slices.rules)
     assert isinstance(records, list)
     for record in records:
         adapter.add(record)
     slices.rules.rest()
-    if slices.peek() == _CLOSING_BRACKET:
+    if slices.peek() == CLOSING_BRACKET:
         slices.position += 1
         return False
     return True

@@ -9,22 +9,21 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
-from adapters.codec.json_numbers import is_whole
-from adapters.codec.json_reader import SLICE_BYTES
-from adapters.codec.json_scanner import (
+from adapters.codec.json_characters import (
     CLOSING_BRACE,
     CLOSING_BRACKET,
     COLON,
     COMMA,
+    MINUS,
     OPENING_BRACE,
     OPENING_BRACKET,
     QUOTE,
     SMALL_N,
     SPACE,
-    JsonName,
-    JsonScanner,
-    NonPlain,
 )
+from adapters.codec.json_numbers import is_whole
+from adapters.codec.json_reader import SLICE_BYTES
+from adapters.codec.json_scanner import JsonName, JsonScanner, NonPlain
 from adapters.codec.rfc3339 import BEYOND, parse_time
 from adapters.codec.text import hex_id, is_no_id
 from adapters.codec.wire import put_bytes, put_varint, varint_size
@@ -49,7 +48,6 @@ _HAS_BODY: Final = 1 << _BODY
 # Fields of a NumberDataPoint and of a LogRecord.
 _POINT_ATTRIBUTES: Final = 0x3A
 _LOG_ATTRIBUTES: Final = 0x32
-_MINUS: Final = 0x2D
 _SHORT_MAX: Final = 127
 # The parser makes a double of an integer that is longer.
 _PARSED_INTEGER_BYTES_MAX: Final = 19
@@ -215,7 +213,7 @@ class _RecordScanner(JsonScanner):
                     there |= member.bit
                     end = self.double_end(position)
                     # The parser makes the integer 0 of -0.
-                    if end and self.is_number_end(end) and (self.double != 0.0 or byte != _MINUS):
+                    if end and self.is_number_end(end) and (self.double != 0.0 or byte != MINUS):
                         number = self.double
                     else:
                         end = self.scalar_end(position)

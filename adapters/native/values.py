@@ -13,10 +13,8 @@ from mypy_extensions import i64
 from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, is_whole, quote_long_numbers
 from adapters.codec.text import quoted, shortened
 from adapters.errors import INVALID_ATTRIBUTES, NESTED_TOO_DEEP
-from adapters.rules import Rules
+from adapters.rules import NESTING_MAX, Rules
 
-# Attributes may nest as deep as OTLP's; deeper nesting is more likely a mistake.
-NESTING_MAX: Final = 64
 # Beyond these a double may have been an integer of more than 64 bits.
 _LOWEST_INTEGER: Final = -9.2e18
 _HIGHEST_INTEGER: Final = 1.8e19

@@ -17,15 +17,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le, read_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.json_scanner import (
-    CLOSING_BRACE,
-    CLOSING_BRACKET,
-    COLON,
-    COMMA,
-    OPENING_BRACE,
-    OPENING_BRACKET,
-    QUOTE,
-)
+from adapters.codec.json_characters import CLOSING_BRACE, CLOSING_BRACKET, COLON, COMMA, OPENING_BRACE, OPENING_BRACKET, QUOTE
 from adapters.codec.json_text import ESCAPES, plain_end, put_plain
 from adapters.codec.number_text import put_double, put_integer
 from adapters.codec.wire import Cursor

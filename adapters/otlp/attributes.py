@@ -17,12 +17,11 @@ from adapters.otlp.any_value import beginning_of, put_string_value, text_of
 from adapters.otlp.any_value_tags import ARRAY, BOOL, BYTES, DOUBLE, INT, KEY, KEY_STRINDEX, KVLIST, STRINDEX, STRING, VALUE
 from adapters.otlp.normal_forms import NormalForms
 from adapters.repairs import CUT_KEY_PREFIX
-from adapters.rules import Rules
+from adapters.rules import NESTING_MAX, Rules
 
 CLEAN: Final = 0
 REWRITE: Final = 1
 
-NESTING_MAX: Final = 64
 # If a value that is not text is this many times too long as sent, only the beginning of its text is made.
 WRITTEN_TO_BE_CUT: Final = 4
 

@@ -36,7 +36,7 @@ from adapters.otlp.field_tables import (
     MessageTable,
 )
 from adapters.otlp.patches import PATCHES_MAX
-from adapters.otlp.row_price import UNCOUNTED_BYTES_MAX, check_rows
+from adapters.otlp.row_price import UNPRICED_BYTES_MAX, check_rows
 from adapters.otlp.scan import Scanner
 from adapters.otlp.single_item import SingleItemExport
 from adapters.price import check_elements, shape_of
@@ -151,7 +151,7 @@ class Envelope:
         check_elements(buffer, SHAPES[self.signal], self.rules.request_elements_max, self.rules)
         rules = self.rules
         rules.rest()
-        if len(buffer) > UNCOUNTED_BYTES_MAX or rules.plan_row_bytes_max < rules.request_row_bytes_max:
+        if len(buffer) > UNPRICED_BYTES_MAX or rules.plan_row_bytes_max < rules.request_row_bytes_max:
             check_rows(buffer, rules, _ITEMS[int(self.signal)])
         cursor = self.cursor
         end: i64 = len(buffer)

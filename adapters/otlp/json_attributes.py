@@ -9,7 +9,8 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_f64_le, write_i32_le
 from mypy_extensions import i32, i64, u8
 
-from adapters.codec.json_scanner import CLOSING_BRACE, QUOTE, JsonScanner
+from adapters.codec.json_characters import CLOSING_BRACE, QUOTE
+from adapters.codec.json_scanner import JsonScanner
 from adapters.codec.wire import put_signed_varint, varint_size
 from adapters.otlp.any_value_tags import BOOL, DOUBLE, INT
 

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import CLOSING_BRACE, CLOSING_BRACKET, OPENING_BRACE, OPENING_BRACKET, QUOTE, SMALL_N
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.text import quoted
 from adapters.codec.wire import put_bytes
@@ -31,14 +32,8 @@ from adapters.otlp.json_objects import (
 )
 from adapters.rules import Rules
 
-_QUOTE: Final = 0x22
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACE: Final = 0x7D
-_OPENING_BRACKET: Final = 0x5B
-_CLOSING_BRACKET: Final = 0x5D
-_SMALL_N: Final = 0x6E
 # The deepest nesting of objects that are larger than a slice.
-_DEPTH_MAX: Final = 100
+_LARGE_DEPTH_MAX: Final = 100
 
 
 class LargeRequest:
@@ -58,8 +53,8 @@ class LargeRequest:
         """Return the request, serialized. Raises NotJson, Unfit, Malformed, Inexact."""
         slices = self.slices
         opening: i64 = slices.peek()
-        if opening != _OPENING_BRACE:
-            raise _no_object(descriptor, is_array=opening == _OPENING_BRACKET)
+        if opening != OPENING_BRACE:
+            raise _no_object(descriptor, is_array=opening == OPENING_BRACKET)
         writer = BytesWriter()
         self._put_message(writer, descriptor, 0)
         slices.end()
@@ -67,12 +62,12 @@ class LargeRequest:
 
     def _put_message(self, writer: BytesWriter, descriptor: Descriptor, depth: int) -> None:
         """Write the message of the object at the cursor, and move behind it."""
-        if depth > _DEPTH_MAX:
+        if depth > _LARGE_DEPTH_MAX:
             raise Unfit(f"{descriptor.name} is nested too deep", NESTED_TOO_DEEP)
         slices = self.slices
         fields = fields_of(descriptor, self.rules.json_forms)
-        slices.expect(_OPENING_BRACE)
-        if slices.peek() == _CLOSING_BRACE:
+        slices.expect(OPENING_BRACE)
+        if slices.peek() == CLOSING_BRACE:
             slices.position += 1
             return
         # The members that hold no items, by name: the last of a repeated name counts, as in a parser.
@@ -106,7 +101,7 @@ class LargeRequest:
                     part.write(self.notes.rejection(unfit))
                 else:
                     put_unfit(part, fields, field, self.notes, unfit)
-            if not slices.has_next(_CLOSING_BRACE):
+            if not slices.has_next(CLOSING_BRACE):
                 break
         for part in parts.values():
             content = part.getvalue()
@@ -123,7 +118,7 @@ class LargeRequest:
         start: i64 = slices.position
         is_walked = self.is_walked and field is not None and field.holds_items
         if is_walked and field is not None:
-            is_walked = first == (_OPENING_BRACKET if field.repeated else _OPENING_BRACE)  # any other value does not fit
+            is_walked = first == (OPENING_BRACKET if field.repeated else OPENING_BRACE)  # any other value does not fit
         if not is_walked and slices.skip_value(SLICE_BYTES):
             value = self.values.loaded(self.text[start : slices.position])
             if field is not None and value is not None:
@@ -138,12 +133,12 @@ class LargeRequest:
             slices.check_value()
         elif field.message is None:
             self._put_large(writer, field, first)
-        elif first == _OPENING_BRACE and not field.repeated:
+        elif first == OPENING_BRACE and not field.repeated:
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
             self._put_content(writer, field, inner)
             self.notes.has_data = self.notes.has_data or field.is_metric_data
-        elif first == _OPENING_BRACKET and field.repeated:
+        elif first == OPENING_BRACKET and field.repeated:
             self._put_elements(writer, fields, field, depth)
         else:
             raise Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}", field.reason)
@@ -153,9 +148,9 @@ class LargeRequest:
         slices = self.slices
         is_lenient = fields.is_envelope or fields.is_request
         unfit: Unfit | None = None
-        slices.expect(_OPENING_BRACKET)
+        slices.expect(OPENING_BRACKET)
         assert field.message is not None
-        if slices.peek() == _CLOSING_BRACKET:
+        if slices.peek() == CLOSING_BRACKET:
             slices.position += 1
             return
         while True:
@@ -174,7 +169,7 @@ class LargeRequest:
                         else:
                             unfit = self.notes.refusal()  # the item is rejected, and the rest is only read
                 self.rules.rest()
-                if slices.peek() == _CLOSING_BRACKET:
+                if slices.peek() == CLOSING_BRACKET:
                     slices.position += 1
                     break
                 continue
@@ -182,9 +177,9 @@ class LargeRequest:
                 self.notes.count_item()
             first: i64 = slices.peek()
             self.rules.read(0)
-            if first == _OPENING_BRACE:
+            if first == OPENING_BRACE:
                 self._put_element(writer, fields, field, depth)
-            elif first == _SMALL_N:
+            elif first == SMALL_N:
                 slices.check_value()
                 self.notes.nulls += 1
             elif is_lenient:
@@ -195,7 +190,7 @@ class LargeRequest:
                 self.notes.put_unfit_exemplar(writer, field)
             else:
                 raise Unfit(f"{field.name} must hold objects")
-            if not slices.has_next(_CLOSING_BRACKET):
+            if not slices.has_next(CLOSING_BRACKET):
                 break
         if unfit is not None:
             raise unfit
@@ -224,17 +219,17 @@ class LargeRequest:
         """Write the value at the cursor, which is larger than a slice, of a field that holds no messages. It becomes the same
         as a small value (adapters/otlp/json_objects.py). But numbers of this size do not fit, except attributes' integers."""
         if field.repeated:
-            if first != _OPENING_BRACKET:
+            if first != OPENING_BRACKET:
                 raise Unfit(f"{field.name} must be an array", field.reason)
             inner = BytesWriter()
             self._put_scalars(inner if field.packed else writer, field)
             if len(inner):
                 self._put_content(writer, field, inner)
-        elif field.kind == TEXT and first == _QUOTE:
+        elif field.kind == TEXT and first == QUOTE:
             self._put_bytes(writer, field, self.values.whole_text())
-        elif field.kind == BYTES and first == _QUOTE:
+        elif field.kind == BYTES and first == QUOTE:
             self._put_bytes(writer, field, self.values.base64(field))
-        elif field.kind == BYTES and (first == _OPENING_BRACKET or first == _OPENING_BRACE):
+        elif field.kind == BYTES and (first == OPENING_BRACKET or first == OPENING_BRACE):
             self._put_bytes(writer, field, self.values.bytes_in_other_form(field, first))
             self.notes.forms += 1
         elif field.kind == HEX and not field.is_required_id:
@@ -260,8 +255,8 @@ class LargeRequest:
     def _put_scalars(self, writer: BytesWriter, field: Field) -> None:
         """Write the array of texts or numbers at the cursor, and move behind it."""
         slices = self.slices
-        slices.expect(_OPENING_BRACKET)
-        if slices.peek() == _CLOSING_BRACKET:
+        slices.expect(OPENING_BRACKET)
+        if slices.peek() == CLOSING_BRACKET:
             slices.position += 1
             return
         while True:
@@ -279,14 +274,14 @@ class LargeRequest:
                     ):
                         raise self.notes.refusal()
                     self.rules.read(0)
-                if slices.peek() == _CLOSING_BRACKET:
+                if slices.peek() == CLOSING_BRACKET:
                     slices.position += 1
                     return
                 continue
-            if field.kind != TEXT or slices.peek() != _QUOTE:
+            if field.kind != TEXT or slices.peek() != QUOTE:
                 raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
             put_bytes(writer, field.tag, self.values.whole_text())
-            if not slices.has_next(_CLOSING_BRACKET):
+            if not slices.has_next(CLOSING_BRACKET):
                 return
 
 

@@ -9,6 +9,7 @@ import orjson
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.json_characters import CLOSING_BRACE, CLOSING_BRACKET, OPENING_BRACE, OPENING_BRACKET, QUOTE
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices
 from adapters.codec.text import REST_BYTES
 from adapters.errors import INVALID_JSON, Malformed
@@ -17,11 +18,6 @@ from adapters.otlp.json_fields import Field
 from adapters.otlp.json_notes import Notes, Unfit
 from adapters.otlp.json_objects import check_number
 
-_QUOTE: Final = 0x22
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACE: Final = 0x7D
-_OPENING_BRACKET: Final = 0x5B
-_CLOSING_BRACKET: Final = 0x5D
 # The bytes that are kept of a very long name, which no message has, and of a member of bytes written as JavaScript does.
 _SHOWN_NAME_BYTES: Final = 100
 
@@ -95,20 +91,20 @@ class LargeValues:
 
     def bytes_in_other_form(self, field: Field, first: i64) -> bytes:
         """Return the bytes of the array or object at the cursor, in the forms that JavaScript writes. Moves behind it."""
-        if first == _OPENING_BRACKET:
+        if first == OPENING_BRACKET:
             return self._array_of_bytes(field)
         slices = self.slices
         content = BytesWriter()
         data: bytes | None = None
         is_buffer = False
         is_other = False
-        slices.expect(_OPENING_BRACE)
+        slices.expect(OPENING_BRACE)
         while True:
             name = self.member_name()
             opening: i64 = slices.peek()
-            if name == "data" and opening == _OPENING_BRACKET:
+            if name == "data" and opening == OPENING_BRACKET:
                 data = self._array_of_bytes(field)
-            elif name == "data" and opening == _QUOTE:
+            elif name == "data" and opening == QUOTE:
                 data = self.base64(field, BASE64_PREFIX)
             else:
                 start: i64 = slices.position
@@ -120,7 +116,7 @@ class LargeValues:
                 else:
                     is_other = True
             self.rules.read(0)
-            if not slices.has_next(_CLOSING_BRACE):
+            if not slices.has_next(CLOSING_BRACE):
                 break
         if is_buffer and data is not None:
             return data
@@ -132,11 +128,11 @@ class LargeValues:
         """Return the bytes of the array of numbers at the cursor. Moves behind it."""
         slices = self.slices
         content = BytesWriter()
-        slices.expect(_OPENING_BRACKET)
-        if slices.peek() == _CLOSING_BRACKET:
+        slices.expect(OPENING_BRACKET)
+        if slices.peek() == CLOSING_BRACKET:
             slices.position += 1
             return b""
-        while slices.peek() != _CLOSING_BRACKET:
+        while slices.peek() != CLOSING_BRACKET:
             piece = slices.next_elements()
             numbers = bytes_of_numbers(self.loaded(piece)) if piece else None
             if numbers is None:
@@ -148,7 +144,7 @@ class LargeValues:
 
     def whole_number(self, field: Field, first: i64) -> bytes:
         """Return the digits of the integer at the cursor, a number or a string. Moves behind it."""
-        if first == _QUOTE:
+        if first == QUOTE:
             text = self.whole_text()
         else:
             start: i64 = self.slices.position

@@ -6,7 +6,7 @@ import orjson
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.text import quoted
+from adapters.codec.text import SHOWN_CHARACTERS_MAX, quoted
 from adapters.codec.wire import put_bytes
 from adapters.errors import INVALID_RECORD
 from adapters.otlp.field_tables import UNFIT
@@ -19,7 +19,6 @@ _UNKNOWN_REPORTED_MAX: Final = 5
 # An unknown field of these messages is a lost value: the item is stored without it. An unknown field of a message that holds
 # items may mean lost items.
 _OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
-_SHOWN_CHARACTERS_MAX: Final = 40
 # The work for a value that does not fit, in addition to that for its bytes (`Rules.read`).
 _UNFIT_COST_BYTES: Final = 128
 _REASONS_END: Final = 256
@@ -88,7 +87,7 @@ class Notes:
             shown = orjson.dumps(self.value).decode()
         except orjson.JSONEncodeError:  # orjson reads values that are nested 1,024 deep, and writes 254 deep
             shown = "a value that is nested too deep"
-        shown = shown if len(shown) <= _SHOWN_CHARACTERS_MAX else f"{shown[:_SHOWN_CHARACTERS_MAX]}…"
+        shown = shown if len(shown) <= SHOWN_CHARACTERS_MAX else f"{shown[:SHOWN_CHARACTERS_MAX]}…"
         return Unfit(f"{self.field.name} must be {self.expected}; got {shown}", self.field.reason)
 
     def rejection(self, unfit: "Unfit | None" = None) -> bytes:

@@ -12,20 +12,19 @@ from librt.strings import BytesWriter, write_f64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
 from adapters.codec.digits import put_hex
-from adapters.codec.json_integers import put_short_integers
-from adapters.codec.json_scanner import (
+from adapters.codec.json_characters import (
     CLOSING_BRACE,
     CLOSING_BRACKET,
     COLON,
     COMMA,
     OPENING_BRACE,
     OPENING_BRACKET,
-    PARSED_BYTES_MAX,
     QUOTE,
     SMALL_N,
     SPACE,
-    NonPlain,
 )
+from adapters.codec.json_integers import put_short_integers
+from adapters.codec.json_scanner import PARSED_BYTES_MAX, NonPlain
 from adapters.codec.text import REST_BYTES
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.otlp.json_attributes import AttributeScanner
@@ -35,7 +34,7 @@ from adapters.otlp.json_objects import drop_zero, put_field, put_scalar
 from adapters.rules import Rules
 
 # The deepest nesting of messages. The reader over objects reads deeper ones.
-_DEPTH_MAX: Final = 64
+_SCANNED_DEPTH_MAX: Final = 64
 _ID_DIGITS_MAX: Final = 64
 _INT32_END: Final = 1 << 31
 
@@ -166,7 +165,7 @@ class _Scan(AttributeScanner):
 
     def _level(self, depth: i64) -> BytesWriter:
         """Return the writer of a depth, emptied."""
-        if depth > _DEPTH_MAX:
+        if depth > _SCANNED_DEPTH_MAX:
             raise NonPlain
         levels = self.levels
         while len(levels) <= depth:

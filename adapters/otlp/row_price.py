@@ -30,7 +30,7 @@ _POINT: Final = 0x0A  # of a metric's data
 _MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
 # A smaller body need not be counted before it is read, which takes a few milliseconds: BatchBuilder stops at the limit, too.
 # If a plan allows less, every body is counted, since a tenant can send many small ones.
-UNCOUNTED_BYTES_MAX: Final = 256 << 10
+UNPRICED_BYTES_MAX: Final = 256 << 10
 # How many items are counted before the limit is checked.
 _COUNTED_AT_ONCE: Final = 10_000
 

@@ -21,7 +21,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.batch_builder import BatchBuilder
+from adapters.batch_builder import METRIC_BYTES_MAX, BatchBuilder
 from adapters.codec.wire import Cursor, NonCanonical, field_size, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
 from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, assign_exemplars
@@ -33,8 +33,6 @@ from adapters.record import METRICS, TYPE_METRIC, Adapted, Header
 from adapters.repairs import EXEMPLAR_DROPPED, HISTOGRAM_COUNT_DIFFERS
 from adapters.rules import Rules
 
-# A metric's points are kept together up to this size, so that messages are filled well.
-METRIC_BYTES_MAX: Final = 64 << 10
 # Half of the limit of row bytes is the limit of all points, and of the texts and objects that are made for them. Usual bodies
 # become as many bytes as they have, or a few times as many.
 _GROUP_BYTES: Final = 1_000

@@ -21,7 +21,7 @@ from typing import Any, Final
 from mypy_extensions import i64
 
 # A smaller body costs less than the work around it, so its time is not counted.
-UNCOUNTED_BYTES_MAX: Final = 1024
+UNTIMED_BYTES_MAX: Final = 1024
 # The time that bodies may use between two turns of the loop.
 _TURN_S: Final = 0.01
 # The time of an honest body for each byte. Enough bodies to fill a turn are woken; if it is used up, they wait again.

@@ -21,7 +21,7 @@ from collector.broker.contract import BrokerError
 from collector.ingest.answered_requests import AnsweredRequest
 from collector.ingest.charges import Charges
 from collector.ingest.large_bodies import LargeBodies
-from collector.ingest.loop_turns import UNCOUNTED_BYTES_MAX, LoopTurns
+from collector.ingest.loop_turns import UNTIMED_BYTES_MAX, LoopTurns
 from collector.ingest.on_loop import OnLoop, TooLong
 from collector.ingest.produce import Produce, ShareExceeded
 from collector.ingest.reading import BodyReader, Input, Reading
@@ -126,7 +126,7 @@ class Pipeline:
         refusal: RequestRefused | DeadLettersFull | None = None  # raised after its handler: compiled code must not await in one
         try:
             reading.is_on_loop = reading.is_on_loop and self._on_loop.may_begin(caller.tenant, len(body))
-            if self.turns.is_busy and len(body) > UNCOUNTED_BYTES_MAX:
+            if self.turns.is_busy and len(body) > UNTIMED_BYTES_MAX:
                 await self._turn_on_loop(reading)
             self._read_on_loop(reading)
             if not reading.is_on_loop:
@@ -172,7 +172,7 @@ class Pipeline:
         if not reading.is_on_loop:
             return
         turns = self.turns
-        is_counted = len(reading.body) > UNCOUNTED_BYTES_MAX
+        is_counted = len(reading.body) > UNTIMED_BYTES_MAX
         began_s = turns.clock() if is_counted else 0.0
         try:
             self._on_loop.begin(reading.caller.tenant, len(reading.body))

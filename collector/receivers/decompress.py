@@ -25,7 +25,7 @@ from collector.ingest.loop_turns import LoopTurns
 # The most that a step decompresses, except for snappy, which has only one step.
 _STEP_BYTES: Final = 1 << 20
 # All steps of a larger body are in threads. Blocks of gzip may have tables and no content: 80 ns a byte of the body.
-_DIRECT_BYTES_MAX: Final = 64 << 10
+_STEPS_ON_LOOP_BYTES_MAX: Final = 64 << 10
 
 
 async def decompressed(
@@ -48,7 +48,7 @@ async def decompressed(
     """
     work = Decompression(body, encoding, bytes_max, count.telling_bytes)
     # Each element of snappy has content, so the size that it announces bounds the work.
-    is_small = len(body) <= _DIRECT_BYTES_MAX or encoding == "snappy"
+    is_small = len(body) <= _STEPS_ON_LOOP_BYTES_MAX or encoding == "snappy"
     held_bytes = 0
     if is_small:
         if turns.is_busy:

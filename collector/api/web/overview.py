@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from collector.api.health import NOT_USED, Health, status_of
 from collector.telemetry.aggregate import Snapshot
+from collector.telemetry.instruments import STATUSES
 
 # The shares of a limit from which it is shown in yellow, and in red.
 WARN_SHARE: Final = 0.8
@@ -73,7 +74,6 @@ class Overview(NamedTuple):
     now_unix_s: float
 
 
-_STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
 # The name of a limit, the gauge of its use, the gauge of the limit, the unit, and the setting that changes the limit.
 _LIMITS: Final = (
     (
@@ -96,7 +96,7 @@ def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: fl
     received: dict[str, dict[str, float]] = {}
     for labels, value in metrics.of("infrasage_ingestion_events_total"):
         if value:
-            received.setdefault(labels["type"], dict.fromkeys(_STATUSES, 0.0))[labels["status"]] = value
+            received.setdefault(labels["type"], dict.fromkeys(STATUSES, 0.0))[labels["status"]] = value
     reasons = {labels["reason"]: value for labels, value in metrics.of("infrasage_validation_failures_total") if value}
     difference = metrics.one("infrasage_audit_difference")
     return Overview(

@@ -16,6 +16,7 @@ from collector.broker.contract import MessageContext, Payload
 from collector.broker.kafka.protocol import foreign_records
 from collector.broker.kafka.protocol.compression import pieces
 from collector.broker.kafka.protocol.foreign_records import BatchHead, ForeignRecordLimits
+from collector.broker.kafka.protocol.produce import BATCH_FORMAT
 
 # The API's key, and the first version whose answers may have batches in zstd: brokers since Kafka 2.1 (2018) have it.
 FETCH_API: Final = (1, 10)
@@ -29,11 +30,11 @@ _ABORTED_BYTES: Final = 16
 # The head of a batch in every format: base offset, length of the rest, a field that differs by format, and the format.
 _HEAD: Final = struct.Struct(">qiib")
 _LENGTH_END: Final = 12
-# Then in _FORMAT: checksum, attributes, the last offset's delta. After these: timestamps, the producer, the number of records.
+# Then in BATCH_FORMAT: checksum, attributes, the last offset's delta. After these: timestamps, the producer, the number of
+# records.
 _BATCH: Final = struct.Struct(">Ihi")
 _TIMESTAMPS: Final = struct.Struct(">qq")  # the first, and the largest
 _TIMESTAMPS_AT: Final = 27
-_FORMAT: Final = 2
 _CHECKED_FROM: Final = 21
 _RECORDS_AT: Final = 61
 # The checksum's library takes no views, so the data is copied in pieces of this size, which fit the processor's cache.
@@ -132,7 +133,7 @@ class Arriving:
         _, length, _, format_ = _HEAD.unpack_from(answer, self._at)
         self._to = self._at + _CHECKED_FROM
         end: int = self._at + _LENGTH_END + length
-        if format_ != _FORMAT or not self._to <= end <= self._limit:
+        if format_ != BATCH_FORMAT or not self._to <= end <= self._limit:
             self._limit = 0  # compute no more checksums for this answer
             return False
         self._end = end
@@ -150,7 +151,7 @@ def batches(records: memoryview, checksums: Mapping[int, int], limits: ForeignRe
         end = at + _LENGTH_END + length
         if end > len(records):
             return
-        if format_ == _FORMAT:
+        if format_ == BATCH_FORMAT:
             checksum, attributes, last_delta = _BATCH.unpack_from(records, at + _HEAD.size)
             known = checksums.get(at)
             if checksum != (_extended(0, records, at + _CHECKED_FROM, end) if known is None else known):

@@ -28,7 +28,7 @@ _CODECS: Final[Mapping[str, tuple[int, Callable[[bytes], bytes]]]] = {
 }
 # From this size on a payload is a piece by itself: a copy would cost more than another piece.
 _SINGLE_BYTES_MIN: Final = 16 * 1024
-_FORMAT: Final = 2
+BATCH_FORMAT: Final = 2  # the version ("magic") of a record batch
 # Bytes of a batch before those that the checksum covers.
 _LENGTH_COUNTED: Final = 9  # the leader's epoch, the format, the checksum
 _LENGTH_NOT_COUNTED: Final = 12  # the base offset, which the broker sets, and the length
@@ -76,7 +76,7 @@ def _head(partition: i64, length: i64, checksum: i64) -> bytes:
     write_i64_be(writer, 0)
     write_i32_be(writer, i32(length))
     write_i32_be(writer, -1)
-    writer.append(_FORMAT)
+    writer.append(BATCH_FORMAT)
     for shift in (24, 16, 8, 0):
         writer.append(int(checksum >> shift & 0xFF))
     return writer.getvalue()
