@@ -244,7 +244,7 @@ class NativeHistogram:
         positive = self.positive
         negative = self.negative
         if not is_custom and (schema < SCHEMA_MIN or schema > SCHEMA_MAX):
-            return f"schema {schema} is none of {SCHEMA_MIN} to {SCHEMA_MAX} and {SCHEMA_CUSTOM}"
+            return f"schema {schema} is not {SCHEMA_MIN} to {SCHEMA_MAX} or {SCHEMA_CUSTOM}"
         if self.has_other_zero_count or positive.count(not self.is_float) or negative.count(not self.is_float):
             return "integer and float counts are mixed"
         if is_custom:

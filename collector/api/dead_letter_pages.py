@@ -26,7 +26,7 @@ from collector.tenancy.identity import Caller
 DEAD_LETTER_PATHS: Final = frozenset({"/api/v1/debug/dlq-stats", "/api/v1/debug/dlq"})
 BEHIND_HEADER: Final = "x-infrasage-messages-behind"
 
-NO_STORE: Final = "this gateway knows no store: --clickhouse (clickhouse.url) names the one that its writers write to"
+NO_STORE: Final = "this gateway has no store: set clickhouse.url (--clickhouse) to the store of its writers"
 
 
 class StatsAnswer(BaseModel):

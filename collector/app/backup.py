@@ -148,7 +148,7 @@ def backup(settings: Settings, target: Path) -> Done:
 def restore(settings: Settings, source: Path) -> Done:
     """Put a backup into the data directory, which must have no data. Raises CannotRun."""
     manifest = _read_manifest(source)
-    return offline_only(settings, lambda: _restored(settings, source, manifest), "stop it, or name another with --data-dir")
+    return offline_only(settings, lambda: _restored(settings, source, manifest), "stop it, or choose another with --data-dir")
 
 
 def _restored(settings: Settings, source: Path, manifest: dict[str, Any]) -> Done:
@@ -163,8 +163,8 @@ def _restored(settings: Settings, source: Path, manifest: dict[str, Any]) -> Don
             present = [name for name in _RESTORED if (data_dir / name).exists()]
             if present:
                 raise CannotRun(
-                    f"cannot restore into {data_dir}: it has data already ({', '.join(present)}); move it away, or name another"
-                    " directory with --data-dir"
+                    f"cannot restore into {data_dir}: it has data already ({', '.join(present)}); move it away, or choose"
+                    " another directory with --data-dir"
                 )
             place.mkdir(mode=0o700)
             try:

@@ -41,7 +41,7 @@ def check_there(directory: Path, what: str) -> None:
     """Check that a directory exists that a command is about to read. `what` names it in the error. Raises CannotRun if it does
     not."""
     if not directory.is_dir():
-        raise CannotRun(f"there is no {what}: no collector has ever run there; --data-dir names another directory")
+        raise CannotRun(f"there is no {what}: no collector has ever run there; choose another directory with --data-dir")
 
 
 @contextmanager
@@ -57,7 +57,9 @@ def locked_data_dir(settings: Settings, *, is_needed: bool, command: str, restor
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotRun(f"cannot make the data directory {data_dir}: {error.strerror}; --data-dir names another") from error
+        raise CannotRun(
+            f"cannot make the data directory {data_dir}: {error.strerror}; choose another with --data-dir"
+        ) from error
     try:
         lock = DataDirLock(data_dir, command)
     except OSError as error:
@@ -96,7 +98,7 @@ class DataDirWait:
             )
         if not self._is_logged:
             self._is_logged = True
-            log.warning("the data directory is in use, and waited for", reason=str(locked), wait_s=wait_s)
+            log.warning("the data directory is in use: waiting for it", reason=str(locked), wait_s=wait_s)
 
 
 def offline_or_running(settings: Settings, offline: Callable[[], T], running: Callable[[], T]) -> T:

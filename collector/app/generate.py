@@ -94,7 +94,7 @@ def send(plan: LoadPlan) -> Sent:
     try:
         socket.create_connection((url.hostname or "", url.port or _PORTS[url.scheme]), ANSWER_TIMEOUT_S).close()
     except OSError as error:
-        raise CannotRun(f"cannot send to {plan.endpoint}: {error}; --endpoint names another") from error
+        raise CannotRun(f"cannot send to {plan.endpoint}: {error}; choose another with --endpoint") from error
     sender = _Sender(plan)
     # The threads are daemons, so that a second Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(plan.connections)]

@@ -141,7 +141,7 @@ def _users(store: "ClickHouseStore", asking: str, prefix: str) -> set[str]:
     except StoreError as error:
         raise CannotRun(
             f"user {shown(asking)} can't see which users there are: {error}; docs/operate/tenants.md lists the grants that"
-            " --apply needs, and clickhouse.user names another user"
+            " --apply needs; clickhouse.user can be set to another user"
         ) from error
     return set(json.loads(found)[0][0])
 

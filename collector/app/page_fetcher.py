@@ -80,7 +80,7 @@ class PageFetcher:
             else:
                 reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:MESSAGE_MAX]
             shown = path.partition("?")[0]
-            message = f"cannot read {self._endpoint}{shown}: {reason}; --endpoint names another address"
+            message = f"cannot read {self._endpoint}{shown}: {reason}; choose another address with --endpoint"
             raise PageUnavailable(message, reason) from None
         finally:
             connection.close()
@@ -107,7 +107,7 @@ class PageFetcher:
         reason = f"{path} answers {page.status}{f': {message}' if message else ''}"
         if page.status in (401, 403):
             raise KeyRefused(f"{self._endpoint}{reason} (--key-file: a key of scope readonly or higher)", reason)
-        raise PageUnavailable(f"{self._endpoint}{reason}; --endpoint names another address", reason)
+        raise PageUnavailable(f"{self._endpoint}{reason}; choose another address with --endpoint", reason)
 
     def no_collector(self, reason: str) -> PageUnavailable:
         """Return the error for a server that is not a collector of this version."""

@@ -200,8 +200,8 @@ def _check_file(key: str, place: UnixPlace) -> None:
 
 def _cannot_use(key: str, place: UnixPlace, error: OSError) -> CannotRun:
     if error.errno == errno.EADDRINUSE:
-        return CannotRun(f"{place} is in use by another program; {key} names another")
-    return CannotRun(f"cannot listen on {place}: {error.strerror or error}; {key} names another")
+        return CannotRun(f"{place} is in use by another program; choose another with {key}")
+    return CannotRun(f"cannot listen on {place}: {error.strerror or error}; choose another with {key}")
 
 
 def _bound(key: str, host: str, port: int, *, share: bool) -> list[socket.socket]:
@@ -210,13 +210,13 @@ def _bound(key: str, host: str, port: int, *, share: bool) -> list[socket.socket
     try:
         return bind_tcp(host.split(","), port, reuse_port=share)
     except socket.gaierror as error:
-        raise CannotRun(f"cannot listen on {host}: {error.strerror}; {host_setting} names another address") from error
+        raise CannotRun(f"cannot listen on {host}: {error.strerror}; choose another address with {host_setting}") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise CannotRun(f"port {port} of {host} is in use by another program; {other} names another") from error
+            raise CannotRun(f"port {port} of {host} is in use by another program; choose another with {other}") from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise CannotRun(f"{host} is not an address of this machine; {host_setting} names another") from error
-        raise CannotRun(f"cannot listen on port {port} of {host}: {error.strerror}; {other} names another") from error
+            raise CannotRun(f"{host} is not an address of this machine; choose another with {host_setting}") from error
+        raise CannotRun(f"cannot listen on port {port} of {host}: {error.strerror}; choose another with {other}") from error
 
 
 def announcement(

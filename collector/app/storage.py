@@ -193,7 +193,7 @@ async def _opened_store(settings: Settings) -> "ClickHouseStore":
         except StoreUnavailable as error:
             if is_embedded(settings):
                 raise
-            log.warning("ClickHouse is not there yet, so it is waited for", error=str(error))
+            log.warning("ClickHouse is not available yet: waiting for it", error=str(error))
     except StoreError as error:
         raise CannotRun(str(error)) from error
     return store

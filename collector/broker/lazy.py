@@ -67,7 +67,7 @@ class _LazySide(Generic[S]):
                 self.side = await self._open()
             except BrokerDown as error:
                 if reminder.due(str(error)):
-                    log.warning("the broker is not there yet, so it is waited for", error=str(error))
+                    log.warning("the broker is not available yet: waiting for it", error=str(error))
                 self.failure = str(error)
                 self.tried.set()
                 await asyncio.sleep(_RETRY_S)
@@ -81,7 +81,7 @@ class _LazySide(Generic[S]):
         return self.side
 
     def _raise_not_open(self) -> NoReturn:
-        raise BrokerDown(f"the broker is not there yet: {self.failure}")
+        raise BrokerDown(f"the broker is not available yet: {self.failure}")
 
     @property
     def current_failure(self) -> str | None:

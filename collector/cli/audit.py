@@ -197,7 +197,7 @@ def shown(report: Report) -> str:
     if report.unacknowledged:
         lines.append(f"kept in part, and never acknowledged: {report.unacknowledged:,} batches")
     if report.unreadable:
-        lines.append(f"messages that nobody can read: {report.unreadable:,}, in the dead letters")
+        lines.append(f"messages that cannot be read: {report.unreadable:,}, in the dead letters")
     lines += [f"note: {note}" for note in report.notes]
     for fault in report.faults:
         who = f"batch {fault.batch_id}{f' of {fault.tenant}' if fault.tenant else ''}: " if fault.batch_id else ""

@@ -88,5 +88,5 @@ def _query(settings: Settings, sql: str) -> bytes:
         return query_client.ask(settings.data_dir, sql, "JSONEachRow").body
     except query_client.NotRunning:
         raise CannotRun(
-            f"no collector runs on {settings.data_dir}: --data-dir names another directory, --clickhouse a server"
+            f"no collector runs on {settings.data_dir}: choose another directory with --data-dir, or a server with --clickhouse"
         ) from None

@@ -93,7 +93,7 @@ def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
             return query_client.ask_tail(data_dir, request)
         except query_client.NotRunning:
             raise CollectorUnavailable(
-                f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address"
+                f"no collector runs on {data_dir}: choose another directory with --data-dir, or an address with --endpoint"
             ) from None
         except query_client.QueryFailed as error:
             raise CollectorUnavailable(str(error)) from None

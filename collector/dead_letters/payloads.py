@@ -125,7 +125,7 @@ def _batch_of(text: bytes, topic: str) -> bytes:
                 group["items"] = [_encoded(ParseDict(item, kind())) for item in group.get("items", ())]
         return ParseDict(document, TelemetryBatch()).SerializeToString()
     except (ParseError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"it is no record as it is shown: {error}") from error
+        raise ValueError(f"it is not a record in the form in which records are shown: {error}") from error
 
 
 def _encoded(item: Message) -> str:

@@ -42,7 +42,7 @@ class DeadLetterService:
                 return await self._change(request)
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
-        raise InvalidRequest(f"nobody can {do!r} dead letters")
+        raise InvalidRequest(f"there is no action {do!r} for dead letters")
 
     async def _list(self, request: Mapping[str, Any]) -> dict[str, Any]:
         page = await self._reports.page(_filter(request), int(request["limit"]), request.get("cursor"))

@@ -42,7 +42,7 @@ class BatchReports:
             return None
         if self._reader is None:
             if recent is None:
-                raise NotKnown("this gateway knows no store to ask: clickhouse.url names the one that its writers write to")
+                raise NotKnown("this gateway has no store: set clickhouse.url (--clickhouse) to the store of its writers")
             return _from_memory(batch_id, recent)
         found, behind = await self._reader.read(_RECEIPT, {"batch": batch_id})
         if found and (tenant is None or found[0]["TenantId"] == tenant):

@@ -131,9 +131,9 @@ def _counts(tally: _Tally) -> tuple[Counter[str], ...]:
 
 def _write(tally: _Tally, **whose: Any) -> None:
     if tally.is_harmless:
-        log.info("what a sender sent was repaired", **whose, **tally.fields())
+        log.info("telemetry of a sender was repaired", **whose, **tally.fields())
     else:
-        log.warning("not all that a sender sent was taken", **whose, **tally.fields())
+        log.warning("telemetry of a sender was rejected or refused", **whose, **tally.fields())
 
 
 def log_request(

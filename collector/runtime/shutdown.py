@@ -116,7 +116,7 @@ class GracefulShutdown:
         self._watchdog.start()
 
     def _too_late(self) -> None:
-        log.error("could not stop in time, so it ends as it is; the next start goes on from the log", timeout_s=self._timeout_s)
+        log.error("could not stop in time, and ends now; the next start continues from the log", timeout_s=self._timeout_s)
         end_process(1)
 
 

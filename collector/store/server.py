@@ -125,7 +125,7 @@ class ServerOptions(NamedTuple):
                 raise StoreMisconfigured(f"{self} can't be trusted: {one_line(tls)}; {what}") from error
             if "Unexpected response" in str(error) or _NOT_CLICKHOUSE.search(str(error)):
                 raise StoreMisconfigured(
-                    f"{self}: what answers there is not ClickHouse's HTTP interface: {describe(error)}"
+                    f"{self}: the answer is not from ClickHouse's HTTP interface: {describe(error)}"
                 ) from error
             raise StoreUnavailable(f"{self}: {describe(error)}") from error
 

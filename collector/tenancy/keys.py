@@ -260,8 +260,8 @@ def _inherit(file: int, target: Path) -> None:
         os.fchown(file, old.st_uid, old.st_gid)
     except PermissionError:
         raise KeysUnusable(
-            f"cannot change the keys file {target}: it is of user {old.st_uid} and group {old.st_gid}, and a new one would not"
-            " be; run this as that user, or as root"
+            f"cannot change the keys file {target}: it belongs to user {old.st_uid} and group {old.st_gid}, and the new file"
+            " would not; run this as that user, or as root"
         ) from None
     os.fchmod(file, stat.S_IMODE(old.st_mode))
 
@@ -312,8 +312,10 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 
 def _unreadable(path: Path, error: OSError) -> KeysUnusable:
-    return KeysUnusable(f"cannot read the keys file {path}: {error.strerror}; --keys-file or tenants.keys_file names another")
+    return KeysUnusable(
+        f"cannot read the keys file {path}: {error.strerror}; choose another with --keys-file or tenants.keys_file"
+    )
 
 
 def _no_file(path: Path) -> KeysUnusable:
-    return KeysUnusable(f"there is no keys file {path}: `keys create` makes it; --keys-file or --data-dir names another")
+    return KeysUnusable(f"there is no keys file {path}: `keys create` makes it; choose another with --keys-file or --data-dir")

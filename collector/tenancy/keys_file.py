@@ -133,7 +133,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise EntriesWrong(f"{shown(next(name for name in names if names.count(name) > 1))} is there twice in one object")
+        raise EntriesWrong(f"{shown(next(name for name in names if names.count(name) > 1))} appears twice in one object")
     return found
 
 

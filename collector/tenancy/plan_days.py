@@ -97,8 +97,8 @@ class KeysFileDays:
             stamp = keys_of.stamp_of(self._path)
             if stamp is None and not (self._may_be_missing and self._stamp is None):
                 raise KeysUnusable(
-                    f"a plan has retention_days, and there is no keys file {self._path} that says whose plan it is:"
-                    " tenants.keys_file must name that of the gateways, and `keys create` makes the first one"
+                    f"a plan has retention_days, but the keys file {self._path}, which assigns plans, does not exist:"
+                    " set tenants.keys_file to that of the gateways; `keys create` makes the first one"
                 )
             if stamp is not None and stamp != self._stamp:
                 document = keys_of.read(self._path)

@@ -93,7 +93,9 @@ def test_two_gateways_do_not_share_a_port_by_mistake(kafka: Bootstrapped, tmp_pa
             kafka__bootstrap=kafka.bootstrap,
         )
         assert (done.returncode, done.stdout) == (1, "")
-        assert f"port {front.http_port} of 127.0.0.1 is in use by another program; --http-port names another" in done.stderr
+        assert (
+            f"port {front.http_port} of 127.0.0.1 is in use by another program; choose another with --http-port" in done.stderr
+        )
 
 
 def test_secrets_are_in_nobody_s_sight(kafka: Bootstrapped, tmp_path: Path) -> None:

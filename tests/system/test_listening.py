@@ -72,7 +72,7 @@ def test_serve_answers_on_every_address_and_socket(tmp_path: Path, short: Path) 
         refused = run("serve", "--data-dir", tmp_path / "other", *others, **sockets(short))
         assert 1 == refused.returncode
         assert refused.stderr.endswith(
-            f"error: unix:{short}/api.sock is in use by another program; http.listen names another\n"
+            f"error: unix:{short}/api.sock is in use by another program; choose another with http.listen\n"
         )
         program.kill()
         assert (short / "api.sock").is_socket()

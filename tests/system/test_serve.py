@@ -513,10 +513,10 @@ def test_a_start_waits_for_a_command_that_has_the_data(make_program: MakeProgram
     made.data_dir.mkdir()
     command = DataDirLock(made.data_dir, "audit")
     made.launch()
-    until(lambda: "the data directory is in use, and waited for" in made.log())
+    until(lambda: "the data directory is in use: waiting for it" in made.log())
     assert made.stop() == 0, made.log()
     made.launch()
-    until(lambda: made.log().count("the data directory is in use, and waited for") == 2)
+    until(lambda: made.log().count("the data directory is in use: waiting for it") == 2)
     command.release()
     made.await_ready()
     assert made.value("SELECT 1") == 1

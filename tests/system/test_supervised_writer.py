@@ -167,4 +167,4 @@ def test_a_port_in_use_is_named(kafka: Kafka, clickhouse: Bridge, tmp_path: Path
     with started(writer(kafka, clickhouse, tmp_path)) as back:
         done = run("writer", "--port", str(back.port), **settings_of(kafka, clickhouse))
         assert (1, "") == (done.returncode, done.stdout)
-        assert f"port {back.port} of 127.0.0.1 is in use by another program; --port names another" in done.stderr
+        assert f"port {back.port} of 127.0.0.1 is in use by another program; choose another with --port" in done.stderr

@@ -109,7 +109,7 @@ class GroupPartitions:
                     await changed.wait()
             except TimeoutError:
                 if self._loop.time() - self._settled > self._options.request_timeout_s + self._options.session_timeout_s:
-                    raise BrokerDown("Kafka assigns no partitions: it is away, or the group is being rebalanced") from None
+                    raise BrokerDown("Kafka assigns no partitions: it is unavailable, or the group is rebalancing") from None
                 if self._loop.time() >= deadline or self.closed.is_set():
                     return None
 

@@ -292,7 +292,7 @@ class KafkaProducer:
             except Exception as defect:  # every error: a producer that stopped here could not write until a restart
                 self.failure = text(defect)
                 if defects.due():
-                    self._logger.exception("unexpected error while Kafka is away, trying again")
+                    self._logger.exception("unexpected error while Kafka is unavailable, trying again")
             if is_empty:
                 await self._create_topics()
             await asyncio.sleep(delay_s)

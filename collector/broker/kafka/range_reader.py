@@ -115,7 +115,7 @@ class _Reading:
 async def _out_of_range(leaders: Leaders, partition: Partition, offset: int) -> BrokerDown:
     earliest = await leaders.earliest(partition)
     if earliest <= offset:
-        return _unreadable(partition, offset, "Kafka says it has none such")
+        return _unreadable(partition, offset, "Kafka reports that it has no such offset")
     return MessagesDeleted(partition, offset, earliest)
 
 

@@ -218,7 +218,7 @@ def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
             log.warning("a topic acknowledges with one replica in sync: set min.insync.replicas to 2", topic=name)
         elif topic.in_sync_min >= topic.replicas:
             log.warning(
-                "a topic takes nothing while any of its brokers is away: more replicas, or a lower min.insync.replicas",
+                "a topic accepts nothing while one of its brokers is unavailable: add replicas, or lower min.insync.replicas",
                 topic=name,
                 replicas=topic.replicas,
                 min_insync_replicas=topic.in_sync_min,

@@ -98,7 +98,7 @@ class Frames(asyncio.BufferedProtocol):
             self._waiting = self._on_received = None
         if _LENGTH.unpack_from(answer)[0] != self._id:
             self.close()
-            raise KafkaConnectionError("the broker answers another request than the one that was asked")
+            raise KafkaConnectionError("the answer of the broker belongs to another request")
         return answer[_LENGTH.size :]
 
     # asyncio's side.
@@ -119,7 +119,7 @@ class Frames(asyncio.BufferedProtocol):
             self._size = _LENGTH.unpack(self._length)[0]
             self._have = 0
             if self._waiting is None or not _LENGTH.size <= self._size <= _ANSWER_BYTES_MAX:
-                self._fail(KafkaConnectionError(f"what announces {self._size} bytes is no answer of Kafka's"))
+                self._fail(KafkaConnectionError(f"a frame of {self._size} bytes is not an answer from Kafka"))
                 return
             self._make_room()
             return

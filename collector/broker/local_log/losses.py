@@ -83,10 +83,10 @@ class LossReports:
 
     def report_no_wal(self, wal: Path) -> None:
         """Report that the write-ahead log is missing, and no witness records its content. Raises OSError."""
-        reason = "its write-ahead log and log.acknowledged were removed: nothing says how many messages were in it"
+        reason = "its write-ahead log and log.acknowledged were removed: the number of messages in it is unknown"
         self._incidents.report_unknown(reason)
         self._logger.error(
-            "acknowledged messages of the local log may be lost: its write-ahead log is missing, and nothing says what it held;"
+            "acknowledged messages of the local log may be lost: its write-ahead log is missing, and its contents are unknown;"
             " see docs/operate/operating.md, confirm with `log confirm`",
             file=str(wal),
         )
@@ -101,7 +101,7 @@ class LossReports:
             if head.end > head.committed
         ]
         self._logger.warning(
-            "the local log is another one than before: what it holds is stored, and what the one before still held is missing"
+            "the local log was replaced by another: its messages are stored, and those that only the former log had are missing"
             " until that one is put back",
             file=str(file),
             log=identity,

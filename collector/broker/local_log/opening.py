@@ -132,7 +132,7 @@ class LogOpening:
             return self.rebuilt(reason, Witnessed((), heads))
         if had_file:
             raise LocalLogUnusable(
-                f"cannot open the local log {self._file}: {reason}; nothing says what it held: move {self._file.parent} away to"
+                f"cannot open the local log {self._file}: {reason}; its contents are unknown: move {self._file.parent} away to"
                 " begin a new log, and keep it"
             )
         return self._opened()

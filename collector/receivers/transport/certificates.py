@@ -113,7 +113,7 @@ def _read(settings: Tls) -> Pem:
     if any(mark in key for mark in _ENCRYPTED):
         name = "cert_file" if settings.key_file is None else "key_file"
         raise _Unusable(
-            f"the private key in {_named(settings, name)} is encrypted, and nobody is there to be asked for its password:"
+            f"the private key in {_named(settings, name)} is encrypted, and the collector cannot ask for its password:"
             " openssl pkey -in FILE -out OTHER writes it without"
         )
     client_ca = None

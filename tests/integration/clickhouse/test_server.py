@@ -119,7 +119,7 @@ def test_another_service(tmp_path: Path) -> None:
             said = str(caught.value)
             assert time.monotonic() < until
         assert isinstance(caught.value, StoreMisconfigured)
-        assert "what answers there is not ClickHouse's HTTP interface" in said
+        assert "the answer is not from ClickHouse's HTTP interface" in said
     finally:
         other.kill()
         other.wait()

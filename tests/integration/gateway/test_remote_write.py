@@ -124,7 +124,7 @@ async def test_what_was_not_written_does_not_count(made: Receivers) -> None:
     assert answer.status_code == 400
     assert answer.text == (
         "3 of 6 samples rejected: 1 timestamp_too_old (Timestamp is more than 24h in the past),"
-        " 1 invalid_histogram (schema 9 is none of -4 to 8 and -53),"
+        " 1 invalid_histogram (schema 9 is not -4 to 8 or -53),"
         " 1 invalid_series (an odd number of label references: 1)\n"
     )
     assert written(answer) == ("2", "0", "3")

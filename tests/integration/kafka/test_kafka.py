@@ -406,7 +406,7 @@ async def test_whatever_happens_while_kafka_is_away_it_is_tried_again(shared: st
             await eventually(lambda: producer.failure == "a defect")
         await eventually(lambda: producer.failure is None)
         await producer.append([Message(topics[0], b"again")])
-    assert "unexpected error while Kafka is away, trying again" in [entry["event"] for entry in logs]
+    assert "unexpected error while Kafka is unavailable, trying again" in [entry["event"] for entry in logs]
 
 
 async def test_producers_that_fail_at_once_each_recover(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,7 @@ def test_bad_labels_reject_their_series_and_no_other(labels: list[tuple[str, str
     ("change", "message"),
     [
         (lambda h: h.positive_deltas.append(1), "spans of 2 buckets, counts of 3"),
-        (lambda h: setattr(h, "schema", 9), "schema 9 is none of -4 to 8 and -53"),
+        (lambda h: setattr(h, "schema", 9), "schema 9 is not -4 to 8 or -53"),
         (lambda h: h.positive_counts.append(1.0), "integer and float counts are mixed"),
         (lambda h: h.positive_deltas.__setitem__(1, -3), "a bucket's count is negative or beyond int64"),
         (lambda h: h.custom_values.append(1.0), "schema 3 has no custom bounds"),

@@ -409,7 +409,7 @@ REJECTIONS: list[tuple[Callable[[write_pb2.Request], None], int, str]] = [
     (odd_exemplar, errors.INVALID_SERIES, "an exemplar: an odd number of label references: 1"),
     (stray_exemplar, errors.INVALID_SERIES, "an exemplar: a label refers to symbol 99, which is not in the table"),
     (long_exemplar, errors.ATTRIBUTE_VALUE_TOO_LONG, "an attribute's value is longer than 120 bytes"),
-    (broken_histogram, errors.INVALID_HISTOGRAM, "schema 9 is none of -4 to 8 and -53"),
+    (broken_histogram, errors.INVALID_HISTOGRAM, "schema 9 is not -4 to 8 or -53"),
 ]
 
 

@@ -116,7 +116,7 @@ async def test_the_desk_of_dead_letters_is_behind_the_same_socket(tmp_path: Path
         listed = await asyncio.to_thread(ask_dead_letters, tmp_path, {"do": "list", "limit": 10})
         assert listed == {"entries": [], "next_cursor": None, "messages_behind": 0}
         for request, said in (
-            ({"do": "burn"}, "nobody can 'burn' dead letters"),
+            ({"do": "burn"}, "there is no action 'burn' for dead letters"),
             ({"do": "list", "limit": 1, "cursor": "x"}, "cursor must be next_cursor of the page before"),
             ({"do": "list", "limit": 1, "filter": {"since": "now"}}, "since must be RFC 3339"),
             ({"do": "show", "ids": ["x"]}, "'x' is no id of a dead letter"),

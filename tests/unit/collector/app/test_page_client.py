@@ -140,7 +140,9 @@ def test_what_is_no_collector_is_named(changed: dict[str, bytes], said: str) -> 
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with pytest.raises(PageUnavailable, match=f"cannot read {endpoint}/healthz: Connection refused; --endpoint names another"):
+    with pytest.raises(
+        PageUnavailable, match=f"cannot read {endpoint}/healthz: Connection refused; choose another address with"
+    ):
         PageClient(endpoint, None).poll()
 
 

@@ -54,7 +54,9 @@ def test_a_port_in_use_is_reported_with_its_flag(key: str, flag: str) -> None:
     """It is reported before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CannotRun, match=f"^port {port} of 127.0.0.1 is in use by another program; {flag} names another$"):
+        with pytest.raises(
+            CannotRun, match=f"^port {port} of 127.0.0.1 is in use by another program; choose another with {flag}$"
+        ):
             listening.check_port(key, "127.0.0.1", port)
     listening.check_port(key, "127.0.0.1", port)
 

@@ -82,5 +82,5 @@ def test_a_server_that_refuses_ends_the_start(tmp_path: Path) -> None:
         done = run("serve", "--clickhouse", f"http://127.0.0.1:{port}", "--data-dir", tmp_path / "data", **FREE_PORTS)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: ClickHouse at" in done.stderr
-    assert "not ClickHouse's HTTP interface" in done.stderr
+    assert "not from ClickHouse's HTTP interface" in done.stderr
     assert "Traceback" not in done.stderr

@@ -131,7 +131,7 @@ async def test_a_start_waits_for_a_command(tmp_path: Path) -> None:
         assert not entering.done()
         command.release()
         await entering
-    assert [("warning", "the data directory is in use, and waited for")] == [(it["log_level"], it["event"]) for it in logs]
+    assert [("warning", "the data directory is in use: waiting for it")] == [(it["log_level"], it["event"]) for it in logs]
     assert "(the command audit)" in logs[0]["reason"]
 
 

@@ -80,7 +80,7 @@ async def test_until_it_is_there_every_call_fails_and_then_none_does(monkeypatch
         broker.progress(),
         broker.lag(),
     ):
-        with pytest.raises(BrokerDown, match="not there yet: "):
+        with pytest.raises(BrokerDown, match="not available yet: "):
             await call
     await eventually(lambda: broker.failure is None)
     await broker.append([MESSAGE])

@@ -235,7 +235,8 @@ def test_without_a_file_there_is_nothing_to_list(tmp_path: Path) -> None:
         done = invoke(*arguments)
         assert (done.exit_code, done.stdout) == (1, "")
         assert done.stderr == (
-            "error: there is no keys file data/keys.json: `keys create` makes it; --keys-file or --data-dir names another\n"
+            "error: there is no keys file data/keys.json: `keys create` makes it;"
+            " choose another with --keys-file or --data-dir\n"
         )
     assert list(tmp_path.iterdir()) == []
 

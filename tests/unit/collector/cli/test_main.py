@@ -198,7 +198,7 @@ def test_a_query_where_nothing_is_makes_nothing(tmp_path: Path, existing: bool) 
     done = run("query", "--data-dir", data_dir, "SELECT 1")
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: there is no store in {data_dir}: no collector has ever run there; --data-dir names another directory\n"
+        f"error: there is no store in {data_dir}: no collector has ever run there; choose another directory with --data-dir\n"
     )
     assert done.stdout == ""
     assert list(tmp_path.rglob("*")) == ([data_dir] if existing else [])
@@ -228,7 +228,7 @@ def test_a_plan_of_the_schema_makes_nothing(tmp_path: Path) -> None:
     ("host", "said"),
     [
         ("no.such.host.invalid", "error: cannot listen on no.such.host.invalid: "),
-        ("192.0.2.1", "error: 192.0.2.1 is not an address of this machine; --host names another\n"),
+        ("192.0.2.1", "error: 192.0.2.1 is not an address of this machine; choose another with --host\n"),
     ],
 )
 def test_a_wrong_host_is_named(tmp_path: Path, host: str, said: str) -> None:

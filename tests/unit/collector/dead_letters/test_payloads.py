@@ -93,7 +93,7 @@ def test_a_record_whose_items_can_not_be_read_is_shown_as_bytes() -> None:
     "text", ["[]", "1", '{"records": 1}', '{"records": [1]}', '{"records": [{"groups": [{"items": [1]}]}]}']
 )
 def test_a_document_that_is_no_record_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^it is no record as it is shown: "):
+    with pytest.raises(ValueError, match=r"^it is not a record in the form in which records are shown: "):
         edited_payload("telemetry_batch", text.encode(), LOGS_TOPIC)
 
 

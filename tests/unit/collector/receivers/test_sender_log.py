@@ -52,7 +52,7 @@ def test_a_line_says_what_and_why() -> None:
     log.refused("acme", refusal(RATE_LIMIT_EXCEEDED, "Tenant quota exceeded"))
     (line,) = written(log)
     assert line == {
-        "event": "not all that a sender sent was taken",
+        "event": "telemetry of a sender was rejected or refused",
         "log_level": "warning",
         "tenant": "acme",
         "rejected_items": {"timestamp_too_old": 4, "invalid_timestamp": 1},
@@ -87,7 +87,7 @@ def test_requests_of_which_nothing_was_taken_are_counted() -> None:
     log.taken("globex", adapted({}))
     (line,) = written(log)
     assert line == {
-        "event": "not all that a sender sent was taken",
+        "event": "telemetry of a sender was rejected or refused",
         "log_level": "warning",
         "tenant": "acme",
         "rejected_items": {"timestamp_too_old": 1},

@@ -140,7 +140,7 @@ def test_an_owner_that_would_change_is_refused(path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "fchown", refuse)
     with pytest.raises(
-        KeysUnusable, match=r"it is of user \d+ and group \d+, and a new one would not be; run this as that user"
+        KeysUnusable, match=r"it belongs to user \d+ and group \d+, and the new file would not; run this as that user"
     ):
         create(path)
     assert path.read_bytes() == before

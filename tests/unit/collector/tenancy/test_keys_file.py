@@ -69,7 +69,7 @@ def test_what_is_written_is_read(keys: list[Key]) -> None:
         (b'{"version": 1, "keys": {}}', 'it must have "keys", a list'),
         (b'{"version": 1, "keys": [], "more": 1}', "and nothing else"),
         (b'{"version": 1, "keys": [1]}', "keys[0]: it must be an object"),
-        (b'{"version": 1, "keys": [], "keys": []}', '"keys" is there twice in one object'),
+        (b'{"version": 1, "keys": [], "keys": []}', '"keys" appears twice in one object'),
         (document(id="KEY"), 'keys[1] (id "KEY"): id must be 8 small letters and digits'),
         (document(id=...), "keys[1]: id is missing"),
         (document(note=...), 'keys[1] (id "00000000"): note is missing'),
@@ -112,7 +112,7 @@ def test_what_is_wrong_is_named(data: bytes, said: str) -> None:
 def test_a_member_that_is_there_twice_is_refused() -> None:
     """Otherwise the later would win, and a key that was ended by hand could be valid."""
     text = write_entries([KEY]).replace(b'"ends": null', b'"ends": "2026-01-01T00:00:00Z", "ends": null')
-    with pytest.raises(EntriesWrong, match='"ends" is there twice in one object'):
+    with pytest.raises(EntriesWrong, match='"ends" appears twice in one object'):
         read_entries(text)
 
 

@@ -88,7 +88,7 @@ def test_days_follow_the_file(tmp_path: Path) -> None:
 def test_a_keys_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     """It is none before the first file is made, when no row can be lost, and without days of plans."""
     path = tmp_path / "keys.json"
-    with pytest.raises(KeysUnusable, match=r"no keys file .*keys\.json.*tenants\.keys_file must name"):
+    with pytest.raises(KeysUnusable, match=r"the keys file .*keys\.json.*does not exist: set tenants\.keys_file"):
         KeysFileDays(path, plan_days(), may_be_missing=False).by_tenant()
     new = KeysFileDays(path, plan_days(anonymous=("nobody", "Week")), may_be_missing=True)
     assert new.by_tenant() == {"nobody": 7}

@@ -332,13 +332,13 @@ async def test_another_log_in_its_place_is_a_log_of_its_own(
         found = await drain(log, left.data)
     assert theirs.messages == found.messages
     assert set(range(stored, own)) == found.lost
-    assert 1 == capsys.readouterr().out.count("the local log is another one than before")
+    assert 1 == capsys.readouterr().out.count("the local log was replaced by another")
     (left.log).rename(tmp_path / "theirs")
     kept.rename(left.log)
     found = await read(left)
     assert (left.messages, set()) == (found.messages, found.lost)
     assert all(incident.is_confirmed for incident in read_incidents(left.data)[:1]) or stored == own
-    assert "another one than before" in capsys.readouterr().out
+    assert "replaced by another" in capsys.readouterr().out
     again = await open_log(left.data)
     await again.close()
     assert "another one" not in capsys.readouterr().out
@@ -373,7 +373,7 @@ async def test_a_log_that_was_made_anew_is_no_other_one(tmp_path: Path, what: st
     found = await read(left)
     check(left, found)
     assert left.messages == found.messages
-    assert "another one than before" not in capsys.readouterr().out
+    assert "replaced by another" not in capsys.readouterr().out
 
 
 class Site:
@@ -929,7 +929,7 @@ async def test_a_witness_that_is_removed_with_the_wal_is_missed(tmp_path: Path, 
         assert (1, 0) == log.damages()
     (incident,) = read_incidents(left.data)
     assert [("", 0)] == [(damage.topic, damage.messages) for damage in incident.damages]
-    assert "its write-ahead log is missing, and nothing says what it held" in capsys.readouterr().out
+    assert "its write-ahead log is missing, and its contents are unknown" in capsys.readouterr().out
     confirm([incident])
     async with await open_log(left.data) as log:
         assert (0, 0) == log.damages()
@@ -958,7 +958,7 @@ async def test_a_file_that_says_nothing_is_left_as_it_is(tmp_path: Path) -> None
     left.witness.unlink()
     noise = random.Random(1).randbytes(left.file.stat().st_size)
     left.file.write_bytes(noise)
-    with pytest.raises(LocalLogUnusable, match=f"nothing says what it held: move {left.log} away"):
+    with pytest.raises(LocalLogUnusable, match=f"its contents are unknown: move {left.log} away"):
         await open_log(left.data)
     assert noise == left.file.read_bytes()
 
