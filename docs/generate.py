@@ -16,10 +16,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from adapters.canonical import ODD_BODY_BYTES_MAX, ODD_ELEMENTS_MAX
 from adapters.errors import INVALID_JSON, REASONS, Reason
+from adapters.prometheus.price import SYMBOLS_MAX
 from adapters.repairs import REPAIRS
 from collector.config.reference import FLAGS, Setting, sections
 from collector.config.tenants import PlanLimits
+from collector.query.live_records import TENANT_WATCHES_MAX, TENANTS_WATCHES_MAX, WATCHES_MAX
 from collector.receivers.refusals import codes_of
 from collector.telemetry.metrics import Metrics
 
@@ -63,6 +66,22 @@ the line of the file or the variable to change. `infrasage-collector config chec
 `config show` prints what is in force and where each value came from, as a file that can be used again.
 """
 
+FIXED_LIMITS = (
+    (
+        "size of a protobuf body that is not in canonical form",
+        f"{ODD_BODY_BYTES_MAX >> 20} MiB",
+        "400 `invalid_protobuf`. Usual encoders write the canonical form, whose limits are `http.decompressed_bytes_max`"
+        " and `grpc.message_bytes_max`.",
+    ),
+    ("elements of such a body", f"{ODD_ELEMENTS_MAX:,}", "413. Send smaller batches."),
+    ("symbols of one request of remote write 2.0", f"{SYMBOLS_MAX:,}", "413. Send smaller batches."),
+    (
+        "watches by `tail` and `/api/v1/tail` at once",
+        f"{WATCHES_MAX}, of which {TENANTS_WATCHES_MAX} with tenants' keys and {TENANT_WATCHES_MAX} with keys of one tenant",
+        "503. End another watch.",
+    ),
+)
+
 
 def row(*cells: str) -> str:
     """Return a row of a Markdown table."""
@@ -83,6 +102,11 @@ def configuration() -> str:
     out.append(f"\n## `[plans.NAME]`\n\n{PlanLimits.__doc__}\n")
     out.append("| setting | default | allowed | meaning |\n|---|---|---|---|")
     out += [setting_row(Setting(f"plans.NAME.{name}", field)) for name, field in PlanLimits.model_fields.items()]
+    out.append(
+        "\n## Limits without a setting\n\nThese limits bound the memory of the process. Usual clients stay far below them.\n"
+    )
+    out.append("| limit | value | beyond it |\n|---|---|---|")
+    out += [row(*limit) for limit in FIXED_LIMITS]
     return "\n".join(out) + "\n"
 
 
