@@ -229,7 +229,7 @@ def install_now(installation: Installation) -> None:
     if not _may_compile():
         return
     say(
-        f"compiling the hot path in the background, at the lowest priority: about 5 minutes, log in {installation.log};"
+        f"compiling the hot path in the background, at the lowest priority: about 3 minutes, log in {installation.log};"
         " the next `make serve` uses it"
     )
     with installation.log.open("w") as log:
@@ -248,7 +248,7 @@ def install_compiled(installation: Installation) -> None:
     if installation.is_installed(compiled=compiler):
         return
     if compiler and installation.compiled_wheel() is None:
-        say("compiling the hot path: about 5 minutes of one core")
+        say("compiling the hot path: about 3 minutes of one core")
         installation.compile(pip_wheel, wait=True)
     with installation.installing():  # not before: a `make serve` starts while this one compiles
         wheel = installation.compiled_wheel() if compiler else None
