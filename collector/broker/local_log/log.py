@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import structlog
 
-from collector.broker.contract import BrokerDown, BrokerError, Message, Partition, Position, Range
+from collector.broker.contract import BrokerDown, BrokerError, BrokerFull, Message, Partition, Position, Range
 from collector.broker.local_log.files import LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.lineage import Epoch
@@ -339,4 +339,15 @@ class LocalLog:
             return self._files.gone, refusals
         except Exception as error:  # noqa: BLE001 - every caller must get every error, and none may wait for ever
             failure = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
-            return failure, [BrokerDown(f"cannot write {self._file}: {failure}") for _ in works]
+            return failure, _refusals(works, self._files, failure, error)
+
+
+def _refusals(works: Sequence[Work], files: LogFiles, failure: str, error: Exception) -> list[BrokerError | None]:
+    """Return the errors of works whose transaction failed. Other data can fill the disk between two checks of its space: then
+    an append fails as if the check had noticed it."""
+    down = BrokerDown(f"cannot write {files.file}: {failure}")
+    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+        return [down for _ in works]
+    files.disk.check()
+    full = BrokerFull(f"cannot write {files.file}: {files.disk.shortage or failure}")
+    return [full if isinstance(work, LogAppend) else down for work in works]

@@ -367,6 +367,22 @@ async def test_a_lock_that_lasts_is_a_failure_that_passes(directory: Path, monke
         assert [] == await take_all(log)
 
 
+async def test_an_append_that_meets_a_full_disk_is_refused_as_such(directory: Path) -> None:
+    """The space is checked now and then, so other data may have filled the disk since. Nothing of the append is kept."""
+    async with await open_log(directory) as log:
+        await log.append([Message(TOPIC, b"before")])
+        database = log._files._database._connection
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(BrokerFull, match=f"cannot write {directory / FILE_NAME}: SQLITE_FULL"):
+            await log.append([Message(TOPIC, b"x" * MIB)])
+        assert log.failure == "SQLITE_FULL: database or disk is full"
+        database.execute("PRAGMA max_page_count = 1000000")
+        await log.append([Message(TOPIC, b"after")])
+        assert log.failure is None
+        assert [b"before", b"after"] == await take_all(log)
+
+
 # Who may do what.
 
 
