@@ -198,7 +198,7 @@ METRIC_DATA = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 SERVICE = '{"key":"service.name","value":{"stringValue":"shop"}}'
 
 
-@pytest.mark.parametrize("padding", ["", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("padding", ["", pytest.param(LARGE, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("metric", "accepted"),
     [
@@ -340,7 +340,7 @@ GOODS = {
 RESOURCES = {"metrics": "resourceMetrics", "logs": "resourceLogs", "traces": "resourceSpans"}
 
 
-@pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [0, pytest.param(SLICE_BYTES, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("signal", "field", "inner"), [(signal, *loss) for signal, losses in LOSSES.items() for loss in losses]
 )
@@ -371,7 +371,7 @@ def test_a_large_envelope_that_is_lost_is_rejected(signal: str) -> None:
         assert [INVALID_RECORD] == [rejection.reason for rejection in adapted.rejections]
 
 
-@pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("size", [0, pytest.param(1 << 20, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("resource", "service"),
     [
@@ -404,7 +404,7 @@ DOUBLES = {
 }
 
 
-@pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [0, pytest.param(SLICE_BYTES, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_a_constant_without_quotes_is_read_as_with(signal: str, constant: str, size: int) -> None:
@@ -478,7 +478,7 @@ def test_items_whose_rejection_is_not_kept_have_no_words_of_it() -> None:
     assert all("must be an object; got 5" in each.message for each in adapted.rejections)
 
 
-@pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("size", [0, pytest.param(1 << 20, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize("number", ["1e400", "-1E+400", "1" + "0" * 400, "1" + "0" * 400 + ".5"])
 def test_a_number_beyond_a_double_costs_its_item_at_most(number: str, size: int) -> None:
     """A double rejects its span. An attribute's integer becomes its text, if it is written without an exponent."""
@@ -511,7 +511,7 @@ def repeated(document: Any, path: Sequence[str | int], name: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("padding", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("padding", [0, pytest.param(1 << 20, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_members_that_come_twice_are_both_read(signal: str, padding: int) -> None:
     """No item is lost of those that hold items, however they are written and whatever else is odd in the body."""
@@ -563,7 +563,7 @@ def test_data_of_old_metrics_is_named_beside_metrics_that_are_read(name: str) ->
     assert f'Metric has no field "{name}": OTLP 1.0 has {re.split("_|(?=[GSH])", name)[1].lower()}' == told
 
 
-@pytest.mark.parametrize("padding", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("padding", [0, pytest.param(1 << 20, marks=pytest.mark.large)], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
     [
