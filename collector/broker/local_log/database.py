@@ -120,7 +120,7 @@ class Database:
         is in use, and this start. `branch` is the branch that was found at this start."""
         self._connection.execute(schema.SET_STATE, (1,))
         self.inherit([new_epoch(self.heads, branch)])
-        self._truncate_wal()
+        self.truncate_wal()
 
     def inherit(self, epochs: Sequence[Epoch]) -> None:
         """Add starts to those that are known. Raises sqlite3.Error."""
@@ -303,11 +303,11 @@ class Database:
             is_changed = True
             self._measure()
             if self._free_bytes <= spare:
-                self._truncate_wal()  # only a checkpoint makes the file itself shorter
+                self.truncate_wal()  # only a checkpoint makes the file itself shorter
             if not idle():
                 break
         if self._wal.stat().st_size > (_WAL_LOW_BYTES if is_disk_low else 4 * limits.wal_bytes_max):
-            self._truncate_wal()
+            self.truncate_wal()
             is_changed = True
         return is_changed
 
@@ -315,8 +315,8 @@ class Database:
         """Copy the pages in the write-ahead log into the file, as far as no reader holds them. Raises sqlite3.Error."""
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _truncate_wal(self) -> None:
-        # While a reader uses it, the write-ahead log can't be truncated.
+    def truncate_wal(self) -> None:
+        """Copy the write-ahead log into the file, and empty it, once no reader uses it. Raises sqlite3.Error."""
         with self._reading:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

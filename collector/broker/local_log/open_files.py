@@ -98,6 +98,13 @@ class OpenFiles:
             return os.fstat(self._wal_descriptor).st_size // FRAME_BYTES
         return state.frames if state.backfilled < state.frames else 0
 
+    @property
+    def growth_bytes(self) -> int:
+        """Return how much longer a checkpoint makes the database; 0 if that is not known."""
+        state = self._index.read()
+        sizes = self._sizes()
+        return 0 if state is None or isinstance(sizes, str) else max(0, state.pages * PAGE_BYTES - sizes[0])
+
     def _sizes(self) -> list[int] | str:
         """Return the sizes of the files at the paths, or why they are not the opened files."""
         sizes: list[int] = []

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from support.fakes.brokers import LIMITS, MIB, TOPICS, limits
 from support.processes.commands import command, run
+from support.processes.small_disk import small_disk
 from support.waiting import eventually
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerFull, Message, Partition, Range
 from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.broker.local_log.files import LogFiles
 from collector.broker.local_log.witness import read_witness
+from collector.runtime.disk import measure
 
 TOPIC = TOPICS[0]
 
@@ -381,6 +383,27 @@ async def test_an_append_that_meets_a_full_disk_is_refused_as_such(directory: Pa
         await log.append([Message(TOPIC, b"after")])
         assert log.failure is None
         assert [b"before", b"after"] == await take_all(log)
+
+
+@pytest.mark.parametrize("message_bytes", [1_000, 60_000, 300_000, 1_000_000])
+async def test_a_checkpoint_leaves_the_reserve_to_the_next_start(tmp_path: Path, message_bytes: int) -> None:
+    """A message takes its space twice until a checkpoint is done. The log counts both, and stops before a start has no room."""
+    disk_limits = limits(wal_bytes_max=16 * MIB, reserve_percent=10, reserve_bytes_min=512 * MIB, bytes_max=1024 * MIB)
+    with small_disk(tmp_path / "data" / "log", 24) as disk:
+        async with await open_log(disk, disk_limits) as log:
+            kept = 0
+            refusals: list[str] = []
+            while len(refusals) < 20:
+                try:
+                    await log.append([Message(TOPIC, os.urandom(message_bytes))])
+                    kept += 1
+                except BrokerFull as error:
+                    refusals.append(str(error))
+                assert 6 * MIB < measure(disk).free
+            assert all(f"bytes: the disk of {disk} has " in refusal for refusal in refusals)
+            assert kept * message_bytes > 8 * MIB
+        async with await open_log(disk, disk_limits) as log:
+            assert kept == len(await take_all(log))
 
 
 # Who may do what.
