@@ -7,6 +7,7 @@ from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.json_characters import BACKSLASH, QUOTE, SPACE
+from adapters.codec.wire import HIGH_BITS
 
 ESCAPES: Final = [encode_basestring(chr(byte))[1:-1].encode() for byte in range(128)]
 _WORD_BYTES: Final = 8
@@ -17,8 +18,6 @@ _BACKSLASHES: Final = b"\\" * 8
 _NO_CONTROLS: Final = b"\xe0" * 8  # a control character has none of these bits
 _SPACES: Final = b" " * 8
 _ONES: Final = b"\1" * 8
-# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 8.
-_HIGH_BITS: Final = b"".join([b"\x80" * n + bytes(8 - n) for n in range(9)])
 
 
 def put_plain(writer: BytesWriter, buffer: bytes, start: i64, end: i64) -> bool:
@@ -35,7 +34,7 @@ def put_plain(writer: BytesWriter, buffer: bytes, start: i64, end: i64) -> bool:
         word: i64 = read_i64_le(buffer, start)
         # As in adapters/codec/json_scanner.py, but a byte beyond ASCII is no reason to stop.
         found: i64 = (word - spaces) | ((word ^ quotes) - ones) | ((word ^ backslashes) - ones)
-        found &= ~word & read_i64_le(_HIGH_BITS, min(end - start, _WORD_BYTES) << 3)
+        found &= ~word & read_i64_le(HIGH_BITS, min(end - start, _WORD_BYTES) << 3)
         if found:
             writer.truncate(before)
             return False

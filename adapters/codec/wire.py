@@ -156,9 +156,9 @@ def divides(message: bytes) -> bool:
     return True
 
 
-# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7. A literal of 64 bits would be an object,
+# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 8. A literal of 64 bits would be an object,
 # converted at every use.
-_HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
+HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(9)])
 
 
 # A decoder puts this in the place of invalid bytes; a text may also contain it.
@@ -190,7 +190,7 @@ def is_utf8(buffer: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> boo
         return is_ascii(buffer, start, end) or _is_utf8_slow(buffer[start:end])
     p: i64 = start
     if p + 8 <= len(buffer):
-        if read_i64_le(buffer, p) & read_i64_le(_HIGH_BITS, (end - p) << 3):
+        if read_i64_le(buffer, p) & read_i64_le(HIGH_BITS, (end - p) << 3):
             return _is_utf8_slow(buffer[start:end])
         return True
     while p < end:
