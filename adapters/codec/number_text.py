@@ -35,17 +35,7 @@ def put_integer(writer: BytesWriter, number: i64) -> None:
         put_integer(writer, high)
         _put_digits(writer, number - high * _WORD_DIGITS_END, _WORD_DIGITS)
         return
-    word: i64 = 0
-    size: i64 = len(writer)
-    while True:
-        rest: i64 = number * _TENTH >> _TENTH_SHIFT
-        word = word << 8 | (ZERO + number - 10 * rest)
-        size += 1
-        if rest == 0:
-            break
-        number = rest
-    write_i64_le(writer, word)
-    writer.truncate(size)
+    _put_digits(writer, number, 1)
 
 
 def put_double(writer: BytesWriter, value: float) -> None:
@@ -80,14 +70,15 @@ def _put_decimal(writer: BytesWriter, number: i64, power: i64, places: i64) -> N
         _put_digits(writer, number - whole * power, places)
 
 
-def _put_digits(writer: BytesWriter, number: i64, digits: i64) -> None:
-    """Write the last `digits` digits of a number that has at most eight."""
+def _put_digits(writer: BytesWriter, number: i64, digits_min: i64) -> None:
+    """Write a number of at most eight digits, with zeros before it up to `digits_min` digits."""
     word: i64 = 0
-    size: i64 = len(writer) + digits
-    while digits:
+    digits: i64 = 0
+    while number or digits < digits_min:
         rest: i64 = number * _TENTH >> _TENTH_SHIFT
         word = word << 8 | (ZERO + number - 10 * rest)
         number = rest
-        digits -= 1
+        digits += 1
+    digits += len(writer)
     write_i64_le(writer, word)
-    writer.truncate(size)
+    writer.truncate(digits)
