@@ -1,34 +1,34 @@
 """Write a checked AnyValue as compact JSON, escaped as Python's json does. An empty value is null, NaN and infinities are
 strings, and of members with the same key the last one is kept, in its own place.
 
-Nearly every object is small and has each key once, so its members are copied from the body to the writer. Only an object with a
-repeated key is written with a dictionary of its keys.
+Nearly every object is small and has each key once, so its members are copied from the body to the writer. Only an object that
+may have a repeated key is written with a dictionary of its keys.
 
 Invariants:
 1. The JSON of a large value is made with rests in between: 460,000 keys took 300 ms, and 4 MB of control characters, nested 60
    deep, 620 ms (tests/unit/adapters/otlp/test_any_value.py, test_the_json_of_a_large_value_rests).
-2. Each object's keys are compared before its members are written, and never again. So the work grows with the value, not with
-   its nesting (test_nested_objects_with_repeated_keys_are_written_once).
+2. How an object is written is decided before its members are, so each member is written once. The work grows with the value,
+   not with its nesting (test_nested_objects_with_repeated_keys_are_written_once).
 """
 
 from base64 import b64encode
 from typing import Final
 
 from librt.strings import BytesWriter, read_f64_le, read_i64_le
-from mypy_extensions import i64
+from mypy_extensions import i64, u8
 
 from adapters.codec.json_characters import CLOSING_BRACE, CLOSING_BRACKET, COLON, COMMA, OPENING_BRACE, OPENING_BRACKET, QUOTE
 from adapters.codec.json_text import ESCAPES, plain_end, put_plain
 from adapters.codec.number_text import put_double, put_integer
 from adapters.codec.wire import Cursor
 from adapters.otlp.any_value_tags import ARRAY, BOOL, BYTES, DOUBLE, ENTRY, INT, KEY, KVLIST, STRING, VALUE
+from adapters.otlp.field_tables import BIT_MASKS
 from adapters.rules import Rules
 
 _NULL: Final = b"null"
 _WORD_BYTES: Final = 8
 # The first n of eight bytes, as 8 bytes each, for n from 0 to 8.
 _FIRST_BYTES: Final = b"".join([b"\xff" * n + bytes(8 - n) for n in range(9)])
-_BIT_MASKS: Final = b"".join([(1 << n).to_bytes(8, "little") for n in range(64)])
 # The longest text that is copied word by word.
 _SHORT_TEXT_MAX: Final = 96
 # The longest AnyValue of a text whose length has one byte, and one more.
@@ -153,12 +153,12 @@ class JsonWriter:
                 writer.write(b64encode(self.buffer[first : min(after, first + self._room())]))
                 writer.append(QUOTE)
             elif tag == ARRAY:
-                self._put_array(first, after)
+                self._put_entries(first, after, OPENING_BRACKET, CLOSING_BRACKET)
             elif tag == KVLIST:
-                if self._has_repeated_key(first, after):
+                if self._may_repeat_key(first, after):
                     self._put_repeating_object(first, after)
                 else:
-                    self._put_object(first, after)
+                    self._put_entries(first, after, OPENING_BRACE, CLOSING_BRACE)
             else:
                 continue
             return
@@ -208,23 +208,6 @@ class JsonWriter:
         self._entry_end = cursor.position
         return cursor.start if tag == ENTRY else 0
 
-    def _put_array(self, start: i64, end: i64) -> None:
-        writer = self.writer
-        writer.append(OPENING_BRACKET)
-        read_to: i64 = len(writer)
-        is_first = True
-        position: i64 = start
-        while position < end and len(writer) <= self.bytes_max:
-            first: i64 = self._entry(position, end)
-            position = self._entry_end
-            if first:
-                if not is_first:
-                    writer.append(COMMA)
-                is_first = False
-                self.put(first, position)
-                read_to = self._read_since(read_to)
-        writer.append(CLOSING_BRACKET)
-
     def _read_since(self, read_to: i64) -> i64:
         """Count what was written since `read_to` as read, if it is much. Return the place up to which it is counted."""
         written: i64 = len(self.writer)
@@ -233,67 +216,36 @@ class JsonWriter:
         self.rules.read(written - read_to)
         return written
 
-    def _has_repeated_key(self, start: i64, end: i64) -> bool:
-        """Return whether two members of the KeyValueList at start:end have the same key."""
-        cursor = self.cursor
+    def _may_repeat_key(self, start: i64, end: i64) -> bool:
+        """Return whether two members of the KeyValueList at start:end may have the same key: False is certain."""
         member = self._member
-        keys: set[bytes] | None = None
-        # Two bits for each key. A key whose bits are both set may be repeated.
+        # Two bits for each key.
         low_bits: i64 = 0
         high_bits: i64 = 0
         read_to: i64 = start
         position: i64 = start
         while position < end:
-            entry: i64 = self._entry(position, end)
+            first: i64 = self._entry(position, end)
             position = self._entry_end
-            if not entry:
-                continue
-            member.locate(cursor, entry, position)
-            if keys is None:
+            if first:
+                member.locate(self.cursor, first, position)
                 hashed: i64 = member.key_hash(self.buffer)
-                low: i64 = read_i64_le(_BIT_MASKS, (hashed & 63) << 3)
-                high: i64 = read_i64_le(_BIT_MASKS, hashed >> 6 << 3)
+                low: i64 = read_i64_le(BIT_MASKS, (hashed & 63) << 3)
+                high: i64 = read_i64_le(BIT_MASKS, hashed >> 6 << 3)
                 if low_bits & low and high_bits & high:
-                    keys = self._keys(start, entry)
-                    member.locate(cursor, entry, position)
+                    return True
                 low_bits |= low
                 high_bits |= high
-            if keys is not None:
-                key = self.buffer[member.key_start : member.key_end]
-                if key in keys:
-                    return True
-                keys.add(key)
             if position - read_to > _UNREAD_BYTES:
                 self.rules.read(position - read_to)
                 read_to = position
         return False
 
-    def _keys(self, start: i64, end: i64) -> set[bytes]:
-        """Return the keys of the members from `start` on that begin before `end`."""
-        cursor = self.cursor
-        member = self._member
-        keys: set[bytes] = set()
-        read_to: i64 = start
-        position: i64 = start
-        while True:
-            cursor.position = position
-            tag: i64 = cursor.field(len(self.buffer))
-            position = cursor.position
-            if position > end:
-                return keys
-            if tag == ENTRY:
-                member.locate(cursor, cursor.start, position)
-                keys.add(self.buffer[member.key_start : member.key_end])
-            if position - read_to > _UNREAD_BYTES:
-                self.rules.read(position - read_to)
-                read_to = position
-
-    def _put_object(self, start: i64, end: i64) -> None:
-        """Write the KeyValueList at start:end, in which no key is repeated."""
-        cursor = self.cursor
+    def _put_entries(self, start: i64, end: i64, opening: u8, closing: u8) -> None:
+        """Write the ArrayValue at start:end, or the KeyValueList if `opening` is a brace. No key may be repeated."""
         writer = self.writer
-        member = self._member
-        writer.append(OPENING_BRACE)
+        has_keys = opening == OPENING_BRACE
+        writer.append(opening)
         read_to: i64 = len(writer)
         is_first = True
         position: i64 = start
@@ -304,16 +256,23 @@ class JsonWriter:
                 if not is_first:
                     writer.append(COMMA)
                 is_first = False
-                member.locate(cursor, first, position)
-                self._put_text(member.key_start, member.key_end)
-                writer.append(COLON)
-                self.put(member.value_start, member.value_end)
+                if has_keys:
+                    self._member.locate(self.cursor, first, position)
+                    self._put_member()
+                else:
+                    self.put(first, position)
                 read_to = self._read_since(read_to)
-        writer.append(CLOSING_BRACE)
+        writer.append(closing)
+
+    def _put_member(self) -> None:
+        """Write the KeyValue that was located last."""
+        member = self._member
+        self._put_text(member.key_start, member.key_end)
+        self.writer.append(COLON)
+        self.put(member.value_start, member.value_end)
 
     def _put_repeating_object(self, start: i64, end: i64) -> None:
         """Write the KeyValueList at start:end, in which a key may be repeated."""
-        cursor = self.cursor
         writer = self.writer
         member = self._member
         bytes_max: i64 = self.bytes_max
@@ -328,7 +287,7 @@ class JsonWriter:
             first: i64 = self._entry(position, end)
             position = self._entry_end
             if first:
-                member.locate(cursor, first, position)
+                member.locate(self.cursor, first, position)
                 key = self.buffer[member.key_start : member.key_end]
                 if starts:
                     writer.append(COMMA)
@@ -339,9 +298,7 @@ class JsonWriter:
                     starts[earlier] = ~starts[earlier]
                     is_repeated = True
                 by_key[key] = len(starts) - 1
-                self._put_text(member.key_start, member.key_end)
-                writer.append(COLON)
-                self.put(member.value_start, member.value_end)
+                self._put_member()
                 read_to = self._read_since(read_to)
         if is_repeated:
             self._drop_repeated(starts)
