@@ -77,7 +77,7 @@ FIXED_LIMITS = (
     ("symbols of one request of remote write 2.0", f"{SYMBOLS_MAX:,}", "413. Send smaller batches."),
     (
         "watches by `tail` and `/api/v1/tail` at once",
-        f"{WATCHES_MAX}, of which {TENANTS_WATCHES_MAX} with tenants' keys and {TENANT_WATCHES_MAX} with keys of one tenant",
+        f"{WATCHES_MAX} in all, {TENANTS_WATCHES_MAX} with tenants' keys, {TENANT_WATCHES_MAX} with keys of one tenant",
         "503. End another watch.",
     ),
 )
