@@ -1,10 +1,11 @@
 """The schema as numbered SQL files, and the migration of a store from any version to the newest.
 
-A released file is never edited.
+A released file is never edited so that its result changes.
 
 Invariants:
-1. Every statement can be run again. If a crash interrupts a file, the file is not recorded as applied. The next start runs it
-   from its first statement (tests/integration/clickhouse/test_migrations.py, test_crash).
+1. Every statement can be run again, behind each of its file. If a crash interrupts a file, the file is not recorded as applied.
+   The next start runs it from its first statement (tests/integration/clickhouse/test_migrations.py,
+   test_each_statement_may_be_the_last).
 2. A store that is up to date is only read: no statement runs that would need the other servers of a cluster
    (tests/integration/clickhouse/test_server.py, test_up_to_date_is_only_read).
 3. A table is recreated only if it has no part, neither an active nor a detached one

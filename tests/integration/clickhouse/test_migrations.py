@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from support.store_ranges import former_payload, payload, topic_of, wrong_counts
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreError
-from collector.store.migrations import Migration, SchemaTooNew, migrate, migrations, on_cluster, schema_sql
+from collector.store.migrations import Migration, SchemaTooNew, migrate, migrations, on_cluster, pending, schema_sql
 
 
 class Crash(Exception):
@@ -82,6 +82,39 @@ def test_crash(crash_at: int) -> None:
     database.crash_at = -1
     assert migrate(database.command, database.select, KNOWN) == [migration.name for migration in KNOWN[recorded:]]
     assert database.version == 2
+
+
+def schema_of(store: ClickHouseStore) -> str:
+    """Every table and view, as the engine describes it."""
+    tables = "SELECT name, replaceRegexpAll(create_table_query, 'UUID .[^ ]*', '') FROM system.tables"
+    return store.query(f"{tables} WHERE database = currentDatabase() ORDER BY name", "TSV").decode()
+
+
+def test_each_statement_may_be_the_last(tmp_path: Path) -> None:
+    """Killed after any statement of any file, and again after one more, an empty store still gets to the newest schema."""
+    with closing(store_with_tables(tmp_path / "expected")) as expected:
+        schema = schema_of(expected)
+    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
+        known = migrations()
+        left, ran = 0, 0
+
+        def command(sql: str) -> None:
+            nonlocal left, ran
+            if left == 0:
+                raise Crash
+            left, ran = left - 1, ran + 1
+            store._command(sql)
+
+        allowed, unfinished = 1, len(known)
+        while unfinished:
+            left = allowed
+            with suppress(Crash):
+                migrate(command, store._text, known)
+            still = len(pending(store._text, known))
+            allowed, unfinished = (allowed + 1 if still == unfinished else 1), still
+        assert ran > 100
+        store.apply_schema()
+        assert schema == schema_of(store)
 
 
 def test_too_new() -> None:
