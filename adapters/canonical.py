@@ -78,13 +78,13 @@ def _plain(
     if len(body) > ODD_BODY_BYTES_MAX:
         raise Malformed(
             INVALID_PROTOBUF,
-            f"cannot decode {name}: {len(body)} bytes, not plainly written at byte {position};"
+            f"cannot decode {name}: {len(body)} bytes, not in canonical form at byte {position};"
             f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
         )
     if may_hold_more_elements(body, shape_of(message_class), ODD_ELEMENTS_MAX, rules):
         raise RequestRefused(
             PAYLOAD_TOO_LARGE,
-            f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than the"
+            f"the {name} of {len(body)} bytes is not in canonical form at byte {position}, and may hold more than the"
             f" {ODD_ELEMENTS_MAX} elements that such a body may have: send smaller batches",
         )
     rules.rest()

@@ -120,7 +120,7 @@ REASONS: Final[tuple[Reason, ...]] = (
         "shorten it, or raise validation.attribute_value_bytes_max",
     ),
     Reason(NAME_TOO_LONG, "name_too_long", "a name is too long", "shorten it, or raise validation.name_bytes_max"),
-    Reason(NESTED_TOO_DEEP, "nested_too_deep", "an attribute is nested more than 64 deep", "flatten it"),
+    Reason(NESTED_TOO_DEEP, "nested_too_deep", "an attribute or a body is nested more than 64 deep", "flatten it"),
     Reason(
         RECORD_TOO_LARGE,
         "record_too_large",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from adapters.canonical import ODD_BODY_BYTES_MAX, ODD_ELEMENTS_MAX
 from adapters.errors import INVALID_JSON, REASONS, Reason
+from adapters.native.request import RECORD_OBJECTS_MAX
 from adapters.prometheus.price import SYMBOLS_MAX
 from adapters.repairs import REPAIRS
 from collector.config.reference import FLAGS, Setting, sections
@@ -74,6 +75,11 @@ FIXED_LIMITS = (
         " and `grpc.message_bytes_max`.",
     ),
     ("elements of such a body", f"{ODD_ELEMENTS_MAX:,}", "413. Send smaller batches."),
+    (
+        "objects, arrays and members of one record of the native API",
+        f"{RECORD_OBJECTS_MAX:,}",
+        "400 `record_too_large`. Send fewer members, or use OTLP.",
+    ),
     ("symbols of one request of remote write 2.0", f"{SYMBOLS_MAX:,}", "413. Send smaller batches."),
     (
         "watches by `tail` and `/api/v1/tail` at once",

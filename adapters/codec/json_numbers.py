@@ -70,7 +70,8 @@ def _digits_end(text: bytes, start: i64, end: i64, rules: Rules) -> i64:
 
 
 def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
-    """Return a JSON text with its long integers, and numbers that may be beyond a double, as strings that begin with `mark`."""
+    """Return a JSON text with its long integers, and numbers that may be beyond a double, as strings that begin with `mark`.
+    What is not a number is left to the parser, which refuses it."""
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
@@ -93,7 +94,8 @@ def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
                 if byte | CASE == SMALL_E:
                     exponent_at = position
             position += 1
-        if position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS:
+        is_long = position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS
+        if is_long and is_number(body, start, position, rules):
             _put_quoted(writer, body, keep, start, position, mark, rules)
             keep = position
         position = find_outside_strings(body, position, _NUMBER_STARTS, rules)

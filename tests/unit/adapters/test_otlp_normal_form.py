@@ -284,7 +284,7 @@ def test_a_large_body_that_is_oddly_written_is_refused() -> None:
     with pytest.raises(Malformed) as caught:
         adapt("logs", odd)
     assert caught.value.message == (
-        "cannot decode ExportLogsServiceRequest: 16800001 bytes, not plainly written at byte 16800001;"
+        "cannot decode ExportLogsServiceRequest: 16800001 bytes, not in canonical form at byte 16800001;"
         " such a body may have 16777216 bytes: check that it is complete, or send smaller batches"
     )
 

@@ -226,7 +226,7 @@ def test_a_record_of_too_many_objects_is_rejected_alone(count: int) -> None:
     expected = (
         []
         if count <= RECORD_OBJECTS_MAX
-        else [f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"]
+        else [f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more: send fewer"]
     )
     alone = native.adapt(dense.encode(), header, rules, MESSAGE_BYTES_MAX)
     assert expected == [one.message for one in alone.rejections if "objects" in one.message]

@@ -427,7 +427,7 @@ def test_attributes_nest_64_deep() -> None:
     for depth, accepted in ((64, 1), (65, 0), (900, 0), (100_000, 0)):
         adapted = adapt(_nested(depth), _wide())
         assert (accepted, 1 - accepted) == (adapted.accepted_count(), adapted.rejected_count())
-        assert accepted or ("nested_too_deep", "an attribute is nested more than 64 deep") == refusal(adapted)
+        assert accepted or ("nested_too_deep", "an attribute or a body is nested more than 64 deep") == refusal(adapted)
 
 
 def _nested(depth: int) -> bytes:

@@ -468,6 +468,16 @@ def test_an_item_that_is_no_object_is_rejected(size: int) -> None:
     assert 2 == adapted.accepted_count()
 
 
+@pytest.mark.parametrize(
+    "number", ["1e400.5", "1e400-3", "1e400+", "1e999e999", "01e400", "1.e400", "0" * 20, "1" * 400 + "e5e5", "-" + "0" * 400]
+)
+@pytest.mark.parametrize("field", ["intValue", "doubleValue"])
+def test_a_long_text_that_is_not_a_number_is_not_json(number: str, field: str) -> None:
+    """It is refused as a short one is: a number beyond a double would cost its item only."""
+    with pytest.raises(Malformed, match="cannot decode ExportTraceServiceRequest"):
+        traces_to_wire(span(f'{{"attributes":[{{"key":"d","value":{{"{field}":{number}}}}}]}}').encode())
+
+
 def test_items_whose_rejection_is_not_kept_have_no_words_of_it() -> None:
     """Otherwise a body of items of two bytes would become one of thirty times the size."""
     items = 16 * REJECTIONS_KEPT_MAX + 50_000

@@ -478,7 +478,7 @@ def test_what_becomes_of_a_request_is_bounded(body: bytes) -> None:
 def test_oddly_written_requests_are_bounded() -> None:
     """Protobuf's own parser, which would take many times its size, is not asked about 16 MiB and more."""
     unknown = bytes((16 << 20) - 6)
-    with pytest.raises(Malformed, match=r"^cannot decode WriteRequest: 16777217 bytes, not plainly written at byte 1;"):
+    with pytest.raises(Malformed, match=r"^cannot decode WriteRequest: 16777217 bytes, not in canonical form at byte 1;"):
         adapt(b"\x13\x14\x7a" + _length_delimited(unknown))
     with pytest.raises(RequestRefused, match="holds more than 5000000 elements"):
         adapt(b"\x13" + bytes(16 << 20))
