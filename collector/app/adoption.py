@@ -48,6 +48,8 @@ def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, print_l
                 raise CannotRun(f"the database {source} has no table of the exporter: --from must name the exporter's database")
             for table in done:
                 print_line(f"{source}.{table.name} shows the rows of {table.kept} and of {database}.{table.ours}")
+                for difference in adoption.differences(table):
+                    print_line(f"warning: {source}.{table.name}: {difference}")
             for reader in readers:
                 print_line(f"warning: the materialized view {reader} reads an exporter's table, and sees no new rows")
             if copies:

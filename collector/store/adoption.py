@@ -18,6 +18,16 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from collector.store.adoption_columns import (
+    LiveColumn,
+    Select,
+    UnionColumns,
+    columns_of,
+    is_json,
+    is_json_type,
+    keys_of,
+    union_columns,
+)
 from collector.store.contract import RECEIPTS, ROLLUPS, TRACE_TIMES, StoreMisconfigured
 from collector.store.migrations import identifier, literal
 from collector.store.retention import TIME_COLUMNS
@@ -31,20 +41,6 @@ EXPORTER_TABLES: Final = {
 _EXPORTER_VIEW: Final = f"{TRACE_TIMES}_mv"
 KEPT_SUFFIX: Final = "_exporter"
 _UNIONS: Final = frozenset({"Merge", "View"})
-_JSON: Final = re.compile(r"\bJSON\b")
-
-
-class LiveColumn(NamedTuple):
-    """A column of an existing table: its type, and its kind (empty, DEFAULT, MATERIALIZED, ALIAS) with the expression of that
-    kind."""
-
-    type: str
-    kind: str
-    expression: str
-
-
-Columns = Mapping[str, LiveColumn]
-Select = Callable[[str], str]
 
 
 class OldTable(NamedTuple):
@@ -98,6 +94,10 @@ class Adoption:
         engines = self._engines()
         return [OldTable(name, ours) for name, ours in EXPORTER_TABLES.items() if name + KEPT_SUFFIX in engines]
 
+    def differences(self, table: OldTable) -> list[str]:
+        """Return in which columns the adopted table shows other values than the exporter's, in sentences."""
+        return list(self._columns(table).differences())
+
     def readers(self) -> list[str]:
         """Return the materialized views that read the exporter's tables, except the exporter's own. They do not see new
         rows."""
@@ -128,48 +128,52 @@ class Adoption:
             )
 
     def _union(self, table: OldTable) -> str:
-        old = columns_of(self._select, self._source, table.kept)
-        ours = columns_of(self._select, self._database, table.ours)
+        columns = self._columns(table)
         name = self._of_source(table.name)
         # A Merge table of JSON and Map columns finds no paths in the maps. If the two names differ, it could match another
-        # union.
-        if table.name != table.ours or is_json(old):
-            return f"CREATE OR REPLACE VIEW {name}{self._on_cluster} AS {self._union_of_queries(table, old, ours)}"
-        columns = []
-        for column, live in ours.items():
-            if live.kind == "ALIAS" and column not in old:
-                columns.append(f"{identifier(column)} {live.type} ALIAS {live.expression}")
-            elif live.kind != "MATERIALIZED":
-                columns.append(f"{identifier(column)} {live.type}")
-        columns += [f"{identifier(column)} {live.type}" for column, live in old.items() if column not in ours]
+        # union. An alias in a Merge table hides values that an insert gave instead of the DEFAULT.
+        if table.name != table.ours or is_json(columns.old) or columns.has_defaults:
+            return f"CREATE OR REPLACE VIEW {name}{self._on_cluster} AS {self._union_of_queries(table, columns)}"
         databases = "|".join(map(re.escape, (self._source, self._database)))
         engine = f"Merge(REGEXP({literal(f'^({databases})$')}), {literal(f'^({table.kept}|{table.ours})$')})"
-        return f"CREATE OR REPLACE TABLE {name}{self._on_cluster} ({', '.join(columns)}) ENGINE = {engine}"
+        declared = ", ".join(_of_merge_table(columns))
+        return f"CREATE OR REPLACE TABLE {name}{self._on_cluster} ({declared}) ENGINE = {engine}"
 
-    def _union_of_queries(self, table: OldTable, old: Columns, ours: Columns) -> str:
+    def _columns(self, table: OldTable) -> UnionColumns:
+        old = columns_of(self._select, self._source, table.kept)
+        ours = columns_of(self._select, self._database, table.ours)
+        casts = {
+            name: f"CAST(ours.{identifier(name)}, {literal(live.type)})"
+            for name, live in old.items()
+            if name in ours and is_json_type(live.type)
+        }
+        return union_columns(self._select, old, ours, f"{identifier(self._database)}.{table.ours}", casts)
+
+    def _union_of_queries(self, table: OldTable, columns: UnionColumns) -> str:
         from_old, from_ours = [], []
-        for column, live in ours.items():
-            if live.kind == "MATERIALIZED":
+        for column, live in columns.ours.items():
+            if live.kind == "MATERIALIZED" and column not in columns.old:
                 continue
             name = identifier(column)
-            before = old.get(column)
+            before = columns.old.get(column)
             if before is None:
                 made = live.expression if live.kind == "ALIAS" else f"defaultValueOfTypeName({literal(live.type)})"
                 from_old.append(f"{made} AS {name}")
                 from_ours.append(name)
-            elif _JSON.search(before.type):
+            elif is_json_type(before.type):
                 from_old.append(name)
                 from_ours.append(f"CAST(ours.{name}, {literal(before.type)}) AS {name}")
             else:
                 from_old.append(f"CAST(old.{name}, {literal(live.type)}) AS {name}")
                 from_ours.append(name)
-        for column, live in old.items():
-            if column not in ours:
-                # For each JSON column the exporter has another column with its keys.
-                keys = f"mapKeys(ours.{identifier(column.removesuffix('Keys'))})" if column.removesuffix("Keys") in ours else ""
-                from_old.append(identifier(column))
-                value = keys or f"defaultValueOfTypeName({literal(live.type)})"
-                from_ours.append(f"CAST({value}, {literal(live.type)}) AS {identifier(column)}")
+        for column, live in columns.old.items():
+            if column in columns.ours:
+                continue
+            # For each JSON column the exporter has another column with its keys.
+            keys = f"mapKeys(ours.{identifier(keys_of(column))})" if columns.is_of_keys(column) else ""
+            value = columns.computed.get(column) or keys or f"defaultValueOfTypeName({literal(live.type)})"
+            from_old.append(identifier(column))
+            from_ours.append(f"CAST({value}, {literal(live.type)}) AS {identifier(column)}")
         return (
             f"SELECT {', '.join(from_old)} FROM {self._of_source(table.kept)} AS old"  # noqa: S608 - quoted
             f" UNION ALL SELECT {', '.join(from_ours)} FROM {identifier(self._database)}.{table.ours} AS ours"
@@ -183,22 +187,29 @@ class Adoption:
         return f"{identifier(self._source)}.{identifier(table)}"
 
 
-def columns_of(select: Select, database: str, table: str) -> dict[str, LiveColumn]:
-    """Return the columns of a table, in their order; none if the table does not exist."""
-    found = select(
-        "SELECT base64Encode(name), base64Encode(type), default_kind, base64Encode(default_expression) FROM system.columns"  # noqa: S608
-        f" WHERE database = {literal(database)} AND table = {literal(table)} ORDER BY position"
-    )
-    rows = (line.split("\t") for line in found.splitlines())
-    return {
-        b64decode(name).decode(): LiveColumn(b64decode(type_).decode(), kind, b64decode(expression).decode())
-        for name, type_, kind, expression in rows
-    }
+def _of_merge_table(columns: UnionColumns) -> Iterator[str]:
+    for column, live in columns.ours.items():
+        if live.kind == "ALIAS" and column not in columns.old:
+            yield f"{identifier(column)} {live.type} ALIAS {live.expression}"
+        elif live.kind != "MATERIALIZED":
+            yield f"{identifier(column)} {live.type}"
+        elif column in columns.old:
+            yield _hidden(column, live)
+    for column, live in columns.old.items():
+        if column in columns.ours:
+            continue
+        declared = f"{identifier(column)} {live.type}"
+        if column in columns.computed:
+            yield f"{declared} ALIAS {columns.computed[column]}"
+        elif live.kind in {"MATERIALIZED", "ALIAS"}:
+            yield _hidden(column, live)
+        else:
+            yield declared
 
 
-def is_json(columns: Columns) -> bool:
-    """Return whether the exporter's table has attributes of type JSON."""
-    return any(_JSON.search(column.type) for column in columns.values())
+def _hidden(column: str, live: LiveColumn) -> str:
+    """Declare a column that `SELECT *` leaves out. A Merge table reads it where it is, and never uses the expression."""
+    return f"{identifier(column)} {live.type} MATERIALIZED defaultValueOfTypeName({literal(live.type)})"
 
 
 def check_own_tables(select: Select, where: str) -> None:

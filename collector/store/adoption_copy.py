@@ -16,7 +16,8 @@ from datetime import date, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
-from collector.store.adoption import Columns, OldTable, Select, columns_of, is_json
+from collector.store.adoption import OldTable
+from collector.store.adoption_columns import Columns, Select, columns_of, is_json
 from collector.store.contract import TRACE_TIMES, StoreError
 from collector.store.migrations import identifier, literal
 from collector.store.retention import TIME_COLUMNS, Retention
@@ -78,7 +79,8 @@ class AdoptionCopy:
 
     def copy(self, table: OldTable) -> Iterator[CopiedDay]:
         """Copy the days that are not copied yet, the newest first, and yield each day. Raises StoreError."""
-        columns = columns_of(self._select, self._source, table.kept)
+        every = columns_of(self._select, self._source, table.kept)
+        columns = {name: live for name, live in every.items() if live.kind != "EPHEMERAL"}
         if is_json(columns):
             yield CopiedDay(table.name, "all days", self._count(self._kept(table), "1"), left=_JSON)
             return

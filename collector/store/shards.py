@@ -15,7 +15,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from collector.store.adoption import Columns, columns_of
+from collector.store.adoption_columns import Columns, columns_of
 from collector.store.contract import StoreMisconfigured
 from collector.store.migrations import identifier, literal
 from collector.store.table_plan import METADATA_ONLY, TableChange

@@ -27,12 +27,14 @@ def test_tables_are_adopted_and_copied(there: Bridge) -> None:
     """Ours are made too; each table, each day and each view of others has a line. Again, there is nothing to copy."""
     with_old = there.store(database="default")
     exporter_tables.make(with_old.administer, "old", "map of 2024")
+    with_old.administer("ALTER TABLE old.otel_logs ADD COLUMN Cluster String, ADD COLUMN Pod String ALIAS LogAttributes['pod']")
     exporter_tables.insert(with_old.administer, "old", "map of 2024", "2026-03-01", 3, "otel_logs")
     with_old.administer("CREATE MATERIALIZED VIEW old.errors ENGINE = Null AS SELECT Body FROM old.otel_logs")
     with_old.close()
     said: list[str] = []
     adopt(settings_of(there), "old", "acme", copies=True, print_line=said.append)
     assert "old.otel_logs shows the rows of otel_logs_exporter and of telemetry.otel_logs" in said
+    assert "warning: old.otel_logs: in new and in copied rows these columns are empty: Cluster" in said
     assert len(exporter_tables.TABLES) == len([line for line in said if " shows the rows of " in line])
     assert "warning: the materialized view old.errors reads an exporter's table, and sees no new rows" in said
     assert "otel_logs 2026-03-01: 3 rows copied" == said[-1]
