@@ -16,7 +16,7 @@ Invariants:
    (test_refused_neighbours_of_what_is_left_out_keep_their_places).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from adapters.codec.wire import NonCanonical
@@ -176,12 +176,13 @@ class Repetitions:
             # The window is subtracted twice, since clocks of gateways may differ by as much.
             if oldest - 2 * self._window_ns > since:
                 return {}
-        # One item is enough: the store may have refused others.
-        asked = {
-            (print_.tenant, print_.value): min(1, _item_count(bytes(payload)))
-            for print_, payload in zip(prints, messages.payloads, strict=True)
-            if print_ is not None and self._memory.last(print_.tenant, print_.value) < 0
-        }
+        asked = _FewestItems(
+            {
+                (print_.tenant, print_.value): payload
+                for print_, payload in zip(prints, messages.payloads, strict=True)
+                if print_ is not None and self._memory.last(print_.tenant, print_.value) < 0
+            }
+        )
         if not asked:
             return {}
         self._observer.looked_up(len(asked))
@@ -217,6 +218,27 @@ def replaced(messages: Range) -> Range:
         if index < len(payloads):
             payloads[index] = _placeholder(bytes(payloads[index]))
     return messages._replace(payloads=payloads)
+
+
+class _FewestItems(Mapping[CopyKey, int]):
+    """Maps messages to the fewest items of a copy that must be stored: one, since the store may have refused others, or none if
+    the message has none. They are counted when they are asked for, which is only if the store has a copy: counting takes
+    longer than anything else here."""
+
+    def __init__(self, payloads: Mapping[CopyKey, Payload]) -> None:
+        self._payloads: Final = payloads
+
+    def __getitem__(self, key: CopyKey) -> int:
+        return min(1, _item_count(bytes(self._payloads[key])))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._payloads
+
+    def __iter__(self) -> Iterator[CopyKey]:
+        return iter(self._payloads)
+
+    def __len__(self) -> int:
+        return len(self._payloads)
 
 
 def _item_count(payload: bytes) -> int:
