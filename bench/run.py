@@ -2,6 +2,8 @@
 
     python bench/run.py [gateway shapes remote_write latency writer embedded growth hostile] [--quick]
 
+It has no suite for the engine's whole life of a row, since ten million rows take hours: run bench/store.py by itself.
+
 Without names it runs all of them, for about 40 minutes. --quick takes a few minutes, and only shows whether they work; its
 numbers mean little. Each suite writes its results into bench/results, in the place of earlier results of the same row. Then
 bench/report.py writes docs/internals/performance.md and its chart from all results.

@@ -158,7 +158,10 @@ def _settings_changes(table: str, live: _LiveTable, requested: RequestedTables) 
     }
     if lacking:
         asked_by = ", ".join(dict.fromkeys(lacking.values()))
-        yield TableChange(table, f"ALTER TABLE {table} MODIFY SETTING {', '.join(lacking)}", METADATA_ONLY, asked_by)
+        # Mutations of the table that are in progress can hold up the change of this setting.
+        may_wait = any(change.startswith("ttl_only_drop_parts ") for change in lacking)
+        cost = f"{METADATA_ONLY}; it may wait for mutations in progress" if may_wait else METADATA_ONLY
+        yield TableChange(table, f"ALTER TABLE {table} MODIFY SETTING {', '.join(lacking)}", cost, asked_by)
 
 
 def _retention_changes(

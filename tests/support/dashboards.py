@@ -174,3 +174,14 @@ METRICS: Final = (
         " AND ServiceName = 'service-2' GROUP BY bucket ORDER BY bucket",
     ),
 )
+
+# Lists to choose from, of no one metric: the table is sorted by metric first.
+METRIC_LISTS: Final = (
+    _clickstack(
+        "filters of the Kubernetes page",
+        "WITH sampled AS (SELECT ResourceAttributes['k8s.pod.name'] AS pod, ResourceAttributes['k8s.node.name'] AS node"
+        f" FROM otel_metrics_gauge WHERE ({_POINTS}) LIMIT 3000000)"
+        " SELECT groupUniqArray(10000)(pod), groupUniqArray(10000)(node) FROM sampled",
+    ),
+    _clickstack("names of metrics", f"SELECT groupUniqArray(3000)(MetricName) FROM otel_metrics_gauge WHERE {_POINTS}"),
+)
