@@ -1,6 +1,5 @@
 """Requests of few bytes that cost much. bench/hostile.py sends them too."""
 
-import gzip
 import struct
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Final, NamedTuple
 import cramjam
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.references.remote_write import length_delimited
+from zlib_ng import zlib_ng
 
 LOGS: Final = "/v1/logs"
 METRICS: Final = "/v1/metrics"
@@ -17,6 +17,8 @@ TRACES: Final = "/v1/traces"
 REMOTE_WRITE: Final = "/api/v1/prometheus/write"
 NATIVE: Final = "/api/v1/telemetry"
 NATIVE_BATCH: Final = "/api/v1/telemetry/batch"
+
+_GZIP_WINDOW_BITS: Final = 16 + zlib_ng.MAX_WBITS
 
 PROTOBUF: Final = {"content-type": "application/x-protobuf"}
 JSON: Final = {"content-type": "application/json"}
@@ -36,7 +38,7 @@ class Attack(NamedTuple):
         body = self.body()
         if self.path == REMOTE_WRITE:
             return self.headers | {"content-encoding": "snappy"}, bytes(cramjam.snappy.compress_raw(body))
-        return self.headers | {"content-encoding": "gzip"}, gzip.compress(body, 9)
+        return self.headers | {"content-encoding": "gzip"}, zlib_ng.compress(body, 9, _GZIP_WINDOW_BITS)
 
 
 def text_attribute(field: int, key: bytes, value: bytes) -> bytes:
