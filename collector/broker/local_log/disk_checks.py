@@ -31,11 +31,12 @@ class DiskChecks:
         self._seen_until = 0.0
         self._unseen_bytes = 0
 
-    def check(self, works: Sequence[Work], database: Database, files: OpenFiles) -> None:
+    def check(self, works: Sequence[Work], database: Database, files: OpenFiles, *, is_copying: bool) -> None:
         """Look at the disk before `works` are written, if that is due.
 
         If the next checkpoint would take some of the reserve, do it now: that frees the space of the write-ahead log. So the
-        reserve is not taken by messages that were acknowledged already, and the next start has room."""
+        reserve is not taken by messages that were acknowledged already, and the next start has room. If a copy of the log is
+        being written, do not: the checkpoint would wait for its end, and delay appends."""
         messages = (message for work in works if isinstance(work, LogAppend) for message in work.messages)
         self._unseen_bytes += _TRANSACTION_BYTES + sum(len(message.payload) for message in messages)
         now = time.monotonic()
@@ -45,7 +46,7 @@ class DiskChecks:
             return
         self._seen_until, self._unseen_bytes = now + _SEEN_S, 0
         disk.check()
-        growth_bytes = files.growth_bytes
+        growth_bytes = 0 if is_copying else files.growth_bytes
         if growth_bytes and disk.free_bytes is not None and disk.free_bytes < disk.reserve_bytes + growth_bytes:
             with suppress(sqlite3.Error):  # other data have filled the disk
                 database.truncate_wal()

@@ -188,7 +188,7 @@ class LogFiles:
                 self._reopen(self._damage)
             if self.gone is not None or any(isinstance(work, Probe) for work in works):
                 self.gone = self.check()
-            self._disk_checks.check(works, self._database, self._open_files)
+            self._disk_checks.check(works, self._database, self._open_files, is_copying=self._copying.locked())
             try:
                 refusals = self._transact(works)
             except sqlite3.DatabaseError as error:
