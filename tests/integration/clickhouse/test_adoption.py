@@ -1,16 +1,15 @@
 """The exporter's tables are taken over: dashboards read old and new rows under the old names, and rows can be moved over."""
 
 import itertools
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import batches, exporter_tables
+from support.adopting import FOREVER, Command, adoption_of, copier_of, text
 from support.exporter_tables import FORMS, Form
 from support.processes.clickhouse_server import OPTIONS, bridge
 from support.records import encoded
-from support.reopened_store import store_with_tables
 
 from collector.broker.contract import LOGS_TOPIC
 from collector.store.adoption import EXPORTER_TABLES, Adoption
@@ -21,23 +20,11 @@ from collector.store.retention import Retention
 
 DAYS = {"2026-03-01": 3, "2026-03-02": 4}
 ROWS = sum(DAYS.values())
-FOREVER = Retention()
-Command = Callable[[str], object]
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", OPTIONS)) as made:
-        yield made
 
 
 @pytest.fixture
-def store(opened: ClickHouseStore) -> Iterator[ClickHouseStore]:
-    """With its own tables, empty, and no database of an exporter."""
-    yield opened
-    opened._command("DROP DATABASE IF EXISTS old SYNC")
-    for table in set(EXPORTER_TABLES.values()):
-        opened._command(f"TRUNCATE TABLE {table} SYNC")
+def store(adopting_store: ClickHouseStore) -> ClickHouseStore:
+    return adopting_store
 
 
 def filled(store: ClickHouseStore, form: Form, days: dict[str, int] = DAYS, table: str = "") -> None:
@@ -47,35 +34,13 @@ def filled(store: ClickHouseStore, form: Form, days: dict[str, int] = DAYS, tabl
         exporter_tables.insert(store._command, "old", form, day, rows, table)
 
 
-def text(store: ClickHouseStore, sql: str) -> str:
-    return store.read(sql, "TSVRaw").decode().rstrip("\n")
-
-
-def adoption(store: ClickHouseStore, command: Command | None = None) -> Adoption:
-    return Adoption(
-        command or store.administer,
-        lambda sql: store.read(sql, "TabSeparated").decode(),
-        source="old",
-        database="default",
-        tenant="it's",
-        cluster="",
-    )
-
-
 def adopt(store: ClickHouseStore, command: Command | None = None) -> list[str]:
-    return sorted(table.name for table in adoption(store, command).adopt())
+    return sorted(table.name for table in adoption_of(store, command).adopt())
 
 
 def copy(store: ClickHouseStore, command: Command | None = None, retention: Retention = FOREVER) -> list[CopiedDay]:
-    copier = AdoptionCopy(
-        command or store.administer,
-        lambda sql: store.read(sql, "TabSeparated").decode(),
-        source="old",
-        database="default",
-        tenant="it's",
-        retention=retention,
-    )
-    return [day for table in adoption(store).tables() for day in copier.copy(table)]
+    copier = copier_of(store, command, retention)
+    return [day for table in adoption_of(store).tables() for day in copier.copy(table)]
 
 
 def counts(store: ClickHouseStore, table: str) -> tuple[int, int, int]:
@@ -335,7 +300,7 @@ def test_views_of_others_are_named(store: ClickHouseStore) -> None:
     """They see no new rows. The exporter's own is not among them."""
     filled(store, "map", {})
     store._command("CREATE MATERIALIZED VIEW old.errors ENGINE = Null AS SELECT Body FROM old.otel_logs")
-    assert ["old.errors"] == adoption(store).readers()
+    assert ["old.errors"] == adoption_of(store).readers()
 
 
 KILLS = [

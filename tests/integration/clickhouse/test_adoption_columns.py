@@ -2,19 +2,14 @@
 `schema adopt` names it."""
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Final
 
 import pytest
 from support import exporter_tables
-from support.processes.clickhouse_server import OPTIONS
-from support.reopened_store import store_with_tables
+from support.adopting import adoption_of, copier_of, text
 
-from collector.store.adoption import EXPORTER_TABLES, Adoption
-from collector.store.adoption_copy import AdoptionCopy
+from collector.store.adoption import EXPORTER_TABLES
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.retention import Retention
 
 DAY: Final = "2026-03-01"
 OLD_ROWS: Final = 3
@@ -39,23 +34,9 @@ COMPUTED: Final = {
 }
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", OPTIONS)) as made:
-        yield made
-
-
 @pytest.fixture
-def store(opened: ClickHouseStore) -> Iterator[ClickHouseStore]:
-    """With its own tables, empty, and no database of an exporter."""
-    yield opened
-    opened._command("DROP DATABASE IF EXISTS old SYNC")
-    for table in set(EXPORTER_TABLES.values()):
-        opened._command(f"TRUNCATE TABLE {table} SYNC")
-
-
-def text(store: ClickHouseStore, sql: str) -> str:
-    return store.read(sql, "TSVRaw").decode().rstrip("\n")
+def store(adopting_store: ClickHouseStore) -> ClickHouseStore:
+    return adopting_store
 
 
 def filled(store: ClickHouseStore, table: str, columns: dict[str, str], form: exporter_tables.Form = "map") -> None:
@@ -66,25 +47,15 @@ def filled(store: ClickHouseStore, table: str, columns: dict[str, str], form: ex
     exporter_tables.insert(store._command, "old", form, DAY, OLD_ROWS, table)
 
 
-def select_of(store: ClickHouseStore, sql: str) -> str:
-    return store.read(sql, "TabSeparated").decode()
-
-
 def adopt(store: ClickHouseStore) -> list[str]:
     """Return the differences."""
-    adoption = Adoption(
-        store.administer, lambda sql: select_of(store, sql), source="old", database="default", tenant="acme", cluster=""
-    )
+    adoption = adoption_of(store)
     return [difference for table in adoption.adopt() for difference in adoption.differences(table)]
 
 
 def copy(store: ClickHouseStore) -> None:
-    def select(sql: str) -> str:
-        return select_of(store, sql)
-
-    adoption = Adoption(store.administer, select, source="old", database="default", tenant="acme", cluster="")
-    copier = AdoptionCopy(store.administer, select, source="old", database="default", tenant="acme", retention=Retention())
-    assert [OLD_ROWS] == [day.rows for table in adoption.tables() for day in copier.copy(table) if not day.left]
+    copier = copier_of(store)
+    assert [OLD_ROWS] == [day.rows for table in adoption_of(store).tables() for day in copier.copy(table) if not day.left]
 
 
 def insert_new(store: ClickHouseStore, table: str) -> None:
@@ -160,7 +131,7 @@ def test_values_that_can_not_be_computed_again_are_named(store: ClickHouseStore)
     (difference,) = adopt(store)
     assert difference == "in new and in copied rows these columns are empty: Plain, Stored, Of, FromHidden, AfterClock"
     insert_new(store, "otel_logs")
-    of_old = "FROM old.otel_logs WHERE TenantId = 'acme' AND Timestamp < '2026-03-02'"
+    of_old = "FROM old.otel_logs WHERE TenantId = 'it\\'s' AND Timestamp < '2026-03-02'"
     assert text(store, f"SELECT DISTINCT toYear(Stored) > 2020, Of, FromHidden, AfterClock > 2020 {of_old}") == "1\t!\tx!\t1"
     of_new = "FROM old.otel_logs WHERE Timestamp >= '2026-03-02'"
     assert text(store, f"SELECT toYear(Stored), Of, FromHidden, AfterClock {of_new}") == "1970\t\t\t0"
