@@ -79,6 +79,6 @@ def _put_digits(writer: BytesWriter, number: i64, digits_min: i64) -> None:
         word = word << 8 | (ZERO + number - 10 * rest)
         number = rest
         digits += 1
-    digits += len(writer)
+    size: i64 = len(writer) + digits
     write_i64_le(writer, word)
-    writer.truncate(digits)
+    writer.truncate(size)
