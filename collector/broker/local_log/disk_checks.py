@@ -15,16 +15,16 @@ from collector.broker.local_log.schema import PAGE_BYTES
 from collector.runtime.disk import Disk
 
 # How long, and for how many bytes of messages, the last known free space is used. A message takes its bytes twice: in the
-# write-ahead log, and in the file after a checkpoint. So at most a quarter of a small reserve is used between two looks.
+# write-ahead log, and in the file after a checkpoint. So messages of an eighth of a small reserve use a quarter of it.
 _SEEN_S: Final = 0.2
 _UNSEEN_BYTES_MAX: Final = 4 * 1024 * 1024
-_UNSEEN_PART_MAX: Final = 8
+_UNSEEN_DIVISOR: Final = 8
 # The pages that a transaction changes beside those of its messages, as they are in the write-ahead log.
 _TRANSACTION_BYTES: Final = 4 * PAGE_BYTES
 
 
 class DiskChecks:
-    """Decides when to look at one disk. One thread at a time."""
+    """Looks at one disk now and then, and keeps its reserve free. One thread at a time."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk: Final = disk
@@ -41,7 +41,7 @@ class DiskChecks:
         self._unseen_bytes += _TRANSACTION_BYTES + sum(len(message.payload) for message in messages)
         now = time.monotonic()
         disk = self._disk
-        unseen_bytes_max = min(_UNSEEN_BYTES_MAX, disk.reserve_bytes // _UNSEEN_PART_MAX)
+        unseen_bytes_max = min(_UNSEEN_BYTES_MAX, disk.reserve_bytes // _UNSEEN_DIVISOR)
         if now < self._seen_until and self._unseen_bytes < unseen_bytes_max:
             return
         self._seen_until, self._unseen_bytes = now + _SEEN_S, 0
