@@ -142,11 +142,7 @@ class Adoption:
     def _columns(self, table: OldTable) -> UnionColumns:
         old = columns_of(self._select, self._source, table.kept)
         ours = columns_of(self._select, self._database, table.ours)
-        casts = {
-            name: f"CAST(ours.{identifier(name)}, {literal(live.type)})"
-            for name, live in old.items()
-            if name in ours and is_json_type(live.type)
-        }
+        casts = {name: _cast_of_ours(name, live) for name, live in old.items() if name in ours and is_json_type(live.type)}
         return union_columns(self._select, old, ours, f"{identifier(self._database)}.{table.ours}", casts)
 
     def _union_of_queries(self, table: OldTable, columns: UnionColumns) -> str:
@@ -162,7 +158,7 @@ class Adoption:
                 from_ours.append(name)
             elif is_json_type(before.type):
                 from_old.append(name)
-                from_ours.append(f"CAST(ours.{name}, {literal(before.type)}) AS {name}")
+                from_ours.append(f"{_cast_of_ours(column, before)} AS {name}")
             else:
                 from_old.append(f"CAST(old.{name}, {literal(live.type)}) AS {name}")
                 from_ours.append(name)
@@ -185,6 +181,10 @@ class Adoption:
 
     def _of_source(self, table: str) -> str:
         return f"{identifier(self._source)}.{identifier(table)}"
+
+
+def _cast_of_ours(column: str, old: LiveColumn) -> str:
+    return f"CAST(ours.{identifier(column)}, {literal(old.type)})"
 
 
 def _of_merge_table(columns: UnionColumns) -> Iterator[str]:
